@@ -1,0 +1,205 @@
+"""The frozen dataclasses that every room below the scripts takes, and the one way into them.
+
+A config file (``configs/pretrain/NAME.py``) returns an ``ml_collections.ConfigDict``; `from_config_dict` turns it into
+dataclasses once. Below that line no code sees a ConfigDict, and no key can be misspelt, mistyped or left unread.
+"""
+
+import dataclasses
+import difflib
+import typing
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from bert_jax.errors import UserError
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The architecture, in the names of Hugging Face's ``BertConfig``."""
+
+    vocab_size: int = 30_522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3_072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    scan_layers: bool = False  # one compiled layer instead of num_hidden_layers: compiles faster, may run slower
+    remat: bool = False  # recompute each layer in the backward pass: less memory, about a third more work
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"model.hidden_size={self.hidden_size} does not divide by "
+                f"model.num_attention_heads={self.num_attention_heads}"
+            )
+        if self.hidden_act not in ("gelu", "gelu_new", "relu"):
+            raise UserError(f"model.hidden_act={self.hidden_act!r} is not known: choose gelu, gelu_new or relu")
+
+
+# Layers, width and heads of the published sizes (Devlin et al. 2018, table 1; Turc et al. 2019, table 2).
+SIZES: dict[str, tuple[int, int, int]] = {
+    "tiny": (2, 128, 2),
+    "mini": (4, 256, 4),
+    "small": (4, 512, 8),
+    "medium": (8, 512, 8),
+    "base": (12, 768, 12),
+    "large": (24, 1_024, 16),
+}
+
+
+def model_config(size: str, **overrides: Any) -> ModelConfig:
+    """The named size (a key of `SIZES`), with the given fields replaced."""
+    if size not in SIZES:
+        raise UserError(f"model size {size!r} is not known: choose one of {', '.join(SIZES)}")
+    layers, width, heads = SIZES[size]
+    shape = dict(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width)
+    return ModelConfig(**{**shape, **overrides})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where pre-training text comes from and how rows are made of it."""
+
+    source: str = ""  # SOURCE; the vocabulary and the corpus are then built in the workdir
+    corpus: str = ""  # or a folder written by build_corpus
+    tokenizer: str = ""  # folder of the vocabulary; empty: trained from `source`
+    column: str = "text"  # text column of jsonl, csv, tsv, parquet and TFDS sources
+    language: str = "en"  # for the sentence splitter
+    lower_case: bool = True
+    min_frequency: int = 2  # a vocabulary entry is seen at least so often
+    validation_share: float = 0.01  # of the documents
+    validation_rows: int = 512  # at most so many rows are scored at each evaluation
+    length: int = 128  # L
+    packing: bool = True  # several sequences in a row
+    objective: str = "nsp"  # nsp, sop (sentence order) or none (RoBERTa's full sentences)
+    short_rate: float = 0.1  # share of pairs with a random shorter target length
+    mask_rate: float = 0.15
+    whole_word: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("nsp", "sop", "none"):
+            raise UserError(f"data.objective={self.objective!r} is not known: choose nsp, sop or none")
+        if not 0 < self.mask_rate < 1:
+            raise UserError(f"data.mask_rate={self.mask_rate} is not between 0 and 1")
+        if self.length < 8:
+            raise UserError(f"data.length={self.length} is too short for a pair: choose at least 8")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The update rule."""
+
+    name: str = "bert_adamw"  # bert_adamw (no bias correction unless asked for), adamw or lamb
+    learning_rate: float = 1e-4  # the peak
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-6
+    clip_norm: float = 1.0  # of the whole gradient; 0 turns it off
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in ("bert_adamw", "adamw", "lamb"):
+            raise UserError(f"optimizer.name={self.name!r} is not known: choose bert_adamw, adamw or lamb")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run."""
+
+    name: str = "linear"  # linear, cosine or wsd (warmup-stable-decay)
+    warmup: float = 0.01  # below 1: share of the run; from 1: steps
+    decay: float = 0.2  # wsd: share of the run spent going down
+    final: float = 0.0  # learning rate at the end, as a share of the peak
+
+    def __post_init__(self) -> None:
+        if self.name not in ("linear", "cosine", "wsd"):
+            raise UserError(f"schedule.name={self.name!r} is not known: choose linear, cosine or wsd")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; -1 takes the devices that are left."""
+
+    data: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What the training loop needs to know; a durations field of 0 is unset."""
+
+    seed: int = 0
+    batch_size: int = 256  # global rows a step
+    total_steps: int = 0
+    total_epochs: float = 0.0
+    total_tokens: int = 0
+    total_minutes: float = 0.0
+    log_every: int = 50
+    eval_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2  # the newest; the best is kept besides
+    compute_dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU
+    accumulate: int = 1  # micro-batches a step
+    tensorboard: bool = True
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        durations = ("total_steps", "total_epochs", "total_tokens", "total_minutes")
+        given = [name for name in durations if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none of them"
+            raise UserError(f"set exactly one of {', '.join(durations)} (the others 0): found {found}")
+        if self.batch_size % self.accumulate:
+            raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
+        if self.compute_dtype not in ("auto", "float32", "bfloat16"):
+            raise UserError(f"compute_dtype={self.compute_dtype!r} is not known: choose auto, float32 or bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingConfig(TrainingConfig):
+    """One pre-training run."""
+
+    init_from: str = ""  # MODEL whose weights the run starts from; empty: random weights
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+
+
+def to_config_dict(config: Any) -> ConfigDict:
+    """A mutable, key-locked ConfigDict with every field of a dataclass: what a config file starts from."""
+    return ConfigDict(dataclasses.asdict(config))
+
+
+def from_config_dict(cls: type[Config], config: Any, path: str = "") -> Config:
+    """Builds dataclass `cls` from a ConfigDict or dict.
+
+    Raises:
+      UserError: an unknown key (names the nearest), or a value of the wrong type, with the key's full path.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in dict(config).items():
+        if key not in fields:
+            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)[0]
+            raise UserError(f"config key {path}{key} is not known: did you mean {path}{nearest}?")
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
+            values[key] = from_config_dict(kind, value, f"{path}{key}.")
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            values[key] = float(value)
+        elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            values[key] = value
+        else:
+            raise UserError(f"config key {path}{key} wants {kind.__name__}, got {value!r}")
+    return cls(**values)
