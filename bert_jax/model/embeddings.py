@@ -1,0 +1,39 @@
+"""What enters the encoder (Devlin et al. 2018, section 3, figure 2)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ModelConfig
+from bert_jax.model.layers import initializer, layer_norm
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, LayerNorm, dropout."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        shared = dict(features=config.hidden_size, embedding_init=initializer(config), dtype=self.dtype)
+        self.word_embeddings = nn.Embed(config.vocab_size, **shared)
+        self.position_embeddings = nn.Embed(config.max_position_embeddings, **shared)
+        self.token_type_embeddings = nn.Embed(config.type_vocab_size, **shared)
+        self.layer_norm = layer_norm(config, self.dtype, name=None)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def __call__(
+        self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, *, deterministic: bool
+    ) -> jax.Array:
+        """Three int32 [B, L] -> [B, L, D]."""
+        summed = (
+            self.word_embeddings(input_ids)
+            + self.position_embeddings(position_ids)
+            + self.token_type_embeddings(token_type_ids)
+        )
+        return self.dropout(self.layer_norm(summed), deterministic=deterministic)
+
+    def decode(self, hidden: jax.Array) -> jax.Array:
+        """[..., D] -> [..., V]: the product with the word table, the tied decoder of the masked-LM head."""
+        return self.word_embeddings.attend(hidden)

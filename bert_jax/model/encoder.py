@@ -1,0 +1,125 @@
+"""The encoder stack and the whole body of BERT (Devlin et al. 2018, section 3; post-LN as published)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ModelConfig
+from bert_jax.model.attention import MultiHeadAttention, sequence_mask
+from bert_jax.model.embeddings import Embeddings
+from bert_jax.model.layers import ACTIVATIONS, dense, layer_norm
+
+
+class PositionwiseFeedForward(nn.Module):
+    """Two dense layers with the activation between (Vaswani et al. 2017, section 3.3)."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """[T, D] -> [T, F] -> [T, D]."""
+        config = self.config
+        inner = ACTIVATIONS[config.hidden_act](dense(config, config.intermediate_size, self.dtype, "inner")(hidden))
+        return dense(config, config.hidden_size, self.dtype, "output")(inner)
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each with dropout, residual and LayerNorm after it."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
+        """Tokens [T, D] and mask bool [B, 1, L, L] -> [T, D], and nothing: the form that a scan wants."""
+        config, deterministic = self.config, self.deterministic
+        dropout = nn.Dropout(config.hidden_dropout_prob, deterministic=deterministic)
+        attended = MultiHeadAttention(config, self.dtype, name="attention")(hidden, mask, deterministic=deterministic)
+        hidden = layer_norm(config, self.dtype, "attention_layer_norm")(hidden + dropout(attended))
+        transformed = PositionwiseFeedForward(config, self.dtype, name="feed_forward")(hidden)
+        hidden = layer_norm(config, self.dtype, "output_layer_norm")(hidden + dropout(transformed))
+        self.sow("intermediates", "hidden", hidden)
+        return hidden, None
+
+
+class Encoder(nn.Module):
+    """The stack. `scan_layers` holds all layers in one set of stacked parameters, `layers` [layers, ...]."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, sequence_ids: jax.Array, *, deterministic: bool) -> jax.Array:
+        """[B, L, D] and int32 [B, L] -> [B, L, D]."""
+        config = self.config
+        mask = sequence_mask(sequence_ids)
+        layer = nn.remat(EncoderLayer) if config.remat else EncoderLayer
+        shape = hidden.shape
+        # XLA on CPU multiplies [T, D] about twice as fast backward as [B, L, D].
+        hidden = hidden.reshape(-1, shape[-1])
+        if config.scan_layers:
+            stack = nn.scan(
+                layer,
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=config.num_hidden_layers,
+            )
+            hidden, _ = stack(config, self.dtype, deterministic, name="layers")(hidden, mask)
+        else:
+            for index in range(config.num_hidden_layers):
+                hidden, _ = layer(config, self.dtype, deterministic, name=f"layer_{index}")(hidden, mask)
+        return hidden.reshape(shape)
+
+
+class Pooler(nn.Module):
+    """tanh(dense) of the [CLS] state of each sequence."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
+        """[B, L, D] and int32 [B, K], where each sequence of a row starts -> [B, K, D]."""
+        first = jnp.take_along_axis(hidden, sequence_starts[:, :, None], axis=1)
+        return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(first))
+
+
+class Bert(nn.Module):
+    """Embeddings, encoder and pooler: Hugging Face's ``BertModel``."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.embeddings = Embeddings(self.config, self.dtype)
+        self.encoder = Encoder(self.config, self.dtype)
+        self.pooler = Pooler(self.config, self.dtype)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        position_ids: jax.Array,
+        sequence_ids: jax.Array,
+        sequence_starts: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Runs the body.
+
+        Args:
+          input_ids, token_type_ids, position_ids: int32 [B, L].
+          sequence_ids: int32 [B, L]; 0 is padding, 1..K the sequence within the row.
+          sequence_starts: int32 [B, K], the position of each sequence's [CLS].
+          deterministic: no dropout; otherwise the `dropout` stream of keys is needed.
+
+        Returns:
+          hidden states [B, L, D] and pooled states [B, K, D].
+        """
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic=deterministic)
+        self.sow("intermediates", "embedded", hidden)
+        hidden = self.encoder(hidden, sequence_ids, deterministic=deterministic)
+        return hidden, self.pooler(hidden, sequence_starts)

@@ -1,0 +1,28 @@
+"""The three small parts that every room of the architecture shares: initialiser, dense layer, LayerNorm."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ModelConfig
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # erf, as in the published BERT
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+def initializer(config: ModelConfig) -> nn.initializers.Initializer:
+    """Normal of deviation `initializer_range`, cut at two deviations: BERT's for every matrix and table."""
+    return nn.initializers.truncated_normal(config.initializer_range)
+
+
+def dense(config: ModelConfig, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+    """x @ kernel [in, features] + bias, initialised as BERT does."""
+    return nn.Dense(features, dtype=dtype, kernel_init=initializer(config), name=name)
+
+
+def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm over D; mean and variance in float32 whatever the compute type."""
+    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
