@@ -1,0 +1,113 @@
+"""A corpus on disk: token ids with sentence and document offsets, memory-mapped.
+
+DIR/header.json           written last: a folder without it is no corpus
+DIR/report.json
+DIR/train, DIR/validation
+    tokens.bin            uint16 (uint32 when V > 65,535) [tokens], without special tokens
+    sentences.bin         int64 [S+1]: token offset of each sentence, then the number of tokens
+    documents.bin         int64 [D+1]: sentence offset of each document, then the number of sentences
+    token_counts.bin      int64 [V]
+"""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+
+from bert_jax.errors import UserError
+from bert_jax.text.tokenizer import Tokenizer
+
+VERSION = 1
+HEADER = "header.json"
+SPLITS = ("train", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """One split. Its arrays are views of the files: opening takes no time or memory, however large they are."""
+
+    tokens: np.ndarray  # uint16 or uint32 [tokens]
+    sentences: np.ndarray  # int64 [S+1]
+    documents: np.ndarray  # int64 [D+1]
+    token_counts: np.ndarray  # int64 [V], of this split
+    header: dict
+
+    @classmethod
+    def open(cls, directory: str, split: str = "train", tokenizer: Tokenizer | None = None) -> "Corpus":
+        """Opens DIR.
+
+        Raises:
+          UserError: there is no finished corpus, no such split, a file has the wrong size, or the corpus was built with
+            another tokenizer than `tokenizer`.
+        """
+        header = read_header(directory)
+        if tokenizer is not None and tokenizer.hash != header["tokenizer_hash"]:
+            raise UserError(
+                f"corpus {directory} was built with another tokenizer (V={header['vocab_size']:,}, hash "
+                f"{header['tokenizer_hash'][:12]}) than this one (V={tokenizer.vocab_size:,}, hash "
+                f"{tokenizer.hash[:12]}): "
+                "use that tokenizer, or build the corpus again"
+            )
+        if split not in header["splits"]:
+            raise UserError(f"corpus {directory} has no split {split!r}: choose one of {', '.join(header['splits'])}")
+        sizes = header["splits"][split]
+        folder = os.path.join(directory, split)
+        return cls(
+            tokens=_map(folder, "tokens", header["dtype"], sizes["tokens"]),
+            sentences=_map(folder, "sentences", "int64", sizes["sentences"] + 1),
+            documents=_map(folder, "documents", "int64", sizes["documents"] + 1),
+            token_counts=_map(folder, "token_counts", "int64", header["vocab_size"]),
+            header=header,
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_sentences(self) -> int:
+        return len(self.sentences) - 1
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.documents) - 1
+
+
+def read_header(directory: str) -> dict:
+    """The header of a finished corpus."""
+    path = os.path.join(directory, HEADER)
+    try:
+        with open(path, encoding="utf-8") as file:
+            header = json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no finished corpus in {directory}: {HEADER} is missing (a build that was interrupted?); "
+            "run scripts/build_corpus.py"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if header.get("version") != VERSION:
+        raise UserError(
+            f"{path} is of version {header.get('version')}, this code reads {VERSION}: build the corpus again"
+        )
+    return header
+
+
+def token_type(vocab_size: int) -> type[np.unsignedinteger]:
+    """The smallest type that holds every id."""
+    return np.uint16 if vocab_size <= 65_535 else np.uint32
+
+
+def _map(folder: str, name: str, dtype: str, length: int) -> np.ndarray:
+    path = os.path.join(folder, f"{name}.bin")
+    expected = length * np.dtype(dtype).itemsize
+    try:
+        found = os.path.getsize(path)
+    except OSError as error:
+        raise UserError(f"corpus file {path} is missing: build the corpus again") from error
+    if found != expected:
+        raise UserError(f"corpus file {path} has {found:,} bytes instead of {expected:,}: build the corpus again")
+    if length == 0:  # nothing can be mapped
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype, mode="r", shape=(length,))

@@ -1,0 +1,328 @@
+"""WordPiece: the vocabulary, trained and loaded, around the `tokenizers` library (Devlin et al. 2018, section 3)."""
+
+import functools
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from bert_jax.errors import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORD_LIMIT = 100  # characters; BERT gives a longer word as [UNK]
+_CHUNK = 1 << 16  # characters normalised or trained on at once
+
+
+class Tokenizer:
+    """A WordPiece vocabulary of V entries and the rules that cut text into them.
+
+    Attributes:
+      backend: the `tokenizers.Tokenizer`, which adds [CLS] A [SEP] B [SEP] when asked for special tokens.
+      vocab_size: V.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        if not isinstance(backend.model, models.WordPiece):
+            raise UserError(f"the tokenizer is not WordPiece but {type(backend.model).__name__}: BERT's is needed")
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
+        if missing:
+            raise UserError(f"the vocabulary lacks {', '.join(missing)}")
+        self.special_ids = tuple(backend.token_to_id(token) for token in SPECIAL_TOKENS)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
+        backend.post_processor = processors.TemplateProcessing(
+            single="[CLS]:0 $A:0 [SEP]:0",
+            pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", self.cls_id), ("[SEP]", self.sep_id)],
+        )
+
+    @classmethod
+    def from_vocabulary(
+        cls, vocabulary: list[str], *, lower_case: bool = True, strip_accents: bool | None = None
+    ) -> "Tokenizer":
+        """A tokenizer whose id i is `vocabulary[i]`; `strip_accents` None strips them where it lower-cases."""
+        ids = {token: number for number, token in enumerate(vocabulary)}
+        if len(ids) != len(vocabulary):
+            raise UserError("the vocabulary holds a token twice")
+        backend = _empty_backend(lower_case, strip_accents)
+        backend.model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=WORD_LIMIT)
+        backend.decoder = decoders.WordPiece(prefix="##")
+        backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
+        return cls(backend)
+
+    @classmethod
+    def load(cls, directory: str) -> "Tokenizer":
+        """Reads a folder with `tokenizer.json`, or with `vocab.txt` and, if there, `tokenizer_config.json`."""
+        directory = os.fspath(directory)
+        fast = os.path.join(directory, "tokenizer.json")
+        plain = os.path.join(directory, "vocab.txt")
+        try:
+            if os.path.exists(fast):
+                with open(fast, encoding="utf-8") as file:
+                    return cls(tokenizers.Tokenizer.from_str(file.read()))
+            if os.path.exists(plain):
+                with open(plain, encoding="utf-8") as file:
+                    vocabulary = file.read().removesuffix("\n").split("\n")
+                config = _read_json(os.path.join(directory, "tokenizer_config.json"))
+                return cls.from_vocabulary(
+                    vocabulary,
+                    lower_case=config.get("do_lower_case", True),
+                    strip_accents=config.get("strip_accents"),
+                )
+        except UserError as error:
+            raise UserError(f"tokenizer in {directory}: {error}") from error
+        except Exception as error:  # `tokenizers` raises Exception itself
+            raise UserError(f"cannot read the tokenizer in {directory}: {error}") from error
+        raise UserError(f"no tokenizer in {directory!r}: it holds neither tokenizer.json nor vocab.txt")
+
+    def save(self, directory: str) -> None:
+        """Writes what `tokenizers` and `transformers` load: tokenizer.json, vocab.txt and the two config files."""
+        directory = os.fspath(directory)
+        normalizer = self._settings
+        config = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": normalizer["lowercase"],
+            "strip_accents": normalizer["strip_accents"],
+            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+            "model_max_length": 512,
+            "clean_up_tokenization_spaces": True,
+            **_SPECIAL_NAMES,
+        }
+        files = {
+            "vocab.txt": "".join(f"{token}\n" for token in self.tokens),
+            "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+            "special_tokens_map.json": json.dumps(_SPECIAL_NAMES, indent=2) + "\n",
+            "tokenizer.json": self.backend.to_str(pretty=True),
+        }
+        try:
+            os.makedirs(directory, exist_ok=True)
+            for name, text in files.items():
+                path = os.path.join(directory, name)
+                with open(path + ".tmp", "w", encoding="utf-8") as file:
+                    file.write(text)
+                os.replace(path + ".tmp", path)
+        except OSError as error:
+            raise UserError(f"cannot write the tokenizer to {directory}: {error.strerror or error}") from error
+
+    @functools.cached_property
+    def _settings(self) -> dict:
+        """The normaliser's settings, as tokenizer.json names them."""
+        settings = json.loads(self.backend.to_str())
+        normalizer = settings.get("normalizer") or {}
+        if normalizer.get("type") != "BertNormalizer":
+            raise UserError("the tokenizer's normaliser is not BertNormalizer")
+        return {**normalizer, "max_input_chars_per_word": settings["model"]["max_input_chars_per_word"]}
+
+    @functools.cached_property
+    def tokens(self) -> list[str]:
+        """The vocabulary by id, [V]."""
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        tokens = [""] * self.vocab_size
+        for token, number in vocabulary.items():
+            if number >= len(tokens):
+                raise UserError(f"the vocabulary has holes: {token!r} is {number}, but it holds {len(tokens)} tokens")
+            tokens[number] = token
+        return tokens
+
+    @functools.cached_property
+    def is_continuation(self) -> np.ndarray:
+        """bool [V]: the token goes on with the word of the token before it (it begins with ##)."""
+        return np.array([token.startswith("##") and len(token) > 2 for token in self.tokens])
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """sha256 of the vocabulary and of the rules that decide ids: what a corpus is bound to."""
+        settings = dict(self._settings)
+        if settings["strip_accents"] is None:
+            settings["strip_accents"] = settings["lowercase"]
+        text = json.dumps([self.tokens, sorted(settings.items())], ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without [CLS] and [SEP]; "[MASK]" in a text is the mask token."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token; None if it is not in the vocabulary."""
+        return self.backend.token_to_id(token)
+
+    def id_to_token(self, number: int) -> str | None:
+        """The token of an id; None if there is none."""
+        return self.backend.id_to_token(int(number))
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of some ids, its words joined again."""
+        return self.backend.decode([int(number) for number in ids], skip_special_tokens=skip_special_tokens)
+
+
+_SPECIAL_NAMES = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def train_tokenizer(
+    documents: Iterable[str],
+    vocab_size: int,
+    *,
+    lower_case: bool = True,
+    strip_accents: bool | None = None,
+    min_frequency: int = 2,
+    limit_alphabet: int | None = None,
+) -> Tokenizer:
+    """Trains a WordPiece vocabulary. The same text gives the same vocabulary, whatever the number of threads.
+
+    Ids: [PAD] [UNK] [CLS] [SEP] [MASK], then the alphabet, then its characters inside words (##a), then merged pieces,
+    the most frequent first. A text of few words gives fewer than `vocab_size` entries.
+
+    Args:
+      documents: read twice; an iterator is kept in a temporary file meanwhile.
+      vocab_size: V.
+      strip_accents: None strips them where it lower-cases, as BERT does.
+      min_frequency: a character or pair seen less often gets no entry.
+      limit_alphabet: at most so many characters, the most frequent; None keeps all.
+
+    Raises:
+      UserError: no text, or `vocab_size` is below what the alphabet alone needs (the least size is named).
+    """
+    backend = _empty_backend(lower_case, strip_accents)
+    with _Replay(documents) as replay:
+        counts = _character_counts(replay.first(), backend)
+        alphabet = _alphabet(counts, min_frequency, limit_alphabet)
+        inside = [f"##{character}" for character in alphabet if _joins_words(character, backend)]
+        least = len(SPECIAL_TOKENS) + len(alphabet) + len(inside)
+        if not alphabet:
+            raise UserError("no text to train a vocabulary on: the source has no documents, or all were dropped")
+        if vocab_size < least:
+            raise UserError(
+                f"vocab_size={vocab_size} is smaller than the alphabet: the text has {len(alphabet)} characters seen "
+                f"at least {min_frequency} times, which with their forms inside words and the special tokens need "
+                f"{least} entries; choose vocab_size>={least}, a higher min_frequency, or limit_alphabet"
+            )
+        # The library numbers ##a, ##b, ... in the order of a randomly seeded hash map, and breaks ties between equally
+        # frequent pairs by number. Named as special tokens they are numbered first, in our order.
+        backend.model = models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=WORD_LIMIT)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            special_tokens=[*SPECIAL_TOKENS, *inside],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
+        )
+        backend.train_from_iterator(map(_broken_runs, replay.second()), trainer)
+    trained = backend.get_vocab(with_added_tokens=False)
+    merged = sorted(trained.keys() - {*SPECIAL_TOKENS, *alphabet, *inside}, key=trained.__getitem__)
+    vocabulary = [*SPECIAL_TOKENS, *alphabet, *inside, *merged]
+    return Tokenizer.from_vocabulary(vocabulary, lower_case=lower_case, strip_accents=strip_accents)
+
+
+def _empty_backend(lower_case: bool, strip_accents: bool | None) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lower_case, strip_accents=strip_accents)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return backend
+
+
+def _character_counts(documents: Iterator[str], backend: tokenizers.Tokenizer) -> dict[str, int]:
+    """How often each character stands in the normalised text, white space apart."""
+    counts = np.zeros(0x110000, np.int64)
+    for chunk in _chunks(documents):
+        codes = np.frombuffer(backend.normalizer.normalize_str(chunk).encode("utf-32-le"), np.uint32)
+        found = np.bincount(codes)
+        counts[: len(found)] += found
+    characters = {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
+    return {character: count for character, count in characters.items() if not character.isspace()}
+
+
+def _alphabet(counts: dict[str, int], min_frequency: int, limit: int | None) -> list[str]:
+    """The characters that get an entry, in code point order."""
+    frequent = [character for character, count in counts.items() if count >= min_frequency]
+    frequent.sort(key=lambda character: (-counts[character], character))
+    return sorted(frequent[:limit])
+
+
+def _joins_words(character: str, backend: tokenizers.Tokenizer) -> bool:
+    """False for punctuation and ideographs, which BERT makes words of their own."""
+    return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}a"))) == 1
+
+
+def _chunks(documents: Iterable[str]) -> Iterator[str]:
+    """The same characters in pieces of a size that suits the library."""
+    parts, size = [], 0
+    for text in documents:
+        for start in range(0, len(text), _CHUNK):
+            part = text[start : start + _CHUNK]
+            parts.append(part)
+            size += len(part)
+            if size >= _CHUNK:
+                yield "\n".join(parts)
+                parts, size = [], 0
+    if parts:
+        yield "\n".join(parts)
+
+
+_RUN = re.compile(rf"\S{{{WORD_LIMIT}}}(?=\S)")
+
+
+def break_runs(text: str) -> tuple[str, int]:
+    """Puts a space into each run of more than `WORD_LIMIT` characters without one, and counts the spaces.
+
+    A script without spaces would else give one "word", and that [UNK]; for the trainer such words are quadratic work.
+    """
+    if max(map(len, text.split()), default=0) <= WORD_LIMIT:
+        return text, 0
+    return _RUN.subn(r"\g<0> ", text)
+
+
+def _broken_runs(text: str) -> str:
+    return break_runs(text)[0]
+
+
+class _Replay:
+    """Gives an iterable twice; what can be iterated only once goes through a temporary file."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        self._documents = documents
+        self._once = iter(documents) is documents
+        self._file = tempfile.TemporaryFile(mode="w+", encoding="utf-8", newline="") if self._once else None  # noqa: SIM115
+
+    def __enter__(self) -> "_Replay":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._file:
+            self._file.close()
+
+    def first(self) -> Iterator[str]:
+        for text in self._documents:
+            if self._file:
+                self._file.write(json.dumps(text) + "\n")
+            yield text
+
+    def second(self) -> Iterator[str]:
+        if not self._file:
+            yield from self._documents
+            return
+        self._file.seek(0)
+        for line in self._file:
+            yield json.loads(line)
+
+
+def _read_json(path: str) -> dict:
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
