@@ -1,0 +1,96 @@
+"""The task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import DataConfig, ModelConfig
+from bert_jax.model.heads import BertForPreTraining
+from bert_jax.pretraining.masking import choose_positions, hide_tokens
+from bert_jax.training.objective import Batch, Mean, Parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingObjective:
+    """Masks, runs the model, sums the losses. An `Objective` of the training loop.
+
+    Attributes:
+      model: the architecture.
+      data: how rows were made; its `mask_rate`, `whole_word` and `objective` act here.
+      special_ids: never masked.
+      mask_id: of [MASK].
+      continuations: for each vocabulary entry, whether it continues a word ("##").
+      dtype: compute type.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    special_ids: tuple[int, ...]
+    mask_id: int
+    continuations: tuple[bool, ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The means whose sum is trained on."""
+        return ("mlm_loss",) if self.data.objective == "none" else ("mlm_loss", "nsp_loss")
+
+    def init(self, key: jax.Array) -> Parameters:
+        """Random parameters as BERT draws them, float32."""
+        ids = jnp.zeros((1, 8), jnp.int32)
+        network = BertForPreTraining(self.model)
+        return network.init(key, ids, ids, ids, ids, ids[:, :1], ids[:, :1])["params"]
+
+    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+        """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
+
+        Returns, besides the batch's own int32 [B, L] and [B, K]:
+          positions, labels: int32 [B, P]; label -1 where the slot is not used.
+          sequence_starts: int32 [B, K]; 0 where the row has fewer sequences.
+        """
+        ids, sequence_ids = batch["input_ids"], batch["sequence_ids"]
+        sequences = batch["next_sentence_labels"].shape[1]
+        candidates = (sequence_ids > 0) & ~jnp.isin(ids, jnp.array(self.special_ids))
+        continuations = jnp.array(self.continuations)[ids] if self.data.whole_word else None
+        position_key, token_key = jax.random.split(key)
+        positions, used = choose_positions(
+            position_key, sequence_ids, candidates, continuations, mask_rate=self.data.mask_rate, sequences=sequences
+        )
+        masked = hide_tokens(token_key, ids, positions, used, mask_id=self.mask_id, vocab_size=self.model.vocab_size)
+        labels = jnp.where(used, jnp.take_along_axis(ids, positions, axis=1), -1)
+        numbers = jnp.arange(1, sequences + 1)
+        starts = jnp.argmax(sequence_ids[:, None, :] == numbers[:, None], axis=-1)  # [B, K, L] -> [B, K]
+        return {**batch, "input_ids": masked, "positions": positions, "labels": labels, "sequence_starts": starts}
+
+    def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:
+        """Sums and counts of loss and accuracy over the used positions and the labelled sequences."""
+        logits, next_sentence_logits = BertForPreTraining(self.model, self.dtype).apply(
+            {"params": params},
+            batch["input_ids"],
+            batch["token_type_ids"],
+            batch["position_ids"],
+            batch["sequence_ids"],
+            batch["sequence_starts"],
+            batch["positions"],
+            deterministic=dropout_key is None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+        result = _classification_metrics("mlm", logits, batch["labels"])
+        if self.data.objective != "none":
+            result |= _classification_metrics("nsp", next_sentence_logits, batch["next_sentence_labels"])
+        return result
+
+
+def _classification_metrics(name: str, logits: jax.Array, labels: jax.Array) -> dict[str, Mean]:
+    """Logits [..., C] and labels [...], -1 for none -> cross-entropy in nats and accuracy, not divided."""
+    weights = (labels >= 0).astype(jnp.float32)
+    targets = jnp.maximum(labels, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    hits = jnp.argmax(logits, axis=-1) == targets
+    count = weights.sum()
+    return {
+        f"{name}_loss": Mean((losses * weights).sum(), count),
+        f"{name}_accuracy": Mean((hits * weights).sum(), count),
+    }

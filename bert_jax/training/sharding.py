@@ -1,0 +1,69 @@
+"""Where arrays live: the mesh, and one table from parameter names to mesh axes."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bert_jax.config import MeshConfig
+from bert_jax.errors import UserError
+
+# Rows of a batch are divided over these axes.
+BATCH_AXES = ("data",)
+
+# The first pattern found in a parameter's path (such as "encoder/layer_0/attention/query/kernel") decides; optimizer
+# moments carry the same path and so the same layout. Nothing but the data axis exists yet: all is replicated.
+PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = ((r"", PartitionSpec()),)
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh over all devices of all processes.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    size = devices if config.data == -1 else config.data
+    if size != devices:
+        raise UserError(f"mesh.data={config.data} does not match the {devices} devices here: set it to -1 or {devices}")
+    return jax.make_mesh((size,), ("data",))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over the batch axes, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def state_sharding(mesh: Mesh, state: Any) -> Any:
+    """The sharding of each leaf of a train state by `PARAMETER_RULES`."""
+
+    def leaf_sharding(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = next(spec for pattern, spec in PARAMETER_RULES if re.search(pattern, name))
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(leaf_sharding, state)
+
+
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Raises UserError if the rows of a micro-batch do not divide over the mesh."""
+    shards = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    if batch_size // accumulate % shards:
+        raise UserError(
+            f"batch_size={batch_size} with accumulate={accumulate} gives micro-batches of {batch_size // accumulate} "
+            f"rows, which do not divide over {shards} devices: choose a multiple of {shards * accumulate}"
+        )
+
+
+def local_rows(batch_size: int) -> slice:
+    """The rows of the global batch that this process loads."""
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This process's rows, as shards of the global arrays."""
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
