@@ -80,8 +80,8 @@ def train(
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     restored = checkpoints.restore(jax.eval_shape(init), shardings)
     state = restored[0] if restored else first_state(init, shardings, params)
-    progress = restored[1] if restored else {"seconds": 0.0, "total_steps": planned_steps(config, data), "sums": {}}
-    step, total_steps = int(state.step), progress["total_steps"]
+    progress = restored[1] if restored else {"seconds": 0.0, "total_steps": 0, "sums": {}}
+    step, total_steps = int(state.step), planned_steps(config, data) or progress["total_steps"]
     elapsed = lambda: progress["seconds"] + time.monotonic() - began  # noqa: E731
 
     # ---- The two steps, compiled ahead: a batch of another shape is an error, never a second compilation ----

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import MeshConfig
 from bert_jax.errors import UserError
@@ -29,7 +29,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     size = devices if config.data == -1 else config.data
     if size != devices:
         raise UserError(f"mesh.data={config.data} does not match the {devices} devices here: set it to -1 or {devices}")
-    return jax.make_mesh((size,), ("data",))
+    return jax.make_mesh((size,), ("data",), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,164 @@
+"""A pre-training run from text to an exported model: vocabulary, corpus, training, export."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import PretrainingConfig
+from bert_jax.errors import UserError
+from bert_jax.interop import huggingface
+from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
+from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.text.build import build_corpus
+from bert_jax.text.corpus import Corpus
+from bert_jax.text.sources import read_documents
+from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
+from bert_jax.training import workdir as workdirs
+from bert_jax.training.loop import Data, train
+from bert_jax.training.sharding import local_rows
+
+
+@dataclasses.dataclass
+class Summary:
+    """What a run reached.
+
+    Attributes:
+      evaluation: metrics of the last evaluation.
+      unigram_loss: nats a token of the held-out text under the word frequencies of the training text.
+      seconds: wall time of each stage of this process.
+    """
+
+    evaluation: dict[str, float]
+    unigram_loss: float
+    seconds: dict[str, float]
+
+
+def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
+    """Does whatever of the run is not yet done, and leaves the model in WORKDIR/model.
+
+    Raises:
+      UserError: bad config, text, tokenizer or corpus, or a loss that is not finite.
+      Interrupted: by SIGINT or SIGTERM, after saving.
+    """
+    seconds: dict[str, float] = {}
+    check(config)
+    workdirs.claim(workdir, config)
+    with timed(seconds, "vocabulary"):
+        tokenizer = open_tokenizer(config, workdir)
+    with timed(seconds, "corpus"):
+        directory = open_corpus(config, workdir, tokenizer)
+    train_text, held_out = (Corpus.open(directory, split, tokenizer) for split in ("train", "validation"))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size))
+    objective = make_objective(config, tokenizer)
+
+    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
+    batches = PretrainingBatches(
+        train_text,
+        config.data,
+        **ids,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rows=local_rows(config.batch_size),
+    )
+    data = Data(
+        train=lambda step: iterate(batches, step),
+        validation=validation_batches(
+            held_out, config.data, **ids, batch_size=config.batch_size, max_rows=config.data.validation_rows, seed=0
+        ),
+        rows_per_epoch=batches.rows_per_epoch,
+        tokens_per_row=config.data.length,
+    )
+    params = huggingface.load(config.init_from)[0] if config.init_from else None
+    with timed(seconds, "training"):
+        state, evaluation = train(objective, config, workdir, data, params)
+    with timed(seconds, "export"):
+        huggingface.save(workdir / "model", jax.device_get(state.params), config.model, tokenizer)
+    return Summary(evaluation, unigram_loss(train_text.token_counts, held_out.token_counts), seconds)
+
+
+def check(config: PretrainingConfig) -> None:
+    """Raises UserError for what can be known before any text is read."""
+    if bool(config.data.source) == bool(config.data.corpus):
+        raise UserError("set either data.source (text) or data.corpus (a folder written by build_corpus), not both")
+    if config.data.corpus and not config.data.tokenizer:
+        raise UserError("data.corpus needs data.tokenizer, the folder of the vocabulary that it was built with")
+    if config.data.length > config.model.max_position_embeddings:
+        raise UserError(
+            f"data.length={config.data.length} is longer than the position table: raise "
+            f"model.max_position_embeddings={config.model.max_position_embeddings}"
+        )
+
+
+def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
+    """The given vocabulary, else the one in WORKDIR/tokenizer, trained from the source if it is not there yet."""
+    if config.data.tokenizer:
+        tokenizer = Tokenizer.load(config.data.tokenizer)
+        if tokenizer.vocab_size != config.model.vocab_size:
+            raise UserError(
+                f"the tokenizer in {config.data.tokenizer} has {tokenizer.vocab_size} entries: "
+                f"set model.vocab_size={tokenizer.vocab_size} (it is {config.model.vocab_size})"
+            )
+        return tokenizer
+    directory = workdir / "tokenizer"
+    if not (directory / "tokenizer.json").exists():
+        documents = read_documents(config.data.source, column=config.data.column)
+        tokenizer = train_tokenizer(
+            documents,
+            config.model.vocab_size,
+            lower_case=config.data.lower_case,
+            min_frequency=config.data.min_frequency,
+        )
+        tokenizer.save(directory)
+    return Tokenizer.load(directory)
+
+
+def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) -> Path:
+    """The given corpus, else WORKDIR/corpus, built from the source if it is not there yet."""
+    if config.data.corpus:
+        return Path(config.data.corpus)
+    directory = workdir / "corpus"
+    if not (directory / "header.json").exists():
+        build_corpus(
+            config.data.source,
+            tokenizer,
+            directory,
+            column=config.data.column,
+            language=config.data.language,
+            validation_share=config.data.validation_share,
+        )
+    return directory
+
+
+def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:
+    """The objective with the tokenizer's ids; computes in bfloat16 on accelerators unless told otherwise."""
+    dtype = config.compute_dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return PretrainingObjective(
+        model=config.model,
+        data=config.data,
+        special_ids=tokenizer.special_ids,
+        mask_id=tokenizer.mask_id,
+        continuations=tuple(tokenizer.is_continuation.tolist()),
+        dtype=jnp.dtype(dtype),
+    )
+
+
+def unigram_loss(train_counts: np.ndarray, held_out_counts: np.ndarray) -> float:
+    """Cross-entropy, in nats, of held-out tokens under add-one-smoothed training frequencies; both int [V]."""
+    smoothed = train_counts + 1.0
+    return float(-(held_out_counts * np.log(smoothed / smoothed.sum())).sum() / held_out_counts.sum())
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Records the wall time of a stage."""
+    began = time.monotonic()
+    yield
+    seconds[stage] = time.monotonic() - began

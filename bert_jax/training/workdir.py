@@ -1,0 +1,53 @@
+"""A run's folder: its config on record, so that a resumed run is the same run."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from bert_jax.config import TrainingConfig
+from bert_jax.errors import UserError
+
+# What may change when a run goes on: how long, how it is watched, where it runs. Anything else is another run.
+CHANGEABLE = {
+    "total_steps",
+    "total_epochs",
+    "total_tokens",
+    "total_minutes",
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "tensorboard",
+    "mesh.data",
+}
+
+
+def claim(workdir: Path, config: TrainingConfig) -> None:
+    """Makes the folder and writes WORKDIR/config.json, or checks that the run in it has the same config.
+
+    Raises:
+      UserError: the folder cannot be written to, or it holds a run whose config differs; names each key.
+    """
+    path = workdir / "config.json"
+    values = dataclasses.asdict(config)
+    if path.exists():
+        before, now = _flat(json.loads(path.read_text())), _flat(values)
+        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in CHANGEABLE]
+        if changed:
+            differences = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
+            raise UserError(f"{workdir} holds a run with another config ({differences}): give another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    result = {}
+    for key, value in values.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
