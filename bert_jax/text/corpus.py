@@ -9,9 +9,11 @@ DIR/train, DIR/validation
     token_counts.bin      int64 [V]
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+from typing import BinaryIO
 
 import numpy as np
 
@@ -111,3 +113,70 @@ def _map(folder: str, name: str, dtype: str, length: int) -> np.ndarray:
     if length == 0:  # nothing can be mapped
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, mode="r", shape=(length,))
+
+
+class SplitWriter:
+    """Writes the files of one split, document by document."""
+
+    _FLUSH = 1 << 20  # tokens
+
+    def __init__(self, folder: str, dtype: type[np.unsignedinteger], vocab_size: int) -> None:
+        self.documents = 0
+        self.token_counts = np.zeros(vocab_size, np.int64)
+        self._sentences, self._tokens = 0, 0  # written
+        self._dtype = dtype
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._waiting_tokens = 0
+
+    def __enter__(self) -> "SplitWriter":
+        os.makedirs(self._folder)
+        for name in ("tokens", "sentences", "documents", "token_counts"):
+            self._files[name] = open(os.path.join(self._folder, f"{name}.bin"), "wb")
+        return self
+
+    def __exit__(self, *error) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # a full disk, told already by the write that met it
+                file.close()
+
+    def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Appends a document: tokens [tokens] in sentences of `lengths` [S], S >= 1."""
+        self._waiting.append((tokens, lengths))
+        self._waiting_tokens += len(tokens)
+        self.documents += 1
+        if self._waiting_tokens >= self._FLUSH:
+            last = self._waiting.pop()  # always kept back for `pop`
+            self._flush()
+            self._waiting, self._waiting_tokens = [last], len(last[0])
+
+    def pop(self) -> tuple[np.ndarray, np.ndarray]:
+        """Takes the last document back."""
+        self.documents -= 1
+        return self._waiting.pop()
+
+    def finish(self) -> dict[str, int]:
+        """Ends the files and puts them on the disk for good; returns the sizes for the header."""
+        self._flush()
+        self._files["sentences"].write(np.int64(self._tokens).tobytes())
+        self._files["documents"].write(np.int64(self._sentences).tobytes())
+        self._files["token_counts"].write(self.token_counts.tobytes())
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return {"documents": self.documents, "sentences": self._sentences, "tokens": self._tokens}
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        tokens = np.concatenate([tokens for tokens, _ in self._waiting]).astype(self._dtype, copy=False)
+        lengths = np.concatenate([lengths for _, lengths in self._waiting])
+        sentences = np.array([len(lengths) for _, lengths in self._waiting])
+        self._files["tokens"].write(tokens.tobytes())
+        self._files["sentences"].write((np.cumsum(lengths) - lengths + self._tokens).astype(np.int64).tobytes())
+        self._files["documents"].write((np.cumsum(sentences) - sentences + self._sentences).astype(np.int64).tobytes())
+        self.token_counts += np.bincount(tokens, minlength=len(self.token_counts))
+        self._tokens += len(tokens)
+        self._sentences += len(lengths)
+        self._waiting, self._waiting_tokens = [], 0

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import Cleaning, SeenDocuments, document_hash
@@ -71,6 +71,7 @@ def _cleaned(raw: Iterator[str], cleaning: Cleaning, report: Report) -> Iterator
             continue
         report.documents += 1
         report.characters += len(text)
+        report.text_bytes += len(text.encode("utf-8"))
         yield text
 
 
@@ -93,10 +94,10 @@ def read_raw(
         documents = _files([_package_file(source)], "text", errors, False, report)
     else:
         documents = _files(_paths(source), column, errors, document_per_file, report)
-    return _bounded(documents, report)
+    return bounded(documents, report)
 
 
-def _bounded(documents: Iterator[str], report: Report) -> Iterator[str]:
+def bounded(documents: Iterable[str], report: Report) -> Iterator[str]:
     """Hands a huge document on in parts, so that no stage after this one holds it whole."""
     for text in documents:
         if len(text) > DOCUMENT_LIMIT:

@@ -222,7 +222,7 @@ def train_tokenizer(
             limit_alphabet=len(alphabet),
             show_progress=False,
         )
-        backend.train_from_iterator(map(_broken_runs, replay.second()), trainer)
+        backend.train_from_iterator(map(_break_runs, replay.second()), trainer)
     trained = backend.get_vocab(with_added_tokens=False)
     merged = sorted(trained.keys() - {*SPECIAL_TOKENS, *alphabet, *inside}, key=trained.__getitem__)
     vocabulary = [*SPECIAL_TOKENS, *alphabet, *inside, *merged]
@@ -277,18 +277,14 @@ def _chunks(documents: Iterable[str]) -> Iterator[str]:
 _RUN = re.compile(rf"\S{{{WORD_LIMIT}}}(?=\S)")
 
 
-def break_runs(text: str) -> tuple[str, int]:
-    """Puts a space into each run of more than `WORD_LIMIT` characters without one, and counts the spaces.
+def _break_runs(text: str) -> str:
+    """Puts a space into each run of more than `WORD_LIMIT` characters without one.
 
-    A script without spaces would else give one "word", and that [UNK]; for the trainer such words are quadratic work.
+    A script without spaces would else give the trainer one huge word, and work that grows with its square.
     """
     if max(map(len, text.split()), default=0) <= WORD_LIMIT:
-        return text, 0
-    return _RUN.subn(r"\g<0> ", text)
-
-
-def _broken_runs(text: str) -> str:
-    return break_runs(text)[0]
+        return text
+    return _RUN.sub(r"\g<0> ", text)
 
 
 class _Replay:
