@@ -3,22 +3,25 @@
 The way from a step to its rows, with nothing kept but a few recent blocks:
 
   step -> global rows -> epoch, block, row in the block
-  block -> its `spans` of text, by a permutation that costs no memory -> sequences -> shuffled, packed -> R rows
+  block -> its `spans` of text, by permutations that cost no memory -> sequences -> shuffled, packed -> R rows
 
 A span is about 16 L tokens of the corpus and owns the sequences that start in it. The grid of spans is shifted at
 random each epoch, so no sentence always lies at a seam. R is fixed (shapes and epochs have to be): the mean number of
 rows that a block fills. A block that fills more loses rows at random, one that fills fewer gets empty rows.
 """
 
+import dataclasses
 import math
+import mmap
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
+from grain.experimental import index_shuffle
 
 from bert_jax.config import DataConfig
 from bert_jax.errors import UserError
@@ -27,7 +30,7 @@ from bert_jax.pretraining.pairs import NO_LABEL, Sequences, draw_sequences
 
 SPAN_LENGTHS = 16  # tokens of a span, in L
 BLOCK_SPANS = 32  # more: fuller rows and better mixed batches; fewer: less work that two workers both do
-MEASURED_BLOCKS = 32
+MEASURED_BLOCKS = 16
 KEPT_BLOCKS = 4
 _EPOCH, _BLOCK, _MEASURE = range(3)  # streams of random numbers
 
@@ -141,12 +144,17 @@ class PretrainingBatches:
         return placed[0][back], placed[1][back], placed[2][back]
 
     def _ranges(self, stream: int, epoch: int, index: int) -> list[tuple[int, int]]:
-        """The token ranges of a block's spans. The spans of all blocks of an epoch are the whole corpus, once."""
+        """The token ranges of a block's spans. The spans of all blocks of an epoch are the whole corpus, once.
+
+        The corpus falls into as many parts as a block has spans, and each part gives each block one span: blocks are
+        alike, and fill alike, even where a corpus has one kind of text after the other.
+        """
         tokens, spans = self.corpus.num_tokens, self.num_blocks * self.spans_per_block
-        shift, shuffle = np.random.SeedSequence((self.seed, stream, epoch)).generate_state(2, np.uint64).tolist()
+        key = np.random.SeedSequence((self.seed, stream, epoch))
+        shift = int(key.generate_state(1, np.uint64)[0])
         ranges = []
-        for i in range(index * self.spans_per_block, (index + 1) * self.spans_per_block):
-            span = grain.experimental.index_shuffle(i, max_index=spans - 1, seed=shuffle % 2**32, rounds=4)
+        for part, shuffle in enumerate(key.spawn(1)[0].generate_state(self.spans_per_block).tolist()):
+            span = part * self.num_blocks + index_shuffle(index, self.num_blocks - 1, seed=shuffle, rounds=4)
             begin, end = (tokens * (span + k) // spans + shift % tokens for k in (0, 1))
             if begin < tokens < end:  # the span that the shift laid over the end of the corpus
                 ranges += [(begin, tokens), (0, end - tokens)]
@@ -172,11 +180,38 @@ class PretrainingBatches:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, *stream))))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes: all but the cache and its lock."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_lock")}
+        """For worker processes: all but the cache and its lock, and the corpus by the names of its files."""
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_lock")}
+        fields = {field.name: getattr(self.corpus, field.name) for field in dataclasses.fields(self.corpus)}
+        mapped = {name: _MappedFile.of(value) for name, value in fields.items() if _is_mapped_file(value)}
+        return {**state, "corpus": dataclasses.replace(self.corpus, **mapped)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _cache={}, _lock=threading.Lock())
+        fields = {field.name: getattr(self.corpus, field.name) for field in dataclasses.fields(self.corpus)}
+        opened = {name: value.open() for name, value in fields.items() if isinstance(value, _MappedFile)}
+        self.corpus = dataclasses.replace(self.corpus, **opened)
+
+
+class _MappedFile(NamedTuple):
+    """What is sent of a memory-mapped array; pickled as it is, it would be copied whole."""
+
+    path: str
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: np.memmap) -> "_MappedFile":
+        return cls(str(array.filename), array.dtype, array.offset, array.shape)
+
+    def open(self) -> np.memmap:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+def _is_mapped_file(value: Any) -> bool:
+    """True for a memory-mapped array, not for a part of one."""
+    return isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
 
 
 def _shuffled(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -208,16 +243,25 @@ def iterate(batches: PretrainingBatches, start_step: int, *, workers: int = 0, p
 
 
 def validation_batches(
-    corpus: Any, config: DataConfig, *, cls_id: int, sep_id: int, batch_size: int, max_rows: int, seed: int
+    corpus: Any,
+    config: DataConfig,
+    *,
+    cls_id: int,
+    sep_id: int,
+    batch_size: int,
+    max_rows: int,
+    seed: int,
+    rows: slice = slice(None),
 ) -> list[Batch]:
     """A fixed list of batches: the first epoch's rows, at most `max_rows`.
 
-    The last batch is filled up with empty rows (`sequence_ids` 0, labels -1), so that all have the same shape.
+    The last batch is filled up with empty rows (`sequence_ids` 0, labels -1), so that all have the same shape. `rows`
+    are those of each batch that this process takes.
     """
     batches = PretrainingBatches(corpus, config, cls_id=cls_id, sep_id=sep_id, batch_size=batch_size, seed=seed)
-    rows = min(max_rows, batches.rows_per_epoch)
-    found = [batches[step] for step in range(-(-rows // batch_size))]
-    if rows % batch_size:
+    scored = min(max_rows, batches.rows_per_epoch)
+    found = [batches[step] for step in range(-(-scored // batch_size))]
+    if scored % batch_size:
         for name, array in found[-1].items():
-            array[rows % batch_size :] = NO_LABEL if name == "next_sentence_labels" else 0
-    return found
+            array[scored % batch_size :] = NO_LABEL if name == "next_sentence_labels" else 0
+    return [{name: array[rows] for name, array in batch.items()} for batch in found]
