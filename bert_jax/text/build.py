@@ -24,7 +24,7 @@ from bert_jax.errors import UserError
 from bert_jax.text import corpus, sources
 from bert_jax.text.cleaning import Cleaning, SeenDocuments
 from bert_jax.text.encoding import Encoded, Encoder
-from bert_jax.text.report import Report
+from bert_jax.text.report import Report, advance, progress_bar
 from bert_jax.text.tokenizer import Tokenizer
 
 _BATCH = 1 << 18  # characters handed to a process at once
@@ -94,7 +94,7 @@ def build_corpus(
             for split in corpus.SPLITS
         }
         batches = stack.enter_context(contextlib.closing(_encoded(documents, encoder, processes or _cores())))
-        bar = stack.enter_context(_progress_bar(verbose))
+        bar = stack.enter_context(progress_bar("corpus", verbose))
         _write(batches, writers, options, report, bar)
         if not report.documents:
             raise UserError(_no_documents(source, report))
@@ -123,12 +123,6 @@ class _Options:
     language: str
     longest: int
     validation_share: float
-
-
-def _progress_bar(verbose: bool) -> tqdm.tqdm:
-    """Bytes of the source, with the time left where their total is known."""
-    seldom = 0.1 if sys.stderr.isatty() else 5.0  # seconds; a log file should not fill with bars
-    return tqdm.tqdm(unit="B", unit_scale=True, desc="corpus", disable=not verbose, mininterval=seldom, file=sys.stderr)
 
 
 def _no_documents(source: str | Iterable[str], report: Report) -> str:
@@ -230,7 +224,7 @@ def _write(
     bar: tqdm.tqdm,
 ) -> None:
     """Gives each document to its split, and counts it."""
-    seen = SeenDocuments() if options.cleaning.duplicates else None
+    seen = SeenDocuments() if options.cleaning.drop_duplicates else None
     limit = round(options.validation_share * (1 << 32))
     for batch in batches:
         report.dropped += batch.dropped
@@ -252,8 +246,7 @@ def _write(
             lengths.append(sentences)
         if lengths:
             report.add_lengths(np.concatenate(lengths), np.array([part.sum() for part in lengths]))
-        bar.total = report.bytes_total or None
-        bar.update(report.bytes_read - bar.n)
+        advance(bar, report)
 
 
 def _fill_empty_split(writers: dict[str, corpus.SplitWriter], validation_share: float) -> None:

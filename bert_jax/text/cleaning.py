@@ -40,7 +40,7 @@ class Cleaning:
     unicode_form: str = "NFC"  # NFC, NFKC, NFD, NFKD; empty leaves the text as it is
     minimum_length: int = 1  # in characters, after the steps above; shorter documents are dropped
     letters: bool = True  # documents without a single letter are dropped
-    duplicates: bool = True  # documents equal to an earlier one are dropped
+    drop_duplicates: bool = True  # documents equal to an earlier one are dropped
 
     def __post_init__(self) -> None:
         if self.unicode_form not in ("", "NFC", "NFKC", "NFD", "NFKD"):

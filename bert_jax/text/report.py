@@ -2,8 +2,10 @@
 
 import collections
 import dataclasses
+import sys
 
 import numpy as np
+import tqdm
 
 
 @dataclasses.dataclass
@@ -106,3 +108,15 @@ def _bars(title: str, histogram: dict[str, int]) -> list[str]:
     width = max((len(name) for name in histogram), default=0)
     bars = [f"    {name:>{width}}  {count:>12,}  {'#' * round(40 * count / most)}" for name, count in histogram.items()]
     return [f"  {title}", *bars]
+
+
+def progress_bar(title: str, shown: bool) -> tqdm.tqdm:
+    """Bytes of a source, with the time left where their total is known."""
+    seldom = 0.1 if sys.stderr.isatty() else 5.0  # seconds; a log file should not fill with bars
+    return tqdm.tqdm(unit="B", unit_scale=True, desc=title, disable=not shown, mininterval=seldom)
+
+
+def advance(bar: tqdm.tqdm, report: Report) -> None:
+    """Moves the bar to where the report is."""
+    bar.total = report.bytes_total or None
+    bar.update(report.bytes_read - bar.n)

@@ -11,10 +11,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import Cleaning, SeenDocuments, document_hash
-from bert_jax.text.report import Report
+from bert_jax.text.report import Report, advance, progress_bar
 
 DOCUMENT_LIMIT = 16 << 20  # characters
 _LINE_LIMIT = 64 << 20  # bytes of one jsonl or csv line
@@ -59,8 +60,28 @@ def read_documents(
     return _cleaned(raw, cleaning, report)
 
 
+class Documents:
+    """The cleaned documents of a source, read anew each time they are iterated; arguments as of `read_documents`.
+
+    Attributes:
+      report: of the last time, so far.
+    """
+
+    def __init__(self, source: str, *, progress: bool = False, **arguments: Any) -> None:
+        self.report = Report()
+        self._arguments = dict(arguments, source=source)
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[str]:
+        self.report = Report()
+        with progress_bar("reading", self._progress) as bar:
+            for text in read_documents(**self._arguments, report=self.report):
+                yield text
+                advance(bar, self.report)
+
+
 def _cleaned(raw: Iterator[str], cleaning: Cleaning, report: Report) -> Iterator[str]:
-    seen = SeenDocuments() if cleaning.duplicates else None
+    seen = SeenDocuments() if cleaning.drop_duplicates else None
     for text in raw:
         text = cleaning.clean(text)
         fault = cleaning.fault(text)

@@ -1,11 +1,10 @@
 """WordPiece: the vocabulary, trained and loaded, around the `tokenizers` library (Devlin et al. 2018, section 3)."""
 
+import collections
 import functools
 import hashlib
 import json
 import os
-import re
-import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -16,7 +15,7 @@ from bert_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORD_LIMIT = 100  # characters; BERT gives a longer word as [UNK]
-_CHUNK = 1 << 16  # characters normalised or trained on at once
+_MOST_WORDS = 1 << 21  # different words counted in training, about 250 MB
 
 
 class Tokenizer:
@@ -187,8 +186,10 @@ def train_tokenizer(
     Ids: [PAD] [UNK] [CLS] [SEP] [MASK], then the alphabet, then its characters inside words (##a), then merged pieces,
     the most frequent first. A text of few words gives fewer than `vocab_size` entries.
 
+    Memory is bounded: of a text with more than two million different words, the rarest are forgotten on the way.
+
     Args:
-      documents: read twice; an iterator is kept in a temporary file meanwhile.
+      documents: read once.
       vocab_size: V.
       strip_accents: None strips them where it lower-cases, as BERT does.
       min_frequency: a character or pair seen less often gets no entry.
@@ -197,36 +198,82 @@ def train_tokenizer(
     Raises:
       UserError: no text, or `vocab_size` is below what the alphabet alone needs (the least size is named).
     """
-    backend = _empty_backend(lower_case, strip_accents)
-    with _Replay(documents) as replay:
-        counts = _character_counts(replay.first(), backend)
-        alphabet = _alphabet(counts, min_frequency, limit_alphabet)
-        inside = [f"##{character}" for character in alphabet if _joins_words(character, backend)]
-        least = len(SPECIAL_TOKENS) + len(alphabet) + len(inside)
-        if not alphabet:
-            raise UserError("no text to train a vocabulary on: the source has no documents, or all were dropped")
-        if vocab_size < least:
-            raise UserError(
-                f"vocab_size={vocab_size} is smaller than the alphabet: the text has {len(alphabet)} characters seen "
-                f"at least {min_frequency} times, which with their forms inside words and the special tokens need "
-                f"{least} entries; choose vocab_size>={least}, a higher min_frequency, or limit_alphabet"
-            )
-        # The library numbers ##a, ##b, ... in the order of a randomly seeded hash map, and breaks ties between equally
-        # frequent pairs by number. Named as special tokens they are numbered first, in our order.
-        backend.model = models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=WORD_LIMIT)
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            special_tokens=[*SPECIAL_TOKENS, *inside],
-            initial_alphabet=alphabet,
-            limit_alphabet=len(alphabet),
-            show_progress=False,
+    words = _count_words(documents, _empty_backend(lower_case, strip_accents))
+    alphabet, inside = _alphabet(words, min_frequency, limit_alphabet)
+    least = len(SPECIAL_TOKENS) + len(alphabet) + len(inside)
+    if not words:
+        raise UserError("no text to train a vocabulary on: the source has no documents, or all were dropped")
+    if vocab_size < least:
+        raise UserError(
+            f"vocab_size={vocab_size} is smaller than the alphabet: the text has {len(alphabet)} characters seen at "
+            f"least {min_frequency} times, which with their forms inside words and the special tokens need {least} "
+            f"entries; choose vocab_size>={least}, a higher min_frequency, or limit_alphabet"
         )
-        backend.train_from_iterator(map(_break_runs, replay.second()), trainer)
+    # The library numbers ##a, ##b, ... in the order of a randomly seeded hash map, and breaks ties between equally
+    # frequent pairs by number. Named as special tokens they are numbered first, in our order.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[*SPECIAL_TOKENS, *inside],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.train_from_iterator(_repeated(words), trainer)
     trained = backend.get_vocab(with_added_tokens=False)
     merged = sorted(trained.keys() - {*SPECIAL_TOKENS, *alphabet, *inside}, key=trained.__getitem__)
     vocabulary = [*SPECIAL_TOKENS, *alphabet, *inside, *merged]
     return Tokenizer.from_vocabulary(vocabulary, lower_case=lower_case, strip_accents=strip_accents)
+
+
+def _count_words(documents: Iterable[str], backend: tokenizers.Tokenizer) -> collections.Counter:
+    """How often the text has each word as BERT's normaliser and pre-tokenizer see words."""
+    words: collections.Counter = collections.Counter()
+    raw: collections.Counter = collections.Counter()  # between white space: each is normalised once, not at every use
+
+    def fold() -> None:
+        for word, count in raw.items():
+            # A script without spaces gives huge "words", and the trainer work that grows with their square.
+            for start in range(0, len(word), WORD_LIMIT):
+                part = backend.normalizer.normalize_str(word[start : start + WORD_LIMIT])
+                for piece, _ in backend.pre_tokenizer.pre_tokenize_str(part):
+                    words[piece] += count
+        raw.clear()
+        rarest = 1
+        while len(words) > _MOST_WORDS:
+            for word in [word for word, count in words.items() if count <= rarest]:
+                del words[word]
+            rarest += 1
+
+    for text in documents:
+        raw.update(text.split())
+        if len(raw) > _MOST_WORDS // 4:
+            fold()
+    fold()
+    return words
+
+
+def _alphabet(words: collections.Counter, min_frequency: int, limit: int | None) -> tuple[list[str], list[str]]:
+    """The characters that get an entry, and those of them inside words with ## before, in code point order."""
+    counts: collections.Counter = collections.Counter()
+    inside = set()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+        inside.update(word[1:])
+    frequent = [character for character, count in counts.items() if count >= min_frequency]
+    frequent.sort(key=lambda character: (-counts[character], character))
+    alphabet = sorted(frequent[:limit])
+    return alphabet, [f"##{character}" for character in alphabet if character in inside]
+
+
+def _repeated(words: collections.Counter) -> Iterator[str]:
+    """The words as a text with each as often as counted: the trainer takes no counts."""
+    for word, count in words.items():
+        for start in range(0, count, 2_000):
+            yield " ".join([word] * min(2_000, count - start))
 
 
 def _empty_backend(lower_case: bool, strip_accents: bool | None) -> tokenizers.Tokenizer:
@@ -234,87 +281,6 @@ def _empty_backend(lower_case: bool, strip_accents: bool | None) -> tokenizers.T
     backend.normalizer = normalizers.BertNormalizer(lowercase=lower_case, strip_accents=strip_accents)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return backend
-
-
-def _character_counts(documents: Iterator[str], backend: tokenizers.Tokenizer) -> dict[str, int]:
-    """How often each character stands in the normalised text, white space apart."""
-    counts = np.zeros(0x110000, np.int64)
-    for chunk in _chunks(documents):
-        codes = np.frombuffer(backend.normalizer.normalize_str(chunk).encode("utf-32-le"), np.uint32)
-        found = np.bincount(codes)
-        counts[: len(found)] += found
-    characters = {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
-    return {character: count for character, count in characters.items() if not character.isspace()}
-
-
-def _alphabet(counts: dict[str, int], min_frequency: int, limit: int | None) -> list[str]:
-    """The characters that get an entry, in code point order."""
-    frequent = [character for character, count in counts.items() if count >= min_frequency]
-    frequent.sort(key=lambda character: (-counts[character], character))
-    return sorted(frequent[:limit])
-
-
-def _joins_words(character: str, backend: tokenizers.Tokenizer) -> bool:
-    """False for punctuation and ideographs, which BERT makes words of their own."""
-    return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}a"))) == 1
-
-
-def _chunks(documents: Iterable[str]) -> Iterator[str]:
-    """The same characters in pieces of a size that suits the library."""
-    parts, size = [], 0
-    for text in documents:
-        for start in range(0, len(text), _CHUNK):
-            part = text[start : start + _CHUNK]
-            parts.append(part)
-            size += len(part)
-            if size >= _CHUNK:
-                yield "\n".join(parts)
-                parts, size = [], 0
-    if parts:
-        yield "\n".join(parts)
-
-
-_RUN = re.compile(rf"\S{{{WORD_LIMIT}}}(?=\S)")
-
-
-def _break_runs(text: str) -> str:
-    """Puts a space into each run of more than `WORD_LIMIT` characters without one.
-
-    A script without spaces would else give the trainer one huge word, and work that grows with its square.
-    """
-    if max(map(len, text.split()), default=0) <= WORD_LIMIT:
-        return text
-    return _RUN.sub(r"\g<0> ", text)
-
-
-class _Replay:
-    """Gives an iterable twice; what can be iterated only once goes through a temporary file."""
-
-    def __init__(self, documents: Iterable[str]) -> None:
-        self._documents = documents
-        self._once = iter(documents) is documents
-        self._file = tempfile.TemporaryFile(mode="w+", encoding="utf-8", newline="") if self._once else None  # noqa: SIM115
-
-    def __enter__(self) -> "_Replay":
-        return self
-
-    def __exit__(self, *error) -> None:
-        if self._file:
-            self._file.close()
-
-    def first(self) -> Iterator[str]:
-        for text in self._documents:
-            if self._file:
-                self._file.write(json.dumps(text) + "\n")
-            yield text
-
-    def second(self) -> Iterator[str]:
-        if not self._file:
-            yield from self._documents
-            return
-        self._file.seek(0)
-        for line in self._file:
-            yield json.loads(line)
 
 
 def _read_json(path: str) -> dict:

