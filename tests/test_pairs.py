@@ -1,6 +1,7 @@
 """Pairs are what the paper's algorithm draws: against a plain restatement of it, and by properties of each pair."""
 
 import dataclasses
+import itertools
 import random
 
 import numpy as np
@@ -55,7 +56,7 @@ def plain_pairs(corpus, length, short_rate, rng):
             size += len(document[i])
             if i == len(document) - 1 or size >= target:
                 cut = rng.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
-                a, b, label = sum(chunk[:cut], []), sum(chunk[cut:], []), 0
+                a, b, label = list(itertools.chain(*chunk[:cut])), list(itertools.chain(*chunk[cut:])), 0
                 if len(chunk) == 1 or rng.random() < 0.5:
                     label, b = 1, []
                     other = rng.choice([d for d in range(len(documents)) if d != own])
@@ -179,7 +180,7 @@ def test_epochs_that_start_elsewhere_lose_nothing_at_seams():
     """Every sentence is in some pair, wherever the corpus is cut into ranges; only truncation leaves tokens out."""
     corpus = synthetic_corpus(200)
     seams = np.linspace(0, corpus.num_tokens, 26).astype(int).tolist()
-    ranges = list(zip(seams[:-1], seams[1:], strict=True))
+    ranges = list(itertools.pairwise(seams))
 
     def coverage(ranges):
         sequences = draw(corpus, 1, ranges, length=128)
@@ -282,7 +283,7 @@ def test_full_sentences_hold_every_token_once_and_no_part_of_a_sentence(length):
 def test_ranges_cover_all_text_without_an_objective():
     corpus = synthetic_corpus(100)
     seams = [*range(0, corpus.num_tokens, 777), corpus.num_tokens]
-    sequences = draw(corpus, ranges=list(zip(seams[:-1], seams[1:], strict=True)), objective="none", length=64)
+    sequences = draw(corpus, ranges=list(itertools.pairwise(seams)), objective="none", length=64)
     seen = np.zeros(corpus.num_tokens, bool)
     for start, size in zip(sequences.start, sequences.length, strict=True):
         seen[start : start + size] = True
