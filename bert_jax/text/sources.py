@@ -172,6 +172,18 @@ def _files(paths: list[str], column: str, errors: str, document_per_file: bool, 
         report.bytes_read = before
 
 
+def _whole_lines(path: str, errors: str, report: Report) -> Iterator[str]:
+    """The lines of a file, with their ends.
+
+    Raises:
+      UserError: a line of more than `_LINE_LIMIT` bytes.
+    """
+    for number, line in enumerate(_lines(path, errors, report, _LINE_LIMIT), 1):
+        if len(line) >= _LINE_LIMIT // 4 and not line.endswith("\n") and len(line.encode()) >= _LINE_LIMIT - 4:
+            raise UserError(f"{path} line {number} is longer than {_LINE_LIMIT >> 20} MiB: split it into rows")
+        yield line
+
+
 def _lines(path: str, errors: str, report: Report, limit: int) -> Iterator[str]:
     """The lines of a file, with their ends; a line longer than `limit` bytes comes in parts."""
     with open(path, "rb") as file:
@@ -184,7 +196,7 @@ def _lines(path: str, errors: str, report: Report, limit: int) -> Iterator[str]:
             try:
                 line = data.decode("utf-8", errors)
             except UnicodeDecodeError as error:
-                place = f"line {number + 1}, byte {offset + error.start:,} of the file"
+                place = f"line {number + 1}, byte offset {offset + error.start}"
                 raise UserError(
                     f"{path} is not UTF-8: {place} is 0x{data[error.start]:02x}; "
                     "convert the file, or pass --errors=replace to go on without such bytes"
@@ -227,7 +239,7 @@ def _txt(path: str, errors: str, document_per_file: bool, report: Report) -> Ite
 
 
 def _jsonl(path: str, column: str, errors: str, report: Report) -> Iterator[str]:
-    for number, line in enumerate(_lines(path, errors, report, limit=_LINE_LIMIT), 1):
+    for number, line in enumerate(_whole_lines(path, errors, report), 1):
         if not line.strip():
             continue
         try:
@@ -248,24 +260,27 @@ def _csv(path: str, column: str, errors: str, report: Report) -> Iterator[str]:
     csv.field_size_limit(_LINE_LIMIT)
     # A tsv file knows no quotes (as in GLUE); a csv file has them as Excel writes them.
     dialect = dict(delimiter="\t", quoting=csv.QUOTE_NONE) if _extension(path) == ".tsv" else {}
-    rows = csv.reader(_lines(path, errors, report, limit=_LINE_LIMIT), **dialect)
+    rows = csv.reader(_whole_lines(path, errors, report), **dialect)
+    line = 1  # where the row begins that is read next
     try:
         names = next(rows, [])
+        line = rows.line_num + 1
         if not names:
             return
         if column not in names:
             raise UserError(_no_column(f"{path} line 1", column, names))
         place = names.index(column)
         for row in rows:
+            line = rows.line_num + 1
             if not row:
                 continue
             if place >= len(row):
                 raise UserError(
-                    f"{path} line {rows.line_num} has {len(row)} fields, but column {column!r} is the {place + 1}."
+                    f"{path} line {rows.line_num} has {len(row)} fields, but column {column!r} is number {place + 1}"
                 )
             yield row[place]
     except csv.Error as error:
-        raise UserError(f"{path} line {rows.line_num}: {error} (a quote that is never closed?)") from error
+        raise UserError(f"{path} line {line}: {error} (a quote that is never closed?)") from error
 
 
 def _parquet(path: str, column: str, errors: str, report: Report) -> Iterator[str]:
@@ -324,7 +339,7 @@ def _tfds(source: str, column: str, errors: str, data_dir: str | None, report: R
 
 
 def _tfds_rows(name: str, split: str, column: str, data_dir: str | None):
-    """The split as a random-access sequence that decodes the text column only."""
+    """The split as a random-access sequence of decoded records."""
     import tensorflow_datasets as tfds
 
     try:
@@ -341,8 +356,7 @@ def _tfds_rows(name: str, split: str, column: str, data_dir: str | None):
     if column not in features:
         raise UserError(_no_column(f"tfds:{name}", column, features))
     try:
-        partial = tfds.decode.PartialDecoding({column: features[column]})
-        return builder.as_data_source(split, decoders=partial)
+        return builder.as_data_source(split)
     except NotImplementedError as error:
         raise UserError(
             f"tfds:{name} lies in {builder.data_dir} in a format that only TensorFlow reads: "
@@ -368,7 +382,7 @@ def _tfds_documents(rows, source: str, column: str, errors: str, report: Report)
             yield data.decode("utf-8", errors)
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{source} is not UTF-8: record {number}, byte {error.start}; pass --errors=replace to go on"
+                f"{source} is not UTF-8: record {number}, byte offset {error.start}; pass --errors=replace to go on"
             ) from error
 
 
