@@ -1,0 +1,220 @@
+"""Measures speed: suites of named measurements, printed as a table and saved as JSON with all that they depend on."""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+
+from bert_jax.config import PretrainingConfig, from_config_dict
+from bert_jax.errors import UserError
+from bert_jax.pretraining.batches import PretrainingBatches, iterate
+from bert_jax.text.corpus import Corpus
+
+PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy")
+LOADER_RATE = 1_500_000  # positions a second on one core, packed pairs
+INPUT_MARGIN = 20  # the loader on one core against what training takes; below, it may be what training waits for
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """One quantity, measured several times.
+
+    Attributes:
+      name: what was measured.
+      unit: of the values.
+      values: one a repeat, or one a log line.
+      at_least: what the median is held against; None: nothing.
+    """
+
+    name: str
+    unit: str
+    values: list[float]
+    at_least: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Largest less smallest value, as a share of the median."""
+        return (max(self.values) - min(self.values)) / self.median
+
+
+Suite = Callable[[Path, int], list[Measurement]]  # (workdir, repeats)
+
+
+def benchmark(suite: str, workdir: Path, repeats: int) -> list[Measurement]:
+    """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json.
+
+    Raises:
+      UserError: no such suite, fewer than five repeats, or what the suite needs is not in WORKDIR.
+    """
+    if suite not in SUITES:
+        raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
+    if repeats < 5:
+        raise UserError(f"repeats={repeats}: a median of fewer than 5 says little")
+    measurements = SUITES[suite](workdir, repeats)
+    setting = describe_setting()
+    print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
+    print(table(measurements))
+    path = workdir / "benchmark" / f"{suite}.json"
+    save(path, {"suite": suite, "repeats": repeats, **setting}, measurements)
+    print(f"written to {path}")
+    return measurements
+
+
+def describe_setting() -> dict:
+    """What a speed depends on besides the code: date, machine, device, threads, and versions."""
+    device = jax.devices()[0]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "processor": _processor(),
+        "threads": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def table(measurements: list[Measurement]) -> str:
+    """The measurements as lines of text."""
+    lines = [f"{'':<44}{'median':>14}  {'unit':<14}{'spread':>7}{'values':>8}"]
+    for each in measurements:
+        shown = f"{each.median:,.0f}" if each.median >= 1_000 else f"{each.median:.3g}"
+        line = f"{each.name:<44}{shown:>14}  {each.unit:<14}{each.spread:>7.1%}{len(each.values):>8}"
+        if each.at_least is not None:
+            line += f"  {'reaches' if each.median >= each.at_least else 'MISSES'} {each.at_least:g}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def save(path: Path, setting: dict, measurements: list[Measurement]) -> None:
+    """Writes the setting and the measurements, every value of them, as JSON."""
+    rows = [{**dataclasses.asdict(each), "median": each.median, "spread": each.spread} for each in measurements]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({**setting, "measurements": rows}, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})") from error
+
+
+# --- suite input
+
+
+def measure_input(workdir: Path, repeats: int) -> list[Measurement]:
+    """Positions a second that the loader makes on one core from the run's corpus, and how often training's need.
+
+    A position is one of the B x L of a batch, padding included: the unit of `tokens_per_second` in metrics.jsonl.
+    """
+    config = read_run(workdir)
+    corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+    data = config.data
+    settings = {
+        "nsp, packed": dataclasses.replace(data, objective="nsp", packing=True),
+        "nsp, one sequence a row": dataclasses.replace(data, objective="nsp", packing=False),
+        "none, packed": dataclasses.replace(data, objective="none", packing=True),
+    }
+    if data not in settings.values():
+        settings["as in this run"] = data
+    found = []
+    with one_core():
+        for name, setting in settings.items():
+            start_up, rates = [], []
+            for i in range(repeats + 1):  # the first warms up
+                begin = time.perf_counter()
+                batches = PretrainingBatches(
+                    corpus, setting, cls_id=0, sep_id=0, batch_size=config.batch_size, seed=config.seed
+                )
+                start_up.append(time.perf_counter() - begin)
+                rates.append(positions_per_second(batches, 10_000 * i))
+            target = LOADER_RATE if name == "nsp, packed" else None
+            found.append(Measurement(f"loader on one core: {name}", "positions/s", rates[1:], target))
+            if setting == data:
+                trained = training_speeds(workdir)
+                ratios = [rate / statistics.median(trained) for rate in rates[1:]]
+                found += [
+                    Measurement("start-up of the loader", "s", start_up[1:]),
+                    Measurement("training in this folder", "positions/s", trained),
+                    Measurement("loader / training", "times", ratios, INPUT_MARGIN),
+                ]
+    return found
+
+
+def positions_per_second(batches: PretrainingBatches, start_step: int, seconds: float = 1.0) -> float:
+    """The rate at which `iterate` yields when nobody else computes."""
+    stream = iterate(batches, start_step)
+    for batch in itertools.islice(stream, 8):  # past what was read ahead
+        positions = batch["input_ids"].size
+    begin = time.perf_counter()
+    count, now = 0, begin
+    while now - begin < seconds:
+        next(stream)
+        count, now = count + 1, time.perf_counter()
+    stream.close()
+    return count * positions / (now - begin)
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """This thread and those that it starts run on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def read_run(workdir: Path) -> PretrainingConfig:
+    """The config of the pre-training run in WORKDIR."""
+    try:
+        values = json.loads((workdir / "config.json").read_text())
+    except OSError as error:
+        raise UserError(
+            f"no run in {workdir}: it has no config.json that can be read; run pretrain.py first"
+        ) from error
+    return from_config_dict(PretrainingConfig, values)
+
+
+def training_speeds(workdir: Path) -> list[float]:
+    """`tokens_per_second` of each training line of WORKDIR/metrics.jsonl."""
+    path = workdir / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
+    if not speeds:
+        raise UserError(f"{path} has no tokens_per_second yet: train for at least log_every steps")
+    return speeds
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+SUITES: dict[str, Suite] = {"input": measure_input}

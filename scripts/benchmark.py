@@ -1,0 +1,35 @@
+r"""Measures speed, prints a table, and writes WORKDIR/benchmark/SUITE.json.
+
+  python scripts/benchmark.py --suite=input --workdir=runs/quickstart
+
+Suites:
+  input   how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from bert_jax.errors import UserError
+from bert_jax.experiments.benchmark import SUITES, benchmark
+
+_SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of a pre-training run, as in --workdir=runs/quickstart", required=True
+)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "times that each speed is measured, as in --repeats=9")
+
+
+def main(_: list[str]) -> int:
+    """Flags in, one call into the package."""
+    try:
+        benchmark(_SUITE.value, Path(_WORKDIR.value), _REPEATS.value)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
