@@ -18,7 +18,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for example r
 
 def main(argv: list[str]) -> None:
     """Flags in, one call into the package."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells much
+    logging.set_verbosity(logging.ERROR)  # Orbax tells much
     summary = pretrain(from_config_dict(PretrainingConfig, CONFIG.value), Path(WORKDIR.value))
     print(summary)
 

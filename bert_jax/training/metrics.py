@@ -90,7 +90,7 @@ class Reporter:
         self._writer, self._losses = writer, losses
         self._log_every, self._tokens_per_step = log_every, tokens_per_step
         self._unread: list[tuple[int, dict[str, Mean]]] = []
-        self._read_step = step
+        self._reported_step = step
         self._seconds = 0.0  # of training within this interval, pauses left out
         self._steps = 0
         self._started = time.monotonic()
@@ -122,14 +122,12 @@ class Reporter:
             self._steps += 1
             if not math.isfinite(divided(self.sums, self._losses)["loss"]):
                 raise UserError(
-                    f"the loss is not finite in steps {self._read_step + 1} to {step}: lower "
+                    f"the loss is not finite in steps {self._reported_step + 1:,} to {step:,}: lower "
                     "optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, and look "
                     "at gradient_norm in metrics.jsonl; the last checkpoint is from before"
                 )
             if step % self._log_every == 0:
                 self._report(step)
-        if ready:
-            self._read_step = ready[-1][0]
 
     def _report(self, step: int) -> None:
         now = time.monotonic()
@@ -143,6 +141,7 @@ class Reporter:
             left = ((self._bar.total or step) - step) * seconds / max(self._steps, 1)
             print(f"step {step:>7,}  {shown}  {tqdm.format_interval(left)} left", flush=True)
         self.sums, self._seconds, self._steps, self._started = {}, 0.0, 0, now
+        self._reported_step = step
 
     def say(self, text: str) -> None:
         """Prints a line without tearing the progress bar."""

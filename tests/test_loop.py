@@ -1,0 +1,254 @@
+"""The loop on a toy task: exact resume, accumulation, signals, torn checkpoints, losses that are not finite."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
+from bert_jax.errors import UserError
+from bert_jax.training.loop import Data, Interrupted, planned_steps, train
+from bert_jax.training.metrics import Reporter
+from bert_jax.training.objective import Mean
+from bert_jax.training.step import accumulated_gradients, stream_key
+
+WIDTH = 4
+
+
+class Toy:
+    """Regression with missing targets (uneven counts) and dropout; a target of 1e30 overflows."""
+
+    losses = ("fit_loss", "size_loss")
+
+    def init(self, key):
+        return {"dense": {"kernel": jax.random.normal(key, (WIDTH,)), "bias": jnp.zeros(())}}
+
+    def prepare(self, batch, key):
+        noise = jax.random.normal(key, batch["x"].shape)
+        return {**batch, "x": batch["x"] + 0.1 * noise}
+
+    def metrics(self, params, batch, dropout_key):
+        x = batch["x"]
+        if dropout_key is not None:
+            x = x * jax.random.bernoulli(dropout_key, 0.9, x.shape) / 0.9
+        guess = x @ params["dense"]["kernel"] + params["dense"]["bias"]
+        weight = (batch["y"] != 0).astype(jnp.float32)
+        return {
+            "fit_loss": Mean((weight * (guess - batch["y"]) ** 2).sum(), weight.sum()),
+            "size_loss": Mean((guess**2).sum(), jnp.float32(len(guess))),
+        }
+
+
+def toy_batch(step: int, bad_step: int | None = None, rows: int = 8) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    y = rng.standard_normal(rows).astype(np.float32) * (rng.random(rows) < 0.6)
+    return {
+        "x": rng.standard_normal((rows, WIDTH)).astype(np.float32),
+        "y": np.full(rows, 1e30, np.float32) if step == bad_step else y,
+    }
+
+
+def toy_data(bad_step: int | None = None, kill: tuple[int, int] | None = None) -> Data:
+    """Batches by step; before the batch of step `kill[0]`, the process sends itself signal `kill[1]`."""
+
+    def stream(step: int) -> Iterator[dict[str, np.ndarray]]:
+        while True:
+            if kill and step == kill[0]:
+                os.kill(os.getpid(), kill[1])
+            yield toy_batch(step, bad_step)
+            step += 1
+
+    return Data(train=stream, validation=[toy_batch(10**6), toy_batch(10**6 + 1)], rows_per_epoch=40, tokens_per_row=4)
+
+
+CONFIG = TrainingConfig(
+    seed=1,
+    batch_size=8,
+    total_steps=20,
+    log_every=4,
+    eval_every=10,
+    checkpoint_every=6,
+    tensorboard=False,
+    optimizer=OptimizerConfig(learning_rate=0.05),
+)
+
+
+def lines(workdir: Path) -> list[dict]:
+    """metrics.jsonl without the speed, which no two runs share."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
+
+
+def assert_same_bits(first, second) -> None:
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight")
+    state, evaluation = train(Toy(), CONFIG, workdir, toy_data())
+    return workdir, state, evaluation
+
+
+def test_metrics_file_has_each_interval_and_each_evaluation(straight) -> None:
+    workdir, _, evaluation = straight
+    found = lines(workdir)
+    assert [(line["step"], line["split"]) for line in found] == [
+        *[(4, "train"), (8, "train"), (10, "validation")],
+        *[(12, "train"), (16, "train"), (20, "train"), (20, "validation")],
+    ]
+    last = found[-1]
+    assert last["loss"] == pytest.approx(last["fit_loss"] + last["size_loss"])
+    assert last["fit_loss"] == evaluation["fit_loss"]
+    speeds = [json.loads(line).get("tokens_per_second") for line in (workdir / "metrics.jsonl").open()]
+    assert speeds[0] > 0
+
+
+def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
+    """The host asks for an interval only when the next one is complete; a pause asks for everything."""
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "bert_jax.training.metrics.jax.device_get", lambda ready: asked.extend(step for step, _ in ready) or ready
+    )
+    written: list[int] = []
+    writer = SimpleNamespace(write=lambda step, split, values: written.append(step))
+    reporter = Reporter(writer, ("a",), log_every=4, tokens_per_step=1, step=0, sums={})
+    for step in range(1, 11):
+        reporter.add(step, {"a": Mean(np.float32(step), np.float32(1))}, 20)
+        assert asked == list(range(1, max(0, step - step % 4 - 4) + 1))
+    with reporter.paused():
+        assert asked == list(range(1, 11))
+    assert written == [4, 8]
+    assert reporter.sums == {"a": [9.0 + 10.0, 2.0]}
+
+
+def test_interrupted_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
+    workdir, state, _ = straight
+    for kill in ((7, signal.SIGINT), (13, signal.SIGTERM)):
+        with pytest.raises(Interrupted, match="run the same command"):
+            train(Toy(), CONFIG, tmp_path, toy_data(kill=kill))
+    resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
+    assert_same_bits(resumed, state)
+    assert lines(tmp_path) == lines(workdir)
+
+
+def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
+    """SIGKILL in a process of its own: nothing is saved on the way out."""
+    workdir, state, _ = straight
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_loop import CONFIG, Toy, toy_data\n"
+        "from bert_jax.training.loop import train\n"
+        f"train(Toy(), CONFIG, Path({str(tmp_path)!r}), toy_data(kill=(17, {int(signal.SIGKILL)})))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
+    assert_same_bits(resumed, state)
+    assert lines(tmp_path) == lines(workdir)
+
+
+def test_checkpoints_are_the_newest_and_the_best(tmp_path) -> None:
+    config = dataclasses.replace(CONFIG, checkpoint_every=2, eval_every=2, keep_checkpoints=2)
+    train(Toy(), config, tmp_path, toy_data())
+    losses = {line["step"]: line["loss"] for line in lines(tmp_path) if line["split"] == "validation"}
+    best = min(losses, key=losses.get)
+    assert best < 18, "choose a toy whose best step is not among the newest"
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {18, 20, best}
+
+
+def tear(checkpoint: Path) -> None:
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_torn_newest_checkpoint_falls_back_to_the_one_before(straight, tmp_path, capsys) -> None:
+    workdir, state, _ = straight
+    with pytest.raises(Interrupted):
+        train(Toy(), CONFIG, tmp_path, toy_data(kill=(15, signal.SIGINT)))
+    tear(tmp_path / "checkpoints" / "15")
+    resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
+    assert "15 cannot be read, trying the one before" in capsys.readouterr().out
+    assert_same_bits(resumed, state)
+    assert lines(tmp_path) == lines(workdir)
+
+
+def test_no_readable_checkpoint_is_an_error(tmp_path) -> None:
+    with pytest.raises(Interrupted):
+        train(Toy(), CONFIG, tmp_path, toy_data(kill=(3, signal.SIGINT)))
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        tear(checkpoint)
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        train(Toy(), CONFIG, tmp_path, toy_data())
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoints(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"not finite in steps 9 to 1\d.*learning_rate.*gradient_norm"):
+        train(Toy(), CONFIG, tmp_path, toy_data(bad_step=10))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["6"]
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_accumulation_equals_the_large_batch(micro_batches: int) -> None:
+    class NoDropout(Toy):
+        def metrics(self, params, batch, dropout_key):
+            return super().metrics(params, batch, None)
+
+    params = Toy().init(stream_key(0, "init"))
+    batch = jax.tree.map(jnp.asarray, toy_batch(5))
+    counts = np.asarray(batch["y"] != 0).reshape(-1, micro_batches).sum(0)
+    assert len(set(counts.tolist())) > 1, "choose a batch whose parts have uneven counts"
+    whole = accumulated_gradients(NoDropout(), params, batch, stream_key(0, "dropout"), 1)
+    parts = accumulated_gradients(NoDropout(), params, batch, stream_key(0, "dropout"), micro_batches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, parts)
+
+
+def test_durations_become_steps() -> None:
+    data = toy_data()
+    length = lambda **duration: planned_steps(  # noqa: E731
+        dataclasses.replace(CONFIG, **{"total_steps": 0, **duration}), data
+    )
+    assert length(total_steps=7) == 7
+    assert length(total_epochs=3.0) == 15  # 40 rows an epoch, 8 a step
+    assert length(total_tokens=3_200) == 100  # 8 rows of 4 tokens a step
+
+
+def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bert_jax.training.loop.CALIBRATION_STEPS", 5)
+    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.06, log_every=500)
+    with pytest.raises(Interrupted):
+        train(Toy(), config, tmp_path, toy_data(kill=(8, signal.SIGINT)))
+    progress = json.loads((tmp_path / "checkpoints" / "8" / "progress" / "metadata").read_text())
+    assert progress["total_steps"] > 8
+    assert 0 < progress["seconds"] < 60
+    short = dataclasses.replace(config, total_minutes=1e-9)  # the plan stands, whatever the clock says now
+    state, _ = train(Toy(), short, tmp_path, toy_data())
+    assert int(state.step) == progress["total_steps"]
+
+
+def test_mesh_and_batch_must_fit(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"mesh.data=3 does not match the 1 device"):
+        train(Toy(), dataclasses.replace(CONFIG, mesh=MeshConfig(data=3)), tmp_path, toy_data())
+
+
+def test_progress_is_printed_without_a_terminal(straight, tmp_path, capsys) -> None:
+    train(Toy(), dataclasses.replace(CONFIG, total_steps=8), tmp_path, toy_data())
+    out = capsys.readouterr().out
+    assert "ready to train on 1 cpu device from step 0" in out
+    assert "step       4  loss " in out
+    assert " tokens/s  00:0" in out
+    assert "step       8  validation: loss " in out

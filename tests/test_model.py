@@ -1,0 +1,375 @@
+"""The architecture: sizes, independence of packed sequences, dropout, precision, stacked and unrolled layers."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.config import SIZES, ModelConfig, model_config
+from bert_jax.interop.huggingface import arrange_layers
+from bert_jax.model.attention import scaled_dot_product_attention
+from bert_jax.model.encoder import Bert
+from bert_jax.model.heads import BertForPreTraining
+
+# float32 keeps 2^-24 = 6e-8 per operation; sums in another order over these widths and layers stay well below this.
+TOLERANCE = 1e-5  # of the tensor's norm
+
+CONFIG = ModelConfig(
+    vocab_size=99,
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=80,
+    max_position_embeddings=40,
+)
+# Two rows: sequences of 7, 5 and 9 tokens and 3 of padding; sequences of 11 and 13 tokens.
+LENGTHS = [[7, 5, 9], [11, 13]]
+WIDTH = 24
+
+
+def assert_close(actual, expected):
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.linalg.norm(actual - expected) <= TOLERANCE * np.linalg.norm(expected)
+
+
+def packed_batch(seed=0):
+    """The arguments of `Bert` as a dict, for `LENGTHS`."""
+    rng = np.random.default_rng(seed)
+    batch = {
+        "input_ids": rng.integers(1, CONFIG.vocab_size, (2, WIDTH)),
+        "token_type_ids": rng.integers(0, 2, (2, WIDTH)),
+        "position_ids": np.zeros((2, WIDTH), int),
+        "sequence_ids": np.zeros((2, WIDTH), int),
+        "sequence_starts": np.zeros((2, 3), int),
+    }
+    for row, start, length, number in spans():
+        batch["sequence_ids"][row, start : start + length] = number + 1
+        batch["position_ids"][row, start : start + length] = np.arange(length)
+        batch["sequence_starts"][row, number] = start
+    return {name: jnp.asarray(value, jnp.int32) for name, value in batch.items()}
+
+
+def spans():
+    for row, lengths in enumerate(LENGTHS):
+        for number, length in enumerate(lengths):
+            yield row, sum(lengths[:number]), length, number
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random everywhere, biases and LayerNorm scales included, so that no term can hide at 0 or 1."""
+    batch = packed_batch()
+    fresh = jax.jit(BertForPreTraining(CONFIG).init)(
+        jax.random.key(0), **batch, masked_positions=batch["sequence_starts"]
+    )
+    leaves, tree = jax.tree.flatten(fresh["params"])
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten(
+        [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "deterministic"))
+def outputs(params, batch, config=CONFIG, dtype=jnp.float32, **kwargs):
+    """Hidden states, pooled states, MLM logits of every position, NSP logits."""
+    everywhere = jnp.broadcast_to(jnp.arange(batch["input_ids"].shape[1]), batch["input_ids"].shape)
+    hidden, pooled = Bert(config, dtype).apply({"params": params["bert"]}, **batch, **kwargs)
+    heads = BertForPreTraining(config, dtype).apply({"params": params}, **batch, masked_positions=everywhere, **kwargs)
+    return hidden, pooled, *heads
+
+
+# ------------------------------------------------------------------------------------------------ sizes, initial values
+
+# Body, and body with both heads; bert_facts.md E1, from the published checkpoints.
+COUNTS = [
+    ("tiny", 30_522, 4_385_920, 4_433_468),
+    ("mini", 30_522, 11_170_560, 11_267_900),
+    ("small", 30_522, 28_763_648, 29_058_876),
+    ("medium", 30_522, 41_373_184, 41_668_412),
+    ("base", 30_522, 109_482_240, 110_106_428),
+    ("base", 28_996, 108_310_272, 108_932_934),
+    ("large", 30_522, 335_141_888, 336_226_108),
+    ("large", 28_996, 333_579_264, 334_661_958),
+]
+
+
+@pytest.mark.parametrize(("size", "vocab_size", "body", "total"), COUNTS)
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_parameter_counts(size, vocab_size, body, total, scan_layers):
+    config = model_config(size, vocab_size=vocab_size, scan_layers=scan_layers)
+    ids = jnp.zeros((1, 8), jnp.int32)
+    shapes = jax.eval_shape(
+        lambda key: BertForPreTraining(config).init(key, ids, ids, ids, ids, ids[:, :1], ids[:, :2]), jax.random.key(0)
+    )["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["bert"])) == body
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == total
+
+
+def test_every_size_is_counted():
+    assert {size for size, *_ in COUNTS} == set(SIZES)
+
+
+def test_initial_values():
+    batch = packed_batch()
+    config = dataclasses.replace(CONFIG, hidden_size=64, intermediate_size=256)
+    fresh = jax.jit(BertForPreTraining(config).init)(
+        jax.random.key(0), **batch, masked_positions=batch["sequence_starts"]
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fresh["params"]):
+        kind = path[-1].key
+        if kind in ("bias", "scale"):
+            assert np.all(leaf == (kind == "scale")), path
+        else:
+            assert np.abs(leaf).max() <= 2 * config.initializer_range, path
+            if leaf.size > 3_000:  # a normal cut at two deviations has 0.880 of the deviation
+                assert np.std(leaf) == pytest.approx(0.880 * config.initializer_range, rel=0.05), path
+
+
+# -------------------------------------------------------------------------------------------- promise 3: packed = alone
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_packed_equals_alone(params, scan_layers):
+    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    params = arrange_layers(params, config)
+    batch = packed_batch()
+    hidden, pooled, mlm, nsp = outputs(params, batch, config)
+    for row, start, length, number in spans():
+        cut = slice(start, start + length)
+        alone = {name: value[row : row + 1, cut] for name, value in batch.items() if name != "sequence_starts"}
+        alone |= {"sequence_ids": jnp.ones((1, length), jnp.int32), "sequence_starts": jnp.zeros((1, 1), jnp.int32)}
+        alone_hidden, alone_pooled, alone_mlm, alone_nsp = outputs(params, alone, config)
+        assert_close(hidden[row, cut], alone_hidden[0])
+        assert_close(mlm[row, cut], alone_mlm[0])
+        assert_close(pooled[row, number], alone_pooled[0, 0])
+        assert_close(nsp[row, number], alone_nsp[0, 0])
+
+
+def test_a_sequence_does_not_see_its_neighbours(params):
+    batch = packed_batch()
+    changed = batch | {
+        "input_ids": batch["input_ids"].at[0, 7:12].set(5),
+        "token_type_ids": batch["token_type_ids"].at[0, 7:12].set(1),
+    }
+    others = np.ones((2, WIDTH), bool)
+    others[0, 7:12] = False
+    before, after = outputs(params, batch), outputs(params, changed)
+    for index in (0, 2):  # hidden states, MLM logits
+        np.testing.assert_array_equal(before[index][others], after[index][others])
+        assert not np.array_equal(before[index][0, 7:12], after[index][0, 7:12])
+    np.testing.assert_array_equal(before[1][0, [0, 2]], after[1][0, [0, 2]])
+
+
+def test_padding_has_no_influence(params):
+    batch = packed_batch()
+    inside = np.asarray(batch["sequence_ids"]) > 0
+    expected = outputs(params, batch)
+
+    noise = {name: jnp.where(inside, batch[name], 1) for name in ("input_ids", "token_type_ids", "position_ids")}
+    for got, want in zip(outputs(params, batch | noise)[::2], expected[::2], strict=True):
+        np.testing.assert_array_equal(got[inside], want[inside])
+
+    wider = {
+        name: value if name == "sequence_starts" else jnp.pad(value, ((0, 0), (0, 9))) for name, value in batch.items()
+    }
+    got = outputs(params, wider)
+    assert_close(got[0][:, :WIDTH][inside], expected[0][inside])
+    assert_close(got[1], expected[1])
+    assert all(np.isfinite(tensor).all() for tensor in got)
+
+
+def test_gradients_do_not_cross_sequences(params):
+    batch = packed_batch()
+
+    def of_first(table):
+        tree = {**params, "bert": {**params["bert"]}}
+        tree["bert"]["embeddings"] = {**params["bert"]["embeddings"], "word_embeddings": {"embedding": table}}
+        hidden, _ = Bert(CONFIG).apply({"params": tree["bert"]}, **batch)
+        return jnp.square(hidden[0, :7]).sum()
+
+    gradient = jax.grad(of_first)(params["bert"]["embeddings"]["word_embeddings"]["embedding"])
+    touched = set(np.flatnonzero(np.abs(gradient).sum(axis=1)))
+    assert touched == set(np.asarray(batch["input_ids"])[0, :7].tolist())
+
+
+# ------------------------------------------------------------------------------------------------------ scan and remat
+
+
+def test_scanned_layers_equal_unrolled_ones(params):
+    scanned = dataclasses.replace(CONFIG, scan_layers=True)
+    stacked = arrange_layers(params, scanned)
+    for got, want in zip(outputs(stacked, packed_batch(), scanned), outputs(params, packed_batch()), strict=True):
+        assert_close(got, want)
+    back = arrange_layers(stacked, CONFIG)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_remat_gives_the_same_gradients(params, scan_layers, deterministic):
+    def gradients(remat):
+        config = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
+
+        def loss(tree):
+            rngs = None if deterministic else {"dropout": jax.random.key(3)}
+            *_, mlm, nsp = outputs(tree, packed_batch(), config, deterministic=deterministic, rngs=rngs)
+            return jnp.square(mlm).sum() + jnp.square(nsp).sum()
+
+        return jax.jit(jax.grad(loss))(arrange_layers(params, config))
+
+    got, want = (dict(jax.tree_util.tree_leaves_with_path(gradients(remat))) for remat in (True, False))
+    whole = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in want.values()))
+    for path, leaf in want.items():
+        if [key.key for key in path[-2:]] == ["key", "bias"]:
+            # A bias of the keys shifts all scores of a query alike, which softmax ignores: its gradient is rounding.
+            assert max(np.linalg.norm(leaf), np.linalg.norm(got[path])) <= TOLERANCE * whole, path
+        else:
+            assert_close(got[path], leaf)
+
+
+# ------------------------------------------------------------------------------------------------------------- dropout
+
+
+def dropout_calls(params, config, zeroed=None, **kwargs):
+    """Every call of nn.Dropout as (path, input, output), and the outputs; the call numbered `zeroed` gives zeros."""
+    calls = []
+
+    def watch(next_function, args, kwargs, context):
+        result = next_function(*args, **kwargs)
+        if isinstance(context.module, nn.Dropout):
+            result = jnp.zeros_like(result) if len(calls) == zeroed else result
+            calls.append((context.module.path, np.asarray(args[0]), np.asarray(result)))
+        return result
+
+    with nn.intercept_methods(watch):
+        result = Bert(config).apply({"params": params["bert"]}, **packed_batch(), **kwargs)
+    return calls, result
+
+
+def test_dropout_share_and_scale_at_every_place(params):
+    config = dataclasses.replace(CONFIG, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
+    counts: dict[tuple, list[int]] = {}
+    for seed in range(8):
+        rngs = {"dropout": jax.random.key(seed)}
+        calls, _ = dropout_calls(params, config, deterministic=False, rngs=rngs)
+        places = [path[0:2] for path, *_ in calls]
+        layers = [("encoder", f"layer_{index}") for index in range(CONFIG.num_hidden_layers)]
+        assert places == [("embeddings", "dropout"), *(layer for layer in layers for _ in range(3))]
+        for number, (_, given, kept) in enumerate(calls):
+            rate = 0.2 if given.ndim == 4 else 0.1
+            live = given != 0
+            np.testing.assert_allclose(kept[kept != 0], given[kept != 0] / (1 - rate), rtol=1e-6)
+            count = counts.setdefault((number, rate), [0, 0])
+            count[0] += int(np.sum(live & (kept == 0)))
+            count[1] += int(np.sum(live))
+    assert sum(rate == 0.2 for _, rate in counts) == CONFIG.num_hidden_layers  # attention probabilities
+    for (number, rate), (dropped, total) in counts.items():
+        deviation = np.sqrt(rate * (1 - rate) / total)
+        assert abs(dropped / total - rate) < 5 * deviation, (number, dropped / total)
+
+
+def test_every_dropout_acts_on_the_result_and_draws_its_own_mask(params):
+    rngs = {"dropout": jax.random.key(0)}
+    calls, (expected, _) = dropout_calls(params, CONFIG, deterministic=False, rngs=rngs)
+    for number in range(len(calls)):
+        _, (hidden, _) = dropout_calls(params, CONFIG, zeroed=number, deterministic=False, rngs=rngs)
+        assert not np.allclose(hidden, expected), number
+    masks = [(kept == 0).ravel() for _, given, kept in calls if given.ndim < 4]
+    for index, mask in enumerate(masks):
+        for other in masks[:index]:
+            assert abs(np.corrcoef(mask, other)[0, 1]) < 0.15
+
+
+def test_scanned_layers_draw_their_own_masks(params):
+    config = dataclasses.replace(CONFIG, scan_layers=True)
+    _, state = Bert(config).apply(
+        {"params": arrange_layers(params, config)["bert"]},
+        **packed_batch(),
+        deterministic=False,
+        rngs={"dropout": jax.random.key(0)},
+        capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+        mutable=["intermediates"],
+    )
+    dropped = jax.tree.leaves(state["intermediates"]["encoder"]["layers"]["Dropout_0"])
+    assert len(dropped) == 2  # both sub-layers
+    for stack in dropped:
+        masks = (np.asarray(stack) == 0).reshape(CONFIG.num_hidden_layers, -1)
+        assert masks.mean() == pytest.approx(0.1, abs=0.02)
+        assert np.abs(np.corrcoef(masks) - np.eye(len(masks))).max() < 0.15
+
+
+def test_dropout_is_off_when_deterministic_or_zero(params):
+    batch = packed_batch()
+    expected = outputs(params, batch)
+    off = dataclasses.replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    got = outputs(params, batch, off, deterministic=False, rngs={"dropout": jax.random.key(0)})
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    on = outputs(params, batch, deterministic=False, rngs={"dropout": jax.random.key(0)})
+    assert not np.allclose(on[0], expected[0])
+
+
+# ------------------------------------------------------------------------------------------------ precision, attention
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layers):
+    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    batch = packed_batch()
+    init = functools.partial(BertForPreTraining(config, jnp.bfloat16).init, masked_positions=batch["sequence_starts"])
+    fresh = jax.eval_shape(init, jax.random.key(0), **batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh["params"])} == {jnp.dtype(jnp.float32)}
+    params = arrange_layers(params, config)
+    hidden, pooled, mlm, nsp = outputs(params, batch, config, jnp.bfloat16)
+    assert hidden.dtype == pooled.dtype == jnp.bfloat16
+    assert mlm.dtype == nsp.dtype == jnp.float32
+    for got, want in zip((hidden, pooled, mlm, nsp), outputs(params, batch, config), strict=True):
+        error = np.linalg.norm(np.asarray(got, np.float32) - want) / np.linalg.norm(want)
+        assert error < 0.03  # bfloat16 keeps 2^-9 per operation
+    assert np.any(np.asarray(hidden, np.float32) != np.asarray(outputs(params, batch, config)[0]))
+
+
+def test_attention_is_the_published_formula():
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, 5, 3, 4)), jnp.float32) for _ in range(3))
+    mask = np.ones((2, 1, 5, 5), bool)
+    mask[0, 0, :, 3:] = False
+    got, probabilities = scaled_dot_product_attention(query, key, value, jnp.asarray(mask))
+    for batch in range(2):
+        for head in range(3):
+            scores = np.asarray(query[batch, :, head], float) @ np.asarray(key[batch, :, head], float).T / np.sqrt(4)
+            weights = np.exp(scores) * mask[batch, 0]
+            weights /= weights.sum(axis=1, keepdims=True)
+            assert_close(probabilities[batch, head], weights)
+            assert_close(got[batch, :, head], weights @ np.asarray(value[batch, :, head], float))
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_hidden_states_and_attentions_on_request(params, scan_layers):
+    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    batch = packed_batch()
+    (hidden, _), state = Bert(config).apply(
+        {"params": arrange_layers(params, config)["bert"]}, **batch, mutable=["intermediates"]
+    )
+    found = state["intermediates"]
+    layers, heads, width = CONFIG.num_hidden_layers, CONFIG.num_attention_heads, CONFIG.hidden_size
+    if scan_layers:
+        stack = found["encoder"]["layers"]
+        (states,), (probabilities,) = stack["hidden"], stack["attention"]["probabilities"]
+    else:
+        each = [found["encoder"][f"layer_{index}"] for index in range(layers)]
+        states = np.stack([layer["hidden"][0] for layer in each])
+        probabilities = np.stack([layer["attention"]["probabilities"][0] for layer in each])
+    assert found["embedded"][0].shape == (2, WIDTH, width)
+    assert states.shape == (layers, 2 * WIDTH, width)
+    np.testing.assert_array_equal(np.asarray(states[-1]).reshape(hidden.shape), hidden)
+    assert probabilities.shape == (layers, 2, heads, WIDTH, WIDTH)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-6)
+    ids = np.asarray(batch["sequence_ids"])
+    across = ids[:, None, :, None] != ids[:, None, None, :]
+    assert np.all(np.where(across, probabilities, 0) == 0)

@@ -1,0 +1,107 @@
+"""Update rules and schedules against plain restatements in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.config import OptimizerConfig, ScheduleConfig
+from bert_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
+
+SHAPES = {"dense": {"kernel": (5, 3), "bias": (3,)}, "norm": {"scale": (3,), "bias": (3,)}, "table": {"embedding": (7, 3)}}
+
+
+def draw(seed: int, scale: float = 1.0) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        module: {name: scale * rng.standard_normal(shape).astype(np.float32) for name, shape in leaves.items()}
+        for module, leaves in SHAPES.items()
+    }
+
+
+def reference(config: OptimizerConfig, params: dict, gradients: list[dict], rate: float) -> dict:
+    """The rules written out: Devlin et al.'s released code, Loshchilov & Hutter 2019, You et al. 2020."""
+    flat = lambda tree: {  # noqa: E731
+        (module, name): np.asarray(leaf, np.float64) for module, leaves in tree.items() for name, leaf in leaves.items()
+    }
+    params = flat(params)
+    m = {key: np.zeros_like(value) for key, value in params.items()}
+    v = {key: np.zeros_like(value) for key, value in params.items()}
+    for t, gradient in enumerate(map(flat, gradients), 1):
+        norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+        shrink = min(1.0, config.clip_norm / norm) if config.clip_norm else 1.0
+        for key, g in gradient.items():
+            g = g * shrink
+            m[key] = config.b1 * m[key] + (1 - config.b1) * g
+            v[key] = config.b2 * v[key] + (1 - config.b2) * g**2
+            corrected = config.name != "bert_adamw" or config.bias_correction
+            m_hat = m[key] / (1 - config.b1**t) if corrected else m[key]
+            v_hat = v[key] / (1 - config.b2**t) if corrected else v[key]
+            update = m_hat / (np.sqrt(v_hat) + config.eps)
+            decayed = key[1] in ("kernel", "embedding")
+            if decayed:
+                update = update + config.weight_decay * params[key]
+            if config.name == "lamb" and decayed:
+                update = update * np.linalg.norm(params[key]) / np.linalg.norm(update)
+            params[key] = params[key] - rate * update
+    return params
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OptimizerConfig(name="bert_adamw"),
+        OptimizerConfig(name="bert_adamw", bias_correction=True),
+        OptimizerConfig(name="bert_adamw", clip_norm=0.0, b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.1),
+        OptimizerConfig(name="adamw", b2=0.98),
+        OptimizerConfig(name="lamb", weight_decay=0.05),
+    ],
+    ids=lambda config: f"{config.name}-{config.bias_correction}-{config.clip_norm}",
+)
+def test_update_rule_equals_the_written_out_one(config: OptimizerConfig) -> None:
+    params, gradients, rate = draw(0), [draw(seed, scale=0.3 * seed) for seed in range(1, 8)], 0.01
+    optimizer = make_optimizer(config)
+    ours, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, ours)
+        ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
+    for (module, name), expected in reference(config, params, gradients, rate).items():
+        np.testing.assert_allclose(ours[module][name], expected, rtol=2e-5, atol=2e-6, err_msg=f"{module}/{name}")
+
+
+def test_decay_spares_biases_and_layer_norm_only() -> None:
+    assert decay_mask(SHAPES_AS_ARRAYS) == {
+        "dense": {"kernel": True, "bias": False},
+        "norm": {"scale": False, "bias": False},
+        "table": {"embedding": True},
+    }
+
+
+SHAPES_AS_ARRAYS = draw(0)
+
+
+def rates(schedule: ScheduleConfig, total: int = 100) -> np.ndarray:
+    return np.array([learning_rate(schedule, 2.0, step, total) for step in range(total)])
+
+
+def test_linear_schedule_rises_over_the_warmup_and_falls_to_zero() -> None:
+    got = rates(ScheduleConfig("linear", warmup=0.1))
+    np.testing.assert_allclose(got[:10], 2.0 * np.arange(1, 11) / 10, rtol=1e-6)
+    np.testing.assert_allclose(got[10:], 2.0 * (1 - np.arange(90) / 90), rtol=1e-5)
+    assert float(learning_rate(ScheduleConfig("linear"), 2.0, 100, 100)) == 0.0
+
+
+def test_warmup_from_one_counts_steps() -> None:
+    np.testing.assert_allclose(rates(ScheduleConfig(warmup=20.0))[:20], 2.0 * np.arange(1, 21) / 20, rtol=1e-6)
+
+
+def test_cosine_schedule() -> None:
+    got = rates(ScheduleConfig("cosine", warmup=0.1, final=0.1))
+    expected = 2.0 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * np.arange(90) / 90)))
+    np.testing.assert_allclose(got[10:], expected, rtol=1e-5)
+
+
+def test_warmup_stable_decay_holds_then_falls_with_the_square_root() -> None:
+    got = rates(ScheduleConfig("wsd", warmup=0.1, decay=0.2))
+    np.testing.assert_allclose(got[10:81], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(got[80:], 2.0 * (1 - np.sqrt(np.arange(20) / 20)), rtol=1e-5, atol=1e-6)
