@@ -235,11 +235,8 @@ def _count_words(documents: Iterable[str], backend: tokenizers.Tokenizer) -> col
 
     def fold() -> None:
         for word, count in raw.items():
-            # A script without spaces gives huge "words", and the trainer work that grows with their square.
-            for start in range(0, len(word), WORD_LIMIT):
-                part = backend.normalizer.normalize_str(word[start : start + WORD_LIMIT])
-                for piece, _ in backend.pre_tokenizer.pre_tokenize_str(part):
-                    words[piece] += count
+            for piece, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(word)):
+                words[piece] += count
         raw.clear()
         rarest = 1
         while len(words) > _MOST_WORDS:
@@ -248,7 +245,11 @@ def _count_words(documents: Iterable[str], backend: tokenizers.Tokenizer) -> col
             rarest += 1
 
     for text in documents:
-        raw.update(text.split())
+        found = text.split()
+        if max(map(len, found), default=0) > WORD_LIMIT:
+            # A script without spaces gives huge "words", and the trainer work that grows with their square.
+            found = [word[start : start + WORD_LIMIT] for word in found for start in range(0, len(word), WORD_LIMIT)]
+        raw.update(found)
         if len(raw) > _MOST_WORDS // 4:
             fold()
     fold()
