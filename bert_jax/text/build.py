@@ -99,8 +99,8 @@ def build_corpus(
         if not report.documents:
             raise UserError(_no_documents(source, report))
         _fill_empty_split(writers, validation_share)
-        report.unknown_tokens = sum(int(writer.token_counts[tokenizer.unk_id]) for writer in writers.values())
         report.splits = {split: writer.finish() for split, writer in writers.items()}
+        report.unknown_tokens = sum(int(writer.token_counts[tokenizer.unk_id]) for writer in writers.values())
         report.seconds = time.perf_counter() - start
         header = {
             "version": corpus.VERSION,
