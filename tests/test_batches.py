@@ -164,12 +164,15 @@ def test_pairs_see_nearly_every_sentence():
 def test_spans_tile_the_corpus_in_every_epoch():
     for documents in (1, 20, 1_500):
         batches = make(synthetic_corpus(documents))
+        seams = []
         for number in range(3):
             ranges = [r for i in range(batches.num_blocks) for r in batches._ranges(module._EPOCH, number, i)]
             ranges = sorted((begin, end) for begin, end in ranges if begin < end)
             assert ranges[0][0] == 0
             assert ranges[-1][1] == batches.corpus.num_tokens
             assert all(x[1] == y[0] for x, y in itertools.pairwise(ranges))
+            seams.append({begin for begin, _ in ranges} - {0})
+        assert seams[0] != seams[1] != seams[2] != seams[0]  # elsewhere each epoch
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 16, 17, 100, 1_025])
@@ -203,6 +206,12 @@ def test_epochs_draw_their_pairs_anew():
     assert len(rows(first) & rows(second)) < 0.05 * len(rows(first))
     labels = first["next_sentence_labels"]
     assert 0.5 < (labels == 1).sum() / (labels >= 0).sum() < 0.75  # more than half: single sentences have no next
+
+
+def test_a_tiny_corpus_is_drawn_anew_too():
+    batches = make(corpus_of([6, 6], np.arange(2, 14)))
+    drawn = {tuple(epoch(batches, number)["input_ids"].ravel().tolist()) for number in range(100)}
+    assert len(drawn) > 90
 
 
 def test_random_pairs_come_from_another_document():

@@ -227,6 +227,19 @@ def test_one_document_is_enough(objective, lengths):
         assert len(sequences.label) > 0 or (objective == "sop" and max(lengths) == 1)
 
 
+def test_in_a_single_document_a_random_b_is_any_sentence_but_the_next():
+    corpus = corpus_of([5], np.full(5, 4))
+    found = set()
+    for seed in range(300):
+        sequences = draw(corpus, seed, length=64, short_rate=0.0)
+        a, a_length, b, _ = pieces(sequences)
+        for i in np.flatnonzero(sequences.label == 1):
+            found.add(((a[i] + a_length[i]).item() // 4, b[i].item() // 4))
+    assert {end for end, _ in found} == {1, 2, 3, 4, 5}
+    # 4 other sentences each; at the end of the document nothing follows, and its own last sentence is left out
+    assert found == {(end, start) for end in range(1, 6) for start in range(5) if start not in (end, end - (end == 5))}
+
+
 def test_sentence_order():
     corpus = synthetic_corpus(200)
     sequences = draw(corpus, objective="sop", length=128)
