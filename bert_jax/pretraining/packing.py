@@ -77,26 +77,13 @@ def lay_out(
     rows, length, most = shape
     row, slot, position = places
     lengths = sequences.lengths
-    leads = np.zeros(len(sequences.start), np.int64)  # 1 for a piece that [CLS] goes before
-    leads[sequences.first[:-1]] = 1
-    extent = sequences.length + 1 + leads  # of a piece with its [CLS] and [SEP]
-    text = np.cumsum(extent) - extent + leads  # where its text starts, all sequences in one line
-
-    line = np.full(int(extent.sum()), sep_id, np.int32)
-    line[text[sequences.first[:-1]] - 1] = cls_id
-    ahead = np.cumsum(sequences.length) - sequences.length
-    each = np.arange(int(sequences.length.sum()))
-    line[each + np.repeat(text - ahead, sequences.length)] = tokens[
-        each + np.repeat(sequences.start - ahead, sequences.length)
-    ]
-
+    input_ids, token_type_ids = _in_one_line(tokens, sequences, cls_id, sep_id)
     begin = np.cumsum(lengths) - lengths
-    within = np.arange(len(line)) - np.repeat(begin, lengths)
+    within = np.arange(len(input_ids)) - np.repeat(begin, lengths)
     where = within + np.repeat(row * length + position, lengths)
-    is_second = 1 - leads if (sequences.label != NO_LABEL).any() else np.zeros_like(leads)
     values = {
-        "input_ids": line,
-        "token_type_ids": np.repeat(is_second, extent),
+        "input_ids": input_ids,
+        "token_type_ids": token_type_ids,
         "position_ids": within,
         "sequence_ids": np.repeat(slot + 1, lengths),
     }
@@ -109,3 +96,22 @@ def lay_out(
     labels[row, slot] = sequences.label
     batch["next_sentence_labels"] = labels
     return batch
+
+
+def _in_one_line(tokens: np.ndarray, sequences: Sequences, cls_id: int, sep_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """All sequences one after the other, as [CLS] piece [SEP] ...: their ids and token types, int [sum of lengths]."""
+    heads = sequences.first[:-1]  # the pieces that [CLS] goes before
+    leads = np.zeros(len(sequences.start), np.int64)
+    leads[heads] = 1
+    extent = sequences.length + 1 + leads  # of a piece with its [CLS] and [SEP]
+    text = np.cumsum(extent) - extent + leads  # where its text goes
+    ahead = np.cumsum(sequences.length) - sequences.length  # text tokens before it
+
+    line = np.full(int(extent.sum()), sep_id, np.int32)
+    line[text[heads] - 1] = cls_id
+    each = np.arange(int(sequences.length.sum()))
+    source = each + np.repeat(sequences.start - ahead, sequences.length)
+    line[each + np.repeat(text - ahead, sequences.length)] = tokens[source]
+
+    scored = np.repeat(sequences.label != NO_LABEL, np.diff(sequences.first))  # A and B; otherwise all is A
+    return line, np.repeat((1 - leads) * scored, extent)

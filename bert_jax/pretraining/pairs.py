@@ -69,25 +69,37 @@ def draw_sequences(
     put_back = config.objective == "nsp"
     found = [_chunks(window, limit, config.short_rate, put_back, rng) for window in windows]
     chunks = np.array([value for part in found for value in part], np.int64).reshape(-1, 7).T
-    start, cut, stop, is_random, target, document, after = chunks
     if config.objective == "nsp":
-        second, end = cut.copy(), stop.copy()
-        label = is_random
-        drawn = np.flatnonzero(is_random)
-        second[drawn], end[drawn] = _random_next(
-            corpus, document[drawn], after[drawn], (target - (cut - start))[drawn], rng
-        )
-        starts, lengths = np.stack([start, second], 1), np.stack([cut - start, end - second], 1)
+        starts, lengths, label = _next_sentence(corpus, chunks, rng)
     else:
-        cut = np.where(cut == stop, (start + stop) // 2, cut)  # a single sentence is split in its middle
-        starts, lengths = np.stack([start, cut], 1), np.stack([cut - start, stop - cut], 1)
-        starts, lengths = starts[lengths.min(1) > 0], lengths[lengths.min(1) > 0]  # a single token has no middle
-        label = (rng.random(len(starts)) < 0.5).astype(np.int64)
-        swapped = label == 1
-        starts[swapped], lengths[swapped] = starts[swapped, ::-1], lengths[swapped, ::-1]
+        starts, lengths, label = _sentence_order(chunks, rng)
     starts, lengths = _truncate(starts, lengths, limit, rng)
     first = np.arange(0, 2 * len(label) + 1, 2)
     return Sequences(starts.ravel(), lengths.ravel(), first, label.astype(np.int32))
+
+
+def _next_sentence(
+    corpus: Any, chunks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chunks [7, n] -> starts and lengths of A and B [n, 2], and labels [n]: 1 where B was drawn elsewhere."""
+    start, cut, stop, label, target, document, after = chunks
+    begin, end = cut.copy(), stop.copy()
+    drawn = np.flatnonzero(label)
+    wanted = (target - (cut - start))[drawn]
+    begin[drawn], end[drawn] = _random_next(corpus, document[drawn], after[drawn], wanted, rng)
+    return np.stack([start, begin], 1), np.stack([cut - start, end - begin], 1), label
+
+
+def _sentence_order(chunks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chunks [7, n] -> starts and lengths of A and B [m, 2], and labels [m]: 1 where they were swapped."""
+    start, cut, stop = chunks[:3]
+    cut = np.where(cut == stop, (start + stop) // 2, cut)  # a single sentence is split in its middle
+    starts, lengths = np.stack([start, cut], 1), np.stack([cut - start, stop - cut], 1)
+    both = lengths.min(1) > 0  # a single token has no middle: it is left out
+    starts, lengths = starts[both], lengths[both]
+    swapped = rng.random(len(starts)) < 0.5
+    starts[swapped], lengths[swapped] = starts[swapped, ::-1], lengths[swapped, ::-1]
+    return starts, lengths, swapped
 
 
 def _windows(corpus: Any, ranges: Sequence[tuple[int, int]], reach: int) -> list[_Window]:
