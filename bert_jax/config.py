@@ -191,8 +191,7 @@ def from_config_dict(cls: type[Config], config: Any, path: str = "") -> Config:
     values = {}
     for key, value in dict(config).items():
         if key not in fields:
-            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)[0]
-            raise UserError(f"config key {path}{key} is not known: did you mean {path}{nearest}?")
+            raise unknown_key(key, list(fields), path)
         kind = hints[key]
         if dataclasses.is_dataclass(kind):
             values[key] = from_config_dict(kind, value, f"{path}{key}.")
@@ -203,3 +202,9 @@ def from_config_dict(cls: type[Config], config: Any, path: str = "") -> Config:
         else:
             raise UserError(f"config key {path}{key} wants {kind.__name__}, got {value!r}")
     return cls(**values)
+
+
+def unknown_key(key: str, known: list[str], path: str = "") -> UserError:
+    """The error for a misspelt key below `path` (such as "model."); names the nearest of the known ones."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return UserError(f"config key {path}{key} is not known: did you mean {path}{nearest}?")

@@ -1,4 +1,6 @@
-"""The one exception that is meant for the user's eyes."""
+"""The two exceptions that are meant for the user's eyes."""
+
+import signal
 
 
 class UserError(Exception):
@@ -7,3 +9,11 @@ class UserError(Exception):
     The message is one line: what is wrong, where (file, line, key), and what to do.
     Scripts print it without a traceback and exit with status 1.
     """
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was asked to stop by signal `number`, and has saved its state."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(f"{signal.Signals(number).name}: saved after step {step:,}; run the same command to go on")
+        self.number = number

@@ -1,27 +1,41 @@
-"""Pre-trains BERT. Run again with the same workdir, it goes on where it stopped.
+r"""Pre-trains BERT from raw text. Run again with the same workdir, it goes on where it stopped.
 
-python scripts/pretrain.py --config=configs/pretrain/tiny.py --workdir=runs/tiny \
-    --config.data.source='texts/*.txt' --config.total_steps=10_000
+  python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
+  python scripts/pretrain.py --config=configs/pretrain/small.py --workdir=runs/mine \
+      --config.data.source='texts/*.txt' --config.total_epochs=3 --config.total_steps=0
 """
 
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
+import bert_jax
+from bert_jax import command
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.pretraining.run import pretrain
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/pretrain/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for example runs/tiny.", required=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "a file of configs/pretrain/; any key can be set, as in --config.model.num_hidden_layers=6"
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --workdir=runs/tiny", required=True)
+_SAMPLE = flags.DEFINE_multi_string(
+    "sample", [], "sentence to complete at the end, as in --sample='A [MASK] film.'; may be repeated"
+)
+flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    logging.set_verbosity(logging.ERROR)  # Orbax tells much
-    summary = pretrain(from_config_dict(PretrainingConfig, CONFIG.value), Path(WORKDIR.value))
-    print(summary)
+    workdir = Path(_WORKDIR.value)
+    print(pretrain(from_config_dict(PretrainingConfig, _CONFIG.value), workdir).table())
+    if _SAMPLE.value:
+        model = bert_jax.load(workdir)
+        print("\nThe five likeliest words behind each [MASK]:")
+        for text in _SAMPLE.value:
+            for predictions in model.fill_mask(text, top_k=5):
+                print(f"  {text:<52}" + "  ".join(f"{each.token} {each.score:.2f}" for each in predictions))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -30,9 +30,7 @@ def tiny_run(text_file: Path, **changes) -> PretrainingConfig:
         eval_every=6,
         checkpoint_every=4,
         tensorboard=False,
-        model=model_config(
-            "tiny", vocab_size=300, hidden_size=16, intermediate_size=32, max_position_embeddings=32
-        ),
+        model=model_config("tiny", vocab_size=300, hidden_size=16, intermediate_size=32, max_position_embeddings=32),
         data=DataConfig(source=str(text_file), length=32, validation_share=0.1, validation_rows=12),
         optimizer=OptimizerConfig(learning_rate=1e-3),
         schedule=ScheduleConfig(warmup=0.1),

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
-from bert_jax.errors import UserError
-from bert_jax.training.loop import Data, Interrupted, planned_steps, train
+from bert_jax.errors import Interrupted, UserError
+from bert_jax.training.loop import Data, planned_steps, train
 from bert_jax.training.metrics import Reporter
 from bert_jax.training.objective import Mean
 from bert_jax.training.step import accumulated_gradients, stream_key

@@ -1,5 +1,7 @@
 """Masking statistics are the paper's, at odd sizes, on more than 100,000 tokens."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def make_rows(rows: int = 801, length: int = 131, seed: int = 0) -> tuple[jax.Ar
     ids, sequences = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
     for row in range(rows):
         cuts = [0, *sorted(rng.choice(np.arange(8, length, 8), rng.integers(1, 5), replace=False))]
-        for number, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True), 1):
+        for number, (start, stop) in enumerate(itertools.pairwise(cuts), 1):
             ids[row, start:stop] = rng.integers(5, V, stop - start)
             ids[row, start], ids[row, stop - 1] = 2, 3
             sequences[row, start:stop] = number
@@ -32,9 +34,7 @@ def chosen_mask(positions: jax.Array, used: jax.Array, length: int) -> np.ndarra
 @pytest.fixture(scope="module")
 def drawn():
     ids, sequences, candidates = make_rows()
-    positions, used = choose_positions(
-        jax.random.key(1), sequences, candidates, None, mask_rate=0.15, sequences=4
-    )
+    positions, used = choose_positions(jax.random.key(1), sequences, candidates, None, mask_rate=0.15, sequences=4)
     return ids, sequences, candidates, positions, used
 
 
@@ -104,9 +104,7 @@ def test_a_surplus_is_left_unmasked_without_favour() -> None:
     length = 40  # ten sequences of four tokens ask for ten predictions, P is eight
     sequences = jnp.repeat(jnp.arange(1, 11), 4)[None].repeat(500, 0)
     candidates = jnp.ones((500, length), bool)
-    positions, used = choose_positions(
-        jax.random.key(0), sequences, candidates, None, mask_rate=0.15, sequences=10
-    )
+    positions, used = choose_positions(jax.random.key(0), sequences, candidates, None, mask_rate=0.15, sequences=10)
     assert predictions_per_row(length, 0.15) == 8
     assert used.all()
     of_sequence = chosen_mask(positions, used, length).reshape(500, 10, 4).sum((0, 2))

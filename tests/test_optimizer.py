@@ -8,7 +8,11 @@ import pytest
 from bert_jax.config import OptimizerConfig, ScheduleConfig
 from bert_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
 
-SHAPES = {"dense": {"kernel": (5, 3), "bias": (3,)}, "norm": {"scale": (3,), "bias": (3,)}, "table": {"embedding": (7, 3)}}
+SHAPES = {
+    "dense": {"kernel": (5, 3), "bias": (3,)},
+    "norm": {"scale": (3,), "bias": (3,)},
+    "table": {"embedding": (7, 3)},
+}
 
 
 def draw(seed: int, scale: float = 1.0) -> dict:

@@ -206,6 +206,32 @@ def _move_into_place(temporary: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def find(model: str | os.PathLike) -> Path:
+    """The folder with the weights of MODEL: a workdir of this project, or a folder in Hugging Face layout.
+
+    Raises:
+      UserError: says what was looked for.
+    """
+    path, weights = Path(model), WEIGHTS_FILE
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is no folder: MODEL is a workdir of a finished run, or a folder in Hugging Face layout "
+            f"({CONFIG_FILE}, {weights} and the tokenizer's files)"
+        )
+    for directory in (path, path / "model"):
+        if (directory / weights).is_file():
+            return directory
+    if (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file():
+        raise UserError(
+            f"{path} is the workdir of a run that has not finished: run the command that began it again with "
+            f"--workdir={path}; it goes on from its last checkpoint and writes {path / 'model'} at its end"
+        )
+    raise UserError(
+        f"{path} holds no model: looked for {weights} (a folder in Hugging Face layout) and for "
+        f"{Path('model') / weights} (the workdir of a finished run)"
+    )
+
+
 def load(directory: str | os.PathLike) -> tuple[dict, ModelConfig]:
     """Reads a folder in the layout of ``BertForPreTraining``.
 

@@ -30,8 +30,8 @@ def scaled_dot_product_attention(
       [B, L, N, H], and the probabilities before dropout, float32 [B, N, L, L].
     """
     scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum("bqnh,bknh->bnqk", query * scale, key, preferred_element_type=jnp.float32)
-    probabilities = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    scores = jnp.einsum("bqnh,bknh->bnqk", query, key, preferred_element_type=jnp.float32)
+    probabilities = jax.nn.softmax(jnp.where(mask, scores * scale, jnp.finfo(jnp.float32).min), axis=-1)
     kept = probabilities if dropout is None else dropout(probabilities)
     return jnp.einsum("bnqk,bknh->bqnh", kept.astype(value.dtype), value), probabilities
 

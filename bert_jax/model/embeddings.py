@@ -35,5 +35,6 @@ class Embeddings(nn.Module):
         return self.dropout(self.layer_norm(summed), deterministic=deterministic)
 
     def decode(self, hidden: jax.Array) -> jax.Array:
-        """[..., D] -> [..., V]: the product with the word table, the tied decoder of the masked-LM head."""
-        return self.word_embeddings.attend(hidden)
+        """[..., D] -> float32 [..., V]: the product with the word table, the tied decoder of the masked-LM head."""
+        table = self.word_embeddings.embedding.astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)

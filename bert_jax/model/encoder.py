@@ -55,7 +55,8 @@ class Encoder(nn.Module):
         """[B, L, D] and int32 [B, L] -> [B, L, D]."""
         config = self.config
         mask = sequence_mask(sequence_ids)
-        layer = nn.remat(EncoderLayer) if config.remat else EncoderLayer
+        # A scan keeps XLA from merging the recomputation with the forward pass; only unrolled layers need the barrier.
+        layer = nn.remat(EncoderLayer, prevent_cse=not config.scan_layers) if config.remat else EncoderLayer
         shape = hidden.shape
         # XLA on CPU multiplies [T, D] about twice as fast backward as [B, L, D].
         hidden = hidden.reshape(-1, shape[-1])

@@ -24,9 +24,9 @@ class MaskedLanguageModelHead(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (config.vocab_size,))
 
     def __call__(self, hidden: jax.Array, decode: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """[..., D] -> logits float32 [..., V]; `decode` multiplies with the word table."""
+        """[..., D] -> logits float32 [..., V]; `decode` is the product with the word table."""
         transformed = self.layer_norm(ACTIVATIONS[self.config.hidden_act](self.transform(hidden)))
-        return decode(transformed).astype(jnp.float32) + self.bias
+        return decode(transformed) + self.bias
 
 
 class BertForPreTraining(nn.Module):
@@ -38,7 +38,7 @@ class BertForPreTraining(nn.Module):
     def setup(self) -> None:
         self.bert = Bert(self.config, self.dtype)
         self.masked_language_model = MaskedLanguageModelHead(self.config, self.dtype)
-        self.next_sentence = dense(self.config, 2, self.dtype, name=None)
+        self.next_sentence = dense(self.config, 2, jnp.float32, name=None)
 
     def __call__(
         self,
@@ -62,4 +62,4 @@ class BertForPreTraining(nn.Module):
         batch, predicted = masked_positions.shape
         chosen = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1)
         logits = self.masked_language_model(chosen.reshape(batch * predicted, -1), self.bert.embeddings.decode)
-        return logits.reshape(batch, predicted, -1), self.next_sentence(pooled).astype(jnp.float32)
+        return logits.reshape(batch, predicted, -1), self.next_sentence(pooled)

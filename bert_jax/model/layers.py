@@ -18,11 +18,11 @@ def initializer(config: ModelConfig) -> nn.initializers.Initializer:
     return nn.initializers.truncated_normal(config.initializer_range)
 
 
-def dense(config: ModelConfig, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+def dense(config: ModelConfig, features: int, dtype: jnp.dtype, name: str | None) -> nn.Dense:
     """x @ kernel [in, features] + bias, initialised as BERT does."""
     return nn.Dense(features, dtype=dtype, kernel_init=initializer(config), name=name)
 
 
-def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str | None) -> nn.LayerNorm:
     """LayerNorm over D; mean and variance in float32 whatever the compute type."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)

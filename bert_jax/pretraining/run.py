@@ -23,6 +23,19 @@ from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, train
 from bert_jax.training.sharding import local_rows
 
+# Fields of ModelConfig on which the meaning of weights depends.
+SHAPING_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "hidden_act",
+    "layer_norm_eps",
+)
+
 
 @dataclasses.dataclass
 class Summary:
@@ -31,12 +44,31 @@ class Summary:
     Attributes:
       evaluation: metrics of the last evaluation.
       unigram_loss: nats a token of the held-out text under the word frequencies of the training text.
+      majority: share of the commoner answer among the held-out sentence pairs.
       seconds: wall time of each stage of this process.
     """
 
     evaluation: dict[str, float]
     unigram_loss: float
+    majority: float
     seconds: dict[str, float]
+
+    def table(self) -> str:
+        """The run in a few lines, for people."""
+        times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items())
+        below = self.unigram_loss - self.evaluation["mlm_loss"]
+        lines = [
+            f"Time: {times}",
+            f"Unigram cross-entropy of the held-out text: {self.unigram_loss:.3f} nats",
+            f"Masked-LM loss on it: {self.evaluation['mlm_loss']:.3f} nats, {below:.3f} below "
+            f"(perplexity {self.evaluation['mlm_perplexity']:.1f}, accuracy {self.evaluation['mlm_accuracy']:.1%})",
+        ]
+        if "nsp_accuracy" in self.evaluation:
+            lines.append(
+                f"Sentence-pair accuracy: {self.evaluation['nsp_accuracy']:.1%} "
+                f"(the commoner answer alone: {self.majority:.1%})"
+            )
+        return "\n".join(lines)
 
 
 def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
@@ -74,19 +106,25 @@ def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
         rows_per_epoch=batches.rows_per_epoch,
         tokens_per_row=config.data.length,
     )
-    params = huggingface.load(config.init_from)[0] if config.init_from else None
+    params = initial_parameters(config) if config.init_from else None
     with timed(seconds, "training"):
         state, evaluation = train(objective, config, workdir, data, params)
     with timed(seconds, "export"):
         huggingface.save(workdir / "model", jax.device_get(state.params), config.model, tokenizer)
-    return Summary(evaluation, unigram_loss(train_text.token_counts, held_out.token_counts), seconds)
+    labels = np.concatenate([batch["next_sentence_labels"].ravel() for batch in data.validation])
+    return Summary(
+        evaluation=evaluation,
+        unigram_loss=unigram_loss(train_text.token_counts, held_out.token_counts),
+        majority=float(max((labels == 0).sum(), (labels == 1).sum()) / max(1, (labels >= 0).sum())),
+        seconds=seconds,
+    )
 
 
 def check(config: PretrainingConfig) -> None:
     """Raises UserError for what can be known before any text is read."""
     if bool(config.data.source) == bool(config.data.corpus):
         raise UserError("set either data.source (text) or data.corpus (a folder written by build_corpus), not both")
-    if config.data.corpus and not config.data.tokenizer:
+    if config.data.corpus and not (config.data.tokenizer or config.init_from):
         raise UserError("data.corpus needs data.tokenizer, the folder of the vocabulary that it was built with")
     if config.data.length > config.model.max_position_embeddings:
         raise UserError(
@@ -96,12 +134,13 @@ def check(config: PretrainingConfig) -> None:
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
-    """The given vocabulary, else the one in WORKDIR/tokenizer, trained from the source if it is not there yet."""
-    if config.data.tokenizer:
-        tokenizer = Tokenizer.load(config.data.tokenizer)
+    """The given vocabulary, or that of `init_from`; else WORKDIR/tokenizer, trained from the source when missing."""
+    given = config.data.tokenizer or (config.init_from and huggingface.find(config.init_from))
+    if given:
+        tokenizer = Tokenizer.load(given)
         if tokenizer.vocab_size != config.model.vocab_size:
             raise UserError(
-                f"the tokenizer in {config.data.tokenizer} has {tokenizer.vocab_size} entries: "
+                f"the tokenizer in {given} has {tokenizer.vocab_size} entries: "
                 f"set model.vocab_size={tokenizer.vocab_size} (it is {config.model.vocab_size})"
             )
         return tokenizer
@@ -133,6 +172,23 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
             validation_share=config.data.validation_share,
         )
     return directory
+
+
+def initial_parameters(config: PretrainingConfig) -> dict:
+    """The weights of `init_from`.
+
+    Raises:
+      UserError: they are of another architecture; names each field.
+    """
+    params, theirs = huggingface.load(huggingface.find(config.init_from))
+    different = [
+        f"model.{name}={getattr(theirs, name)} (it is {getattr(config.model, name)})"
+        for name in SHAPING_FIELDS
+        if getattr(theirs, name) != getattr(config.model, name)
+    ]
+    if different:
+        raise UserError(f"init_from={config.init_from} is of another architecture: set {', '.join(different)}")
+    return huggingface.arrange_layers(params, config.model)
 
 
 def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:

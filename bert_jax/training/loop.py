@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import TrainingConfig
+from bert_jax.errors import Interrupted
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.metrics import MetricsWriter, Reporter, add_sums, divided
 from bert_jax.training.objective import Objective, Parameters
@@ -39,14 +40,6 @@ class Data:
     validation: Sequence[HostBatch]
     rows_per_epoch: int
     tokens_per_row: int
-
-
-class Interrupted(Exception):  # noqa: N818
-    """The run was asked to stop by signal `number`, and has saved its state."""
-
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name}: saved after step {step:,}; run the same command to go on")
-        self.number = number
 
 
 def train(

@@ -1,0 +1,19 @@
+r"""BERT-large (24 layers, width 1,024, 16 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+
+  python scripts/pretrain.py --config=configs/pretrain/large.py --workdir=runs/large
+  python scripts/pretrain.py --config=configs/pretrain/large.py:512 --workdir=runs/large-512 \
+      --config.init_from=runs/large
+
+Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000 --config.schedule.warmup=0.01.
+Hardware, time and result: not run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from bert_jax.config import to_config_dict
+from bert_jax.pretraining.recipes import original
+
+
+def get_config(phase: str = "128") -> ConfigDict:
+    """The run of a phase, "128" or "512"."""
+    return to_config_dict(original("large", phase))

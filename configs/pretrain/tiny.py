@@ -1,0 +1,19 @@
+r"""BERT-tiny (2 layers, width 128, 2 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+
+  python scripts/pretrain.py --config=configs/pretrain/tiny.py --workdir=runs/tiny
+  python scripts/pretrain.py --config=configs/pretrain/tiny.py:512 --workdir=runs/tiny-512 \
+      --config.init_from=runs/tiny
+
+Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000 --config.schedule.warmup=0.01.
+Hardware, time and result: not run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from bert_jax.config import to_config_dict
+from bert_jax.pretraining.recipes import original
+
+
+def get_config(phase: str = "128") -> ConfigDict:
+    """The run of a phase, "128" or "512"."""
+    return to_config_dict(original("tiny", phase))
