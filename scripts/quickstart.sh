@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The whole way from raw text to a BERT that predicts, on this machine's devices.
+# Usage: bash scripts/quickstart.sh [WORKDIR]      (default: runs/quickstart; run it again, it goes on where it stopped)
+set -euo pipefail
+workdir=$(realpath -m "${1:-$(dirname "$0")/../runs/quickstart}")
+cd "$(dirname "$0")/.."
+source scripts/environment.sh quickstart
+installed=$SECONDS
+
+python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir="$workdir" \
+    --sample="This is one of the [MASK] movies I have ever seen." \
+    --sample="The acting was [MASK] and the story was boring." \
+    --sample="I watched this film with my [MASK]." \
+    --sample="It is not worth the [MASK] it takes to watch."
+
+cat <<END
+
+Done in $SECONDS s, $installed s of them installing. In $workdir:
+  model/          the model in Hugging Face layout: transformers loads it as it is
+  metrics.jsonl   every number; tensorboard --logdir $workdir/tensorboard shows the curves
+  checkpoints/    to go on from: the same command, with --config.total_minutes=60 for longer
+  tokenizer/, corpus/   vocabulary and tokens, with the quality report corpus/report.json
+Try next (after: source .venv/bin/activate):
+  echo "A [MASK] performance." | python scripts/predict.py fill-mask --model=$workdir
+  python scripts/pretrain.py --config=configs/pretrain/mini.py --workdir=runs/mine --config.data.source='YOUR/*.txt'
+  python scripts/benchmark.py --suite=input --workdir=$workdir
+END
