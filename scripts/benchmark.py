@@ -18,13 +18,12 @@ _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of a pre-training run, as in --workdir=runs/quickstart", required=True
 )
-_REPEATS = flags.DEFINE_integer("repeats", 5, "times that each speed is measured, as in --repeats=9")
 
 
 def main(_: list[str]) -> int:
     """Flags in, one call into the package."""
     try:
-        benchmark(_SUITE.value, Path(_WORKDIR.value), _REPEATS.value)
+        benchmark(_SUITE.value, Path(_WORKDIR.value))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -22,6 +22,7 @@ from bert_jax.text.corpus import Corpus
 
 PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy")
 LOADER_RATE = 1_500_000  # positions a second on one core, packed pairs
+REPEATS = 5
 INPUT_MARGIN = 20  # the loader on one core against what training takes; below, it may be what training waits for
 
 
@@ -51,25 +52,23 @@ class Measurement:
         return (max(self.values) - min(self.values)) / self.median
 
 
-Suite = Callable[[Path, int], list[Measurement]]  # (workdir, repeats)
+Suite = Callable[[Path], list[Measurement]]  # of a workdir
 
 
-def benchmark(suite: str, workdir: Path, repeats: int) -> list[Measurement]:
+def benchmark(suite: str, workdir: Path) -> list[Measurement]:
     """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json.
 
     Raises:
-      UserError: no such suite, fewer than five repeats, or what the suite needs is not in WORKDIR.
+      UserError: no such suite, or what it needs is not in WORKDIR.
     """
     if suite not in SUITES:
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
-    if repeats < 5:
-        raise UserError(f"repeats={repeats}: a median of fewer than 5 says little")
-    measurements = SUITES[suite](workdir, repeats)
+    measurements = SUITES[suite](workdir)
     setting = describe_setting()
     print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
     print(table(measurements))
     path = workdir / "benchmark" / f"{suite}.json"
-    save(path, {"suite": suite, "repeats": repeats, **setting}, measurements)
+    save(path, {"suite": suite, **setting}, measurements)
     print(f"written to {path}")
     return measurements
 
@@ -114,7 +113,7 @@ def save(path: Path, setting: dict, measurements: list[Measurement]) -> None:
 # --- suite input
 
 
-def measure_input(workdir: Path, repeats: int) -> list[Measurement]:
+def measure_input(workdir: Path) -> list[Measurement]:
     """Positions a second that the loader makes on one core from the run's corpus, and how often training's need.
 
     A position is one of the B x L of a batch, padding included: the unit of `tokens_per_second` in metrics.jsonl.
@@ -133,7 +132,7 @@ def measure_input(workdir: Path, repeats: int) -> list[Measurement]:
     with one_core():
         for name, setting in settings.items():
             start_up, rates = [], []
-            for i in range(repeats + 1):  # the first warms up
+            for i in range(REPEATS + 1):  # the first warms up
                 begin = time.perf_counter()
                 batches = PretrainingBatches(
                     corpus, setting, cls_id=0, sep_id=0, batch_size=config.batch_size, seed=config.seed
