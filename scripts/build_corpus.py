@@ -10,13 +10,14 @@ The corpus is finished when header.json is there. An interrupted build leaves no
 import signal
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bert_jax.errors import UserError
+from bert_jax.text import flags as source_flags
 from bert_jax.text.build import build_corpus
-from bert_jax.text.flags import source_arguments
 from bert_jax.text.tokenizer import Tokenizer
 
+flags.adopt_module_key_flags(source_flags)  # --help shows them
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "folder of the vocabulary, as in --tokenizer=runs/tokenizer", required=True
 )
@@ -30,6 +31,7 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "unset: one a core, as in -
 
 def main(_: list[str]) -> int:
     """Flags in, one call into the package."""
+    logging.set_verbosity(logging.WARNING)  # TFDS tells much
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
     try:
         build_corpus(
@@ -38,7 +40,7 @@ def main(_: list[str]) -> int:
             language=_LANGUAGE.value,
             validation_share=_VALIDATION_SHARE.value,
             processes=_PROCESSES.value,
-            **source_arguments(),
+            **source_flags.source_arguments(),
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

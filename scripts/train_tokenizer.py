@@ -7,13 +7,14 @@ r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformer
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bert_jax.errors import UserError
-from bert_jax.text.flags import source_arguments
+from bert_jax.text import flags as source_flags
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import train_tokenizer
 
+flags.adopt_module_key_flags(source_flags)  # --help shows them
 _OUTPUT = flags.DEFINE_string("output", None, "folder that is written, as in --output=runs/tokenizer", required=True)
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", None, "entries of the vocabulary, as in --vocab_size=30522", required=True, lower_bound=6
@@ -32,8 +33,9 @@ _LIMIT_ALPHABET = flags.DEFINE_integer(
 
 def main(_: list[str]) -> int:
     """Flags in, one call into the package."""
+    logging.set_verbosity(logging.WARNING)  # TFDS tells much
     try:
-        documents = Documents(**source_arguments(), progress=True)
+        documents = Documents(**source_flags.source_arguments(), progress=True)
         tokenizer = train_tokenizer(
             documents,
             _VOCAB_SIZE.value,

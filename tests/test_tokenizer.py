@@ -240,3 +240,12 @@ def test_the_script_tells_errors_in_one_line_and_fails(tmp_path):
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_help_explains_every_flag_with_an_example():
+    for name in ("train_tokenizer", "build_corpus"):
+        command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+        for flag in ("source", "column", "errors", "minimum_length", "drop_duplicates", "output"):
+            assert f"--{flag}" in done.stdout.replace("--[no]", "--")
+        assert f"python scripts/{name}.py --source=" in done.stdout

@@ -342,6 +342,7 @@ def _tfds_rows(name: str, split: str, column: str, data_dir: str | None):
     """The split as a random-access sequence of decoded records."""
     import tensorflow_datasets as tfds
 
+    data_dir = data_dir and os.path.expanduser(data_dir)
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError as error:

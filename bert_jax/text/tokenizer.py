@@ -15,7 +15,7 @@ from bert_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORD_LIMIT = 100  # characters; BERT gives a longer word as [UNK]
-_MOST_WORDS = 1 << 20  # different words counted in training; about 400 MB at the most
+_MOST_WORDS = 1 << 19  # different words counted in training; about 500 MB at the most, measured with 12 M words
 
 
 class Tokenizer:
@@ -186,7 +186,7 @@ def train_tokenizer(
     Ids: [PAD] [UNK] [CLS] [SEP] [MASK], then the alphabet, then its characters inside words (##a), then merged pieces,
     the most frequent first. A text of few words gives fewer than `vocab_size` entries.
 
-    Memory is bounded: of a text with more than a million different words, the rarest are forgotten on the way.
+    Memory is bounded: of a text with more than half a million different words, the rarest are forgotten on the way.
 
     Args:
       documents: read once.
