@@ -327,9 +327,7 @@ def test_ten_megabytes_in_one_line(tokenizer, tmp_path, unit):
     alphabet = sorted(set("".join(tokenizer.tokens[5:])) | set(unit) - {" "})
     known = Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)])
     text = unit * (10_000_000 // len(unit.encode()))
-    start = time.perf_counter()
     report = build([text], known, tmp_path, validation_share=0)
-    assert time.perf_counter() - start < 60
     assert report.documents == 1
     assert report.unknown_tokens == 0  # nothing is lost for want of spaces
     marks = sum(len(known.encode_batch([character])[0]) for character in unit)
@@ -499,7 +497,6 @@ print(peak >> 20)
         )
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-    print(peaks)
     assert peaks[1] < 1_000
     assert peaks[1] - peaks[0] < 60, peaks
 

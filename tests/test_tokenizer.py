@@ -128,7 +128,7 @@ def test_a_text_with_few_words_gives_fewer_entries():
     assert train_tokenizer(["ab ab"], 1_000).tokens == [*SPECIAL_TOKENS, "a", "b", "##b", "ab"]
 
 
-def test_ten_megabytes_without_a_space_are_trained_on_in_time():
+def test_ten_megabytes_without_a_space_are_trained_on():
     letters = np.frombuffer("กขคงจฉชซญดตถทธนบปผพฟภมยรลวสหอฮ".encode("utf-32-le"), np.uint32)
     chosen = np.random.default_rng(0).choice(letters, 3_400_000)  # of 3 bytes each
     text = chosen.tobytes().decode("utf-32-le")

@@ -72,8 +72,6 @@ def build_corpus(
     if longest < 1:
         raise UserError(f"longest={longest} is not at least 1")
     directory = os.fspath(directory)
-    options = _Options(cleaning, language, longest, validation_share)
-    start = time.perf_counter()
     report = Report()
     if isinstance(source, str):
         documents = sources.read_raw(
@@ -86,19 +84,48 @@ def build_corpus(
         )
     else:
         documents = sources.bounded(source, report)
+    options = _Options(source if isinstance(source, str) else "", cleaning, language, longest, validation_share)
+    _build(documents, tokenizer, directory, options, processes or _cores(), verbose, report)
+    if verbose:
+        print(f"Corpus in {directory}\n{report.table()}", flush=True)
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What decides the bytes of a corpus, with its documents and its tokenizer; the header keeps it."""
+
+    source: str
+    cleaning: Cleaning
+    language: str
+    longest: int
+    validation_share: float
+
+
+def _build(
+    documents: Iterator[str],
+    tokenizer: Tokenizer,
+    directory: str,
+    options: _Options,
+    processes: int,
+    verbose: bool,
+    report: Report,
+) -> None:
+    """Encodes, writes and publishes; fills the report."""
+    start = time.perf_counter()
     dtype = corpus.token_type(tokenizer.vocab_size)
-    encoder = _EncoderArguments(tokenizer.backend.to_str(), cleaning, language, longest, dtype)
+    encoder = (tokenizer.backend.to_str(), options.cleaning, options.language, options.longest, dtype)
     with _partial_folder(directory) as partial, contextlib.ExitStack() as stack:
         writers = {
             split: stack.enter_context(corpus.SplitWriter(os.path.join(partial, split), dtype, tokenizer.vocab_size))
             for split in corpus.SPLITS
         }
-        batches = stack.enter_context(contextlib.closing(_encoded(documents, encoder, processes or _cores())))
+        batches = stack.enter_context(contextlib.closing(_encoded(documents, encoder, processes)))
         bar = stack.enter_context(progress_bar("corpus", verbose))
         _write(batches, writers, options, report, bar)
         if not report.documents:
-            raise UserError(_no_documents(source, report))
-        _fill_empty_split(writers, validation_share)
+            raise UserError(_no_documents(options.source, report))
+        _fill_empty_split(writers, options.validation_share)
         report.splits = {split: writer.finish() for split, writer in writers.items()}
         report.unknown_tokens = sum(int(writer.token_counts[tokenizer.unk_id]) for writer in writers.values())
         report.seconds = time.perf_counter() - start
@@ -108,36 +135,22 @@ def build_corpus(
             "vocab_size": tokenizer.vocab_size,
             "dtype": np.dtype(dtype).name,
             "splits": report.splits,
-            "source": source if isinstance(source, str) else "",
             **dataclasses.asdict(options),
         }
         _publish(partial, directory, header, report)
-    if verbose:
-        print(f"Corpus in {directory}\n{report.table()}", flush=True)
-    return report
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    cleaning: Cleaning
-    language: str
-    longest: int
-    validation_share: float
-
-
-def _no_documents(source: str | Iterable[str], report: Report) -> str:
-    name = f"source {source!r}" if isinstance(source, str) else "the source"
+def _no_documents(source: str, report: Report) -> str:
+    name = f"source {source!r}" if source else "the source"
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.dropped.items()))
     return f"{name} gave no documents: " + (f"all were dropped ({dropped})" if dropped else "it is empty")
 
 
 # ----------------------------------------------------------------------------------------------- encoding on all cores
 
-_EncoderArguments = collections.namedtuple("_EncoderArguments", "tokenizer_json cleaning language longest dtype")
 
-
-def _encoded(documents: Iterator[str], arguments: _EncoderArguments, processes: int) -> Iterator[Encoded]:
-    """Encodes batches of documents in order, a bounded number of them at a time."""
+def _encoded(documents: Iterator[str], arguments: tuple, processes: int) -> Iterator[Encoded]:
+    """Encodes batches of documents in order, a bounded number of them at a time; `arguments` are `Encoder`'s."""
     batches = _batches(documents)
     ahead = list(itertools.islice(batches, 2))
     batches = itertools.chain(ahead, batches)
