@@ -31,19 +31,25 @@ def claim(workdir: Path, config: TrainingConfig) -> None:
     """
     path = workdir / "config.json"
     values = dataclasses.asdict(config)
-    if path.exists():
-        before, now = _flat(json.loads(path.read_text())), _flat(values)
-        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in CHANGEABLE]
-        if changed:
-            differences = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
-            raise UserError(f"{workdir} holds a run with another config ({differences}): give another --workdir")
     try:
+        if path.exists():
+            _check_same_run(workdir, json.loads(path.read_text()), values)
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(values, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): give another --workdir") from error
+
+
+def _check_same_run(workdir: Path, before: dict, now: dict) -> None:
+    before, now = _flat(before), _flat(now)
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in CHANGEABLE]
+    if changed:
+        differences = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
+        raise UserError(f"{workdir} holds a run with another config ({differences}): give another --workdir")
 
 
 def _flat(values: dict, prefix: str = "") -> dict:

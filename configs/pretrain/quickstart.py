@@ -1,4 +1,7 @@
-"""Quickstart."""
+"""Quickstart.
+
+  python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
+"""
 
 from ml_collections import ConfigDict
 

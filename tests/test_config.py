@@ -1,0 +1,118 @@
+"""Every config builds, every key is read, and a slip of the pen gets one line that names the nearest key."""
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import bert_jax
+from bert_jax import config as configs
+from bert_jax.config import PretrainingConfig, from_config_dict, to_config_dict
+from bert_jax.errors import UserError
+from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.step import make_init, make_train_step
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "configs" / "pretrain").glob("*.py"))
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cases() -> list:
+    found = []
+    for path in FILES:
+        takes_phase = inspect.signature(load(path).get_config).parameters
+        found += [pytest.param(path, phase, id=f"{path.stem}{phase}") for phase in ("128", "512") if takes_phase]
+        found += [] if takes_phase else [pytest.param(path, "", id=path.stem)]
+    return found
+
+
+@pytest.mark.parametrize(("path", "phase"), cases())
+def test_every_config_builds_down_to_the_train_step(path: Path, phase: str) -> None:
+    get_config = load(path).get_config
+    config = from_config_dict(PretrainingConfig, get_config(phase) if phase else get_config())
+    assert f"--config=configs/pretrain/{path.name}" in load(path).__doc__, "a config opens with its command"
+    objective = PretrainingObjective(config.model, config.data, (0, 1, 2, 3, 4), 4, (False,) * config.model.vocab_size)
+    optimizer = make_optimizer(config.optimizer)
+    state = jax.eval_shape(make_init(objective, optimizer, config.seed))
+    rows = jax.ShapeDtypeStruct((config.batch_size, config.data.length), jnp.int32)
+    names = ("input_ids", "token_type_ids", "position_ids", "sequence_ids")
+    batch = dict.fromkeys(names, rows) | {
+        "next_sentence_labels": jax.ShapeDtypeStruct((config.batch_size, 4), jnp.int32)
+    }
+    step = make_train_step(objective, optimizer, config)
+    after, metrics = jax.eval_shape(step, state, batch, jax.ShapeDtypeStruct((), jnp.int32))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["mlm_loss"].total.shape == ()
+
+
+def test_the_published_sizes_have_a_config() -> None:
+    assert {"quickstart", *configs.SIZES} <= {path.stem for path in FILES}
+
+
+def test_every_key_is_read() -> None:
+    package = Path(bert_jax.__file__).parent
+    code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
+    kinds = [kind for kind in vars(configs).values() if dataclasses.is_dataclass(kind) and isinstance(kind, type)]
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    unread = [name for name in fields if not re.search(rf"\.{name}\b", code)]
+    assert not unread
+
+
+def test_config_dict_and_back() -> None:
+    config = PretrainingConfig(total_epochs=2.0, batch_size=12)
+    assert from_config_dict(PretrainingConfig, to_config_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_sise": 3}, "config key batch_sise is not known: did you mean batch_size?"),
+        ({"model": {"hiden_size": 3}}, "config key model.hiden_size is not known: did you mean model.hidden_size?"),
+        ({"batch_size": "many"}, "config key batch_size wants int, got 'many'"),
+        ({"model": {"remat": 1}}, "config key model.remat wants bool, got 1"),
+        ({"total_epochs": 1.0}, "set exactly one of .*found total_steps and total_epochs"),
+        ({"total_steps": 0}, "set exactly one of .*found none"),
+        ({"accumulate": 7}, "batch_size=256 does not divide by accumulate=7"),
+        ({"model": {"hidden_act": "swish"}}, "model.hidden_act='swish' is not known: choose gelu"),
+        ({"model": {"num_attention_heads": 5}}, "model.hidden_size=768 does not divide by model.num_attention_heads=5"),
+        ({"optimizer": {"name": "adam"}}, "optimizer.name='adam' is not known: choose bert_adamw, adamw or lamb"),
+        ({"schedule": {"name": "step"}}, "schedule.name='step' is not known"),
+        ({"data": {"objective": "mlm"}}, "data.objective='mlm' is not known: choose nsp, sop or none"),
+        ({"compute_dtype": "float16"}, "compute_dtype='float16' is not known"),
+    ],
+)
+def test_bad_values_are_told_in_one_line(change: dict, message: str) -> None:
+    values = {"total_steps": 5, **change}
+    with pytest.raises(UserError, match=message) as caught:
+        from_config_dict(PretrainingConfig, values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.model.hiden_size=3", "config key model.hiden_size is not known: did you mean model.hidden_size?"),
+        ("--config.batch_size=many", "flag --config.batch_size=many: invalid literal for int()"),
+    ],
+)
+def test_command_line_slips_are_one_line_and_a_failure(flag: str, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/pretrain.py", "--config=configs/pretrain/tiny.py", f"--workdir={tmp_path}/run"]
+    result = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
