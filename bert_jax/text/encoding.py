@@ -114,7 +114,7 @@ class Encoder:
                 portion, size = [], 0
         yield from self._encode(portion, cut)
 
-    def _encode(self, sentences: list[list[str]], cut: collections.Counter) -> Iterator[list[int]]:
+    def _encode(self, sentences: list[list[str]], cut: collections.Counter) -> list[list[int]]:
         """The ids of sentences, given as words."""
         known = self._words
         if len(known) > _CACHED_WORDS:
@@ -128,10 +128,10 @@ class Encoder:
                 cut[f"runs of over {WORD_LIMIT} characters without a space"] += 1
                 parts = [word[start : start + WORD_LIMIT] for start in range(0, len(word), WORD_LIMIT)]
                 known[word] = list(itertools.chain.from_iterable(self._tokenizer.encode_batch(parts)))
-        for words in sentences:
-            yield list(itertools.chain.from_iterable(map(known.__getitem__, words)))
-        for word in long:
+        rows = [list(itertools.chain.from_iterable(map(known.__getitem__, words))) for words in sentences]
+        for word in long:  # forgotten, so that the count above does not depend on what a process saw before
             del known[word]
+        return rows
 
     def _fitting(self, ids: Iterator[list[int]], cut: collections.Counter) -> list[list[int]]:
         """The sentences of a document without the empty ones, and with those over the longest cut."""
