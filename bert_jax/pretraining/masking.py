@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 
 def predictions_per_row(length: int, mask_rate: float) -> int:
-    """P, the static number of predicted positions of a row: its share of L, rounded up to a multiple of eight."""
-    return min(length, 8 * math.ceil(length * mask_rate / 8))
+    """P, the static number of predicted positions of a row: its share of L, rounded up to a multiple of four."""
+    return min(length, 4 * math.ceil(length * mask_rate / 4))
 
 
 def choose_positions(
