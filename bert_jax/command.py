@@ -18,7 +18,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
 
     def guarded(arguments: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # Orbax and JAX tell much
+        logging.set_verbosity(logging.ERROR)  # Orbax, JAX and TFDS tell much
+        signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: tidily
         try:
             main(arguments)
         except (UserError, OSError) as error:
@@ -26,11 +27,15 @@ def run(main: Callable[[list[str]], None]) -> None:
         except Interrupted as interrupt:
             print(interrupt, file=sys.stderr)
             sys.exit(128 + interrupt.number)
-        except KeyboardInterrupt:
-            print("interrupted: run the same command to go on", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            print("interrupted: nothing half-written is left; run the same command again", file=sys.stderr)
+            sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:

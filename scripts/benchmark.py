@@ -6,12 +6,11 @@ Suites:
   input   how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from bert_jax.errors import UserError
+from bert_jax import command
 from bert_jax.experiments.benchmark import SUITES, benchmark
 
 _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input", required=True)
@@ -20,15 +19,10 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def main(_: list[str]) -> int:
+def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    try:
-        benchmark(_SUITE.value, Path(_WORKDIR.value))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    benchmark(_SUITE.value, Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

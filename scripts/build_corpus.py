@@ -7,12 +7,9 @@ r"""Turns text into a token corpus on disk, on all cores, and prints a report of
 The corpus is finished when header.json is there. An interrupted build leaves none; the same command starts it afresh.
 """
 
-import signal
-import sys
+from absl import flags
 
-from absl import app, flags, logging
-
-from bert_jax.errors import UserError
+from bert_jax import command
 from bert_jax.text import flags as source_flags
 from bert_jax.text.build import build_corpus
 from bert_jax.text.tokenizer import Tokenizer
@@ -29,27 +26,17 @@ _VALIDATION_SHARE = flags.DEFINE_float(
 _PROCESSES = flags.DEFINE_integer("processes", None, "unset: one a core, as in --processes=4", lower_bound=1)
 
 
-def main(_: list[str]) -> int:
+def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    logging.set_verbosity(logging.WARNING)  # TFDS tells much
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
-    try:
-        build_corpus(
-            tokenizer=Tokenizer.load(_TOKENIZER.value),
-            directory=_OUTPUT.value,
-            language=_LANGUAGE.value,
-            validation_share=_VALIDATION_SHARE.value,
-            processes=_PROCESSES.value,
-            **source_flags.source_arguments(),
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: no new corpus was written; run the same command to start it afresh", file=sys.stderr)
-        return 130
-    return 0
+    build_corpus(
+        tokenizer=Tokenizer.load(_TOKENIZER.value),
+        directory=_OUTPUT.value,
+        language=_LANGUAGE.value,
+        validation_share=_VALIDATION_SHARE.value,
+        processes=_PROCESSES.value,
+        **source_flags.source_arguments(),
+    )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

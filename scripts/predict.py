@@ -19,15 +19,19 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TextIO
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 import bert_jax
+from bert_jax import command
 from bert_jax.errors import UserError
 from bert_jax.inference.predictor import Model
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "workdir of a finished run, or a folder in Hugging Face layout, as in --model=runs/quickstart"
+    "model",
+    None,
+    "workdir of a finished run, or a folder in Hugging Face layout, as in --model=runs/quickstart",
+    required=True,
 )
 _INPUT = flags.DEFINE_string("input", "", "file in UTF-8, as in --input=texts.txt; empty: standard input")
 _OUTPUT = flags.DEFINE_string("output", "", "file, as in --output=predictions.jsonl; empty: standard output")
@@ -109,25 +113,18 @@ def opened_output(path: str) -> Iterator[TextIO]:
             os.remove(temporary)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     """Runs one task over the input."""
-    try:
-        if len(arguments) != 2 or arguments[1] not in TASKS:
-            raise UserError(f"wanted one TASK of {', '.join(TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
-        if not _MODEL.value:
-            raise UserError("--model is missing: a workdir of a finished run, or a folder in Hugging Face layout")
-        with contextlib.ExitStack() as stack:
-            # Opened before the model is loaded: a misspelt name is told at once.
-            source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
-            target = stack.enter_context(opened_output(_OUTPUT.value))
-            errors = predict(TASKS[arguments[1]], bert_jax.load(_MODEL.value), source, target)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if len(arguments) != 2 or arguments[1] not in TASKS:
+        raise UserError(f"wanted one TASK of {', '.join(TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
+    with contextlib.ExitStack() as stack:
+        # Opened before the model is loaded: a misspelt name is told at once.
+        source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
+        target = stack.enter_context(opened_output(_OUTPUT.value))
+        errors = predict(TASKS[arguments[1]], bert_jax.load(_MODEL.value), source, target)
     if errors:
         print(f'{errors} lines have no answer: see "error" in the output', file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -5,11 +5,9 @@ r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformer
       --output=runs/cased
 """
 
-import sys
+from absl import flags
 
-from absl import app, flags, logging
-
-from bert_jax.errors import UserError
+from bert_jax import command
 from bert_jax.text import flags as source_flags
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import train_tokenizer
@@ -31,33 +29,24 @@ _LIMIT_ALPHABET = flags.DEFINE_integer(
 )
 
 
-def main(_: list[str]) -> int:
+def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    logging.set_verbosity(logging.WARNING)  # TFDS tells much
-    try:
-        documents = Documents(**source_flags.source_arguments(), progress=True)
-        tokenizer = train_tokenizer(
-            documents,
-            _VOCAB_SIZE.value,
-            lower_case=_LOWER_CASE.value,
-            strip_accents=_STRIP_ACCENTS.value,
-            min_frequency=_MIN_FREQUENCY.value,
-            limit_alphabet=_LIMIT_ALPHABET.value,
-        )
-        tokenizer.save(_OUTPUT.value)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
+    documents = Documents(**source_flags.source_arguments(), progress=True)
+    tokenizer = train_tokenizer(
+        documents,
+        _VOCAB_SIZE.value,
+        lower_case=_LOWER_CASE.value,
+        strip_accents=_STRIP_ACCENTS.value,
+        min_frequency=_MIN_FREQUENCY.value,
+        limit_alphabet=_LIMIT_ALPHABET.value,
+    )
+    tokenizer.save(_OUTPUT.value)
     report = documents.report
     dropped = "".join(f", {count:,} dropped ({reason})" for reason, count in sorted(report.dropped.items()))
     print(f"{report.documents:,} documents, {report.text_bytes / 1e6:,.1f} MB{dropped}")
     fewer = "" if tokenizer.vocab_size == _VOCAB_SIZE.value else f" (the text has no more for {_VOCAB_SIZE.value:,})"
     print(f"{tokenizer.vocab_size:,} entries{fewer} in {_OUTPUT.value}")
-    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)
