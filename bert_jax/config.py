@@ -73,6 +73,7 @@ class DataConfig:
     corpus: str = ""  # or a folder written by build_corpus
     tokenizer: str = ""  # folder of the vocabulary; empty: trained from `source`
     column: str = "text"  # text column of jsonl, csv, tsv, parquet and TFDS sources
+    errors: str = "strict"  # bytes that are not UTF-8: strict stops, replace puts U+FFFD in their place
     language: str = "en"  # for the sentence splitter
     lower_case: bool = True
     min_frequency: int = 2  # a vocabulary entry is seen at least so often

@@ -33,7 +33,7 @@ class Toy:
     def init(self, key):
         return {"dense": {"kernel": jax.random.normal(key, (WIDTH,)), "bias": jnp.zeros(())}}
 
-    def prepare(self, batch, key):
+    def prepare(self, batch, key, *, training):
         noise = jax.random.normal(key, batch["x"].shape)
         return {**batch, "x": batch["x"] + 0.1 * noise}
 

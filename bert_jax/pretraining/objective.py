@@ -11,6 +11,8 @@ from bert_jax.model.heads import BertForPreTraining
 from bert_jax.pretraining.masking import choose_positions, hide_tokens
 from bert_jax.training.objective import Batch, Mean, Parameters
 
+EVALUATION_MASK_RATE = 0.15  # whatever the rate of training, so that the losses of all runs compare
+
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingObjective:
@@ -43,7 +45,7 @@ class PretrainingObjective:
         network = BertForPreTraining(self.model)
         return network.init(key, ids, ids, ids, ids, ids[:, :1], ids[:, :1])["params"]
 
-    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+    def prepare(self, batch: Batch, key: jax.Array, *, training: bool) -> Batch:
         """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
 
         Returns, besides the batch's own int32 [B, L] and [B, K]:
@@ -54,9 +56,10 @@ class PretrainingObjective:
         sequences = batch["next_sentence_labels"].shape[1]
         candidates = (sequence_ids > 0) & ~jnp.isin(ids, jnp.array(self.special_ids))
         continuations = jnp.array(self.continuations)[ids] if self.data.whole_word else None
+        mask_rate = self.data.mask_rate if training else EVALUATION_MASK_RATE
         position_key, token_key = jax.random.split(key)
         positions, used = choose_positions(
-            position_key, sequence_ids, candidates, continuations, mask_rate=self.data.mask_rate, sequences=sequences
+            position_key, sequence_ids, candidates, continuations, mask_rate=mask_rate, sequences=sequences
         )
         masked = hide_tokens(token_key, ids, positions, used, mask_id=self.mask_id, vocab_size=self.model.vocab_size)
         labels = jnp.where(used, jnp.take_along_axis(ids, positions, axis=1), -1)

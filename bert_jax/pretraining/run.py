@@ -17,7 +17,7 @@ from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
-from bert_jax.text.sources import read_documents
+from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, train
@@ -146,7 +146,7 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
         return tokenizer
     directory = workdir / "tokenizer"
     if not (directory / "tokenizer.json").exists():
-        documents = read_documents(config.data.source, column=config.data.column)
+        documents = Documents(config.data.source, column=config.data.column, errors=config.data.errors, progress=True)
         tokenizer = train_tokenizer(
             documents,
             config.model.vocab_size,
@@ -168,6 +168,7 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
             tokenizer,
             directory,
             column=config.data.column,
+            errors=config.data.errors,
             language=config.data.language,
             validation_share=config.data.validation_share,
         )

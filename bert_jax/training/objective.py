@@ -28,7 +28,7 @@ class Objective(Protocol):
         """Parameters from a key."""
         ...
 
-    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+    def prepare(self, batch: Batch, key: jax.Array, *, training: bool) -> Batch:
         """The global batch as the model sees it, for example masked. Every leaf has leading dimension B."""
         ...
 

@@ -44,7 +44,7 @@ def make_train_step(
     """The function (state, global batch, total_steps) -> (state, metrics as sums and counts)."""
 
     def train_step(state: TrainState, batch: Batch, total_steps: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
-        batch = objective.prepare(batch, stream_key(config.seed, "prepare", state.step))
+        batch = objective.prepare(batch, stream_key(config.seed, "prepare", state.step), training=True)
         dropout_key = stream_key(config.seed, "dropout", state.step)
         gradients, metrics = accumulated_gradients(objective, state.params, batch, dropout_key, config.accumulate)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -99,6 +99,7 @@ def make_eval_step(objective: Objective, seed: int) -> Callable[[Parameters, Bat
     """The function (params, global batch, batch number) -> metrics; the same masks for the same number, always."""
 
     def eval_step(params: Parameters, batch: Batch, number: jax.Array) -> dict[str, Mean]:
-        return objective.metrics(params, objective.prepare(batch, stream_key(seed, "evaluate", number)), None)
+        batch = objective.prepare(batch, stream_key(seed, "evaluate", number), training=False)
+        return objective.metrics(params, batch, None)
 
     return eval_step

@@ -1,6 +1,6 @@
 """Quickstart.
 
-  python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
+python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
 """
 
 from ml_collections import ConfigDict
