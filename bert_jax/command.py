@@ -1,5 +1,6 @@
 """What every script does around its one call: readable flag errors, one-line errors, quiet libraries."""
 
+import itertools
 import signal
 import sys
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def _parse_flags(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        sys.exit(f"error: {error} (see --help)")
+        sys.exit(f"error: {' '.join(str(error).split())} (see --help)")
     except UserError as error:  # from a config file
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -54,7 +55,10 @@ def _parse_flags(arguments: list[str]) -> list[str]:
 
 def _misspelt_key(arguments: list[str]) -> UserError | None:
     """The first --config.KEY that the config file does not have."""
-    plain = [arguments[0], *(argument for argument in arguments if argument.startswith("--config="))]
+    plain = [arguments[0]]
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        if argument.startswith("--config=") or argument == "--config":
+            plain += [argument] if "=" in argument else [argument, following]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=plain)
     values(plain)

@@ -6,6 +6,7 @@ dataclasses once. Below that line no code sees a ConfigDict, and no key can be m
 
 import dataclasses
 import difflib
+import math
 import typing
 from typing import Any, TypeVar
 
@@ -14,6 +15,22 @@ from ml_collections import ConfigDict
 from bert_jax.errors import UserError
 
 Config = TypeVar("Config")
+
+
+def _check_ranges(config: Any, prefix: str, ranges: dict[str, tuple[float, float]]) -> None:
+    """Raises UserError for a field outside its [least, most]."""
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        if not least <= value <= most:
+            limit = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+            raise UserError(f"{prefix}{name}={value} is out of range: it must be {limit}")
+
+
+def _check_choice(config: Any, prefix: str, name: str, choices: tuple[str, ...]) -> None:
+    """Raises UserError for a field that is none of the choices."""
+    value = getattr(config, name)
+    if value not in choices:
+        raise UserError(f"{prefix}{name}={value!r} is not known: choose {', '.join(choices[:-1])} or {choices[-1]}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +53,18 @@ class ModelConfig:
     remat: bool = False  # recompute each layer in the backward pass: less memory, about a third more work
 
     def __post_init__(self) -> None:
+        counts = (
+            "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
+        )
+        ranges = dict.fromkeys([*counts.split(), "type_vocab_size"], (1, math.inf))
+        ranges |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0, 0.99))
+        _check_ranges(self, "model.", ranges | {"initializer_range": (0, 1), "layer_norm_eps": (0, 1)})
+        _check_choice(self, "model.", "hidden_act", ("gelu", "gelu_new", "relu"))
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"model.hidden_size={self.hidden_size} does not divide by "
                 f"model.num_attention_heads={self.num_attention_heads}"
             )
-        if self.hidden_act not in ("gelu", "gelu_new", "relu"):
-            raise UserError(f"model.hidden_act={self.hidden_act!r} is not known: choose gelu, gelu_new or relu")
 
 
 # Layers, width and heads of the published sizes (Devlin et al. 2018, table 1; Turc et al. 2019, table 2).
@@ -72,6 +94,7 @@ class DataConfig:
     source: str = ""  # SOURCE; the vocabulary and the corpus are then built in the workdir
     corpus: str = ""  # or a folder written by build_corpus
     tokenizer: str = ""  # folder of the vocabulary; empty: trained from `source`
+    document_per_file: bool = False  # a .txt file is one document; else a blank line ends it
     column: str = "text"  # text column of jsonl, csv, tsv, parquet and TFDS sources
     errors: str = "strict"  # bytes that are not UTF-8: strict stops, replace puts U+FFFD in their place
     language: str = "en"  # for the sentence splitter
@@ -87,12 +110,15 @@ class DataConfig:
     whole_word: bool = False
 
     def __post_init__(self) -> None:
-        if self.objective not in ("nsp", "sop", "none"):
-            raise UserError(f"data.objective={self.objective!r} is not known: choose nsp, sop or none")
-        if not 0 < self.mask_rate < 1:
-            raise UserError(f"data.mask_rate={self.mask_rate} is not between 0 and 1")
-        if self.length < 8:
-            raise UserError(f"data.length={self.length} is too short for a pair: choose at least 8")
+        _check_choice(self, "data.", "objective", ("nsp", "sop", "none"))
+        _check_choice(self, "data.", "errors", ("strict", "replace"))
+        ranges = {"length": (8, math.inf), "mask_rate": (0.001, 0.999), "short_rate": (0, 1)}
+        ranges |= {
+            "validation_share": (0.000001, 0.9),
+            "validation_rows": (1, math.inf),
+            "min_frequency": (1, math.inf),
+        }
+        _check_ranges(self, "data.", ranges)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +132,12 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-6
     clip_norm: float = 1.0  # of the whole gradient; 0 turns it off
-    bias_correction: bool = False
+    bias_correction: bool = False  # of bert_adamw; the others always correct
 
     def __post_init__(self) -> None:
-        if self.name not in ("bert_adamw", "adamw", "lamb"):
-            raise UserError(f"optimizer.name={self.name!r} is not known: choose bert_adamw, adamw or lamb")
+        _check_choice(self, "optimizer.", "name", ("bert_adamw", "adamw", "lamb"))
+        ranges = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "eps"), (0, math.inf))
+        _check_ranges(self, "optimizer.", ranges | dict.fromkeys(("b1", "b2"), (0, 0.999999999)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +150,8 @@ class ScheduleConfig:
     final: float = 0.0  # learning rate at the end, as a share of the peak
 
     def __post_init__(self) -> None:
-        if self.name not in ("linear", "cosine", "wsd"):
-            raise UserError(f"schedule.name={self.name!r} is not known: choose linear, cosine or wsd")
+        _check_choice(self, "schedule.", "name", ("linear", "cosine", "wsd"))
+        _check_ranges(self, "schedule.", {"warmup": (0, math.inf), "decay": (0, 1), "final": (0, 1)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +163,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """What the training loop needs to know; a durations field of 0 is unset."""
+    """What the training loop needs to know; a duration of 0 is unset."""
 
     seed: int = 0
     batch_size: int = 256  # global rows a step
@@ -146,7 +173,7 @@ class TrainingConfig:
     total_minutes: float = 0.0
     log_every: int = 50
     eval_every: int = 500
-    checkpoint_every: int = 500
+    checkpoint_every: int = 500  # a multiple of eval_every, to have each ranked
     keep_checkpoints: int = 2  # the newest; the best is kept besides
     compute_dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU
     accumulate: int = 1  # micro-batches a step
@@ -156,15 +183,22 @@ class TrainingConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
+        counts = ("batch_size", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "accumulate")
+        _check_ranges(self, "", dict.fromkeys(counts, (1, math.inf)))
+        _check_choice(self, "", "compute_dtype", ("auto", "float32", "bfloat16"))
         durations = ("total_steps", "total_epochs", "total_tokens", "total_minutes")
+        _check_ranges(self, "", dict.fromkeys(durations, (0, math.inf)))
         given = [name for name in durations if getattr(self, name)]
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
             raise UserError(f"set exactly one of {', '.join(durations)} (the others 0): found {found}")
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
-        if self.compute_dtype not in ("auto", "float32", "bfloat16"):
-            raise UserError(f"compute_dtype={self.compute_dtype!r} is not known: choose auto, float32 or bfloat16")
+        if self.total_steps and self.schedule.warmup >= max(2, self.total_steps):
+            raise UserError(
+                f"schedule.warmup={self.schedule.warmup:g} steps do not fit into total_steps={self.total_steps}: "
+                "lower it, or give a share of the run, such as 0.05"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What the tests share: a small text, and a tiny pre-training run on it."""
 
+import json
 import random
 from pathlib import Path
 
@@ -20,14 +21,20 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def metric_lines(workdir: Path) -> list[dict]:
+    """metrics.jsonl without the speed, which no two runs share."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
+
+
 def tiny_run(text_file: Path, **changes) -> PretrainingConfig:
     """A run of seconds: 2 layers of width 16, rows of 32 tokens, dropout on."""
     defaults = dict(
         seed=3,
         batch_size=8,
-        total_steps=12,
+        total_steps=40,
         log_every=3,
-        eval_every=6,
+        eval_every=20,
         checkpoint_every=4,
         tensorboard=False,
         model=model_config("tiny", vocab_size=300, hidden_size=16, intermediate_size=32, max_position_embeddings=32),

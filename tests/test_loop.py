@@ -1,6 +1,7 @@
 """The loop on a toy task: exact resume, accumulation, signals, torn checkpoints, losses that are not finite."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -14,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import metric_lines
 
 from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
 from bert_jax.errors import Interrupted, UserError
+from bert_jax.training.checkpoint import Progress
 from bert_jax.training.loop import Data, planned_steps, train
 from bert_jax.training.metrics import Reporter
 from bert_jax.training.objective import Mean
@@ -33,8 +36,8 @@ class Toy:
     def init(self, key):
         return {"dense": {"kernel": jax.random.normal(key, (WIDTH,)), "bias": jnp.zeros(())}}
 
-    def prepare(self, batch, key, *, training):
-        noise = jax.random.normal(key, batch["x"].shape)
+    def prepare(self, batch, keys, *, training):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (WIDTH,)))(keys)
         return {**batch, "x": batch["x"] + 0.1 * noise}
 
     def metrics(self, params, batch, dropout_key):
@@ -83,12 +86,6 @@ CONFIG = TrainingConfig(
 )
 
 
-def lines(workdir: Path) -> list[dict]:
-    """metrics.jsonl without the speed, which no two runs share."""
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
-
-
 def assert_same_bits(first, second) -> None:
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
@@ -104,7 +101,7 @@ def straight(tmp_path_factory):
 
 def test_metrics_file_has_each_interval_and_each_evaluation(straight) -> None:
     workdir, _, evaluation = straight
-    found = lines(workdir)
+    found = metric_lines(workdir)
     assert [(line["step"], line["split"]) for line in found] == [
         *[(4, "train"), (8, "train"), (10, "validation")],
         *[(12, "train"), (16, "train"), (20, "train"), (20, "validation")],
@@ -141,7 +138,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
             train(Toy(), CONFIG, tmp_path, toy_data(kill=kill))
     resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
     assert_same_bits(resumed, state)
-    assert lines(tmp_path) == lines(workdir)
+    assert metric_lines(tmp_path) == metric_lines(workdir)
 
 
 def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
@@ -157,13 +154,14 @@ def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
     assert_same_bits(resumed, state)
-    assert lines(tmp_path) == lines(workdir)
+    assert metric_lines(tmp_path) == metric_lines(workdir)
 
 
 def test_checkpoints_are_the_newest_and_the_best(tmp_path) -> None:
-    config = dataclasses.replace(CONFIG, checkpoint_every=2, eval_every=2, keep_checkpoints=2)
+    growing = OptimizerConfig(learning_rate=1.0, clip_norm=0.0)  # soon overshoots
+    config = dataclasses.replace(CONFIG, checkpoint_every=2, eval_every=2, keep_checkpoints=2, optimizer=growing)
     train(Toy(), config, tmp_path, toy_data())
-    losses = {line["step"]: line["loss"] for line in lines(tmp_path) if line["split"] == "validation"}
+    losses = {line["step"]: line["loss"] for line in metric_lines(tmp_path) if line["split"] == "validation"}
     best = min(losses, key=losses.get)
     assert best < 18, "choose a toy whose best step is not among the newest"
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
@@ -184,7 +182,7 @@ def test_torn_newest_checkpoint_falls_back_to_the_one_before(straight, tmp_path,
     resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
     assert "15 cannot be read, trying the one before" in capsys.readouterr().out
     assert_same_bits(resumed, state)
-    assert lines(tmp_path) == lines(workdir)
+    assert metric_lines(tmp_path) == metric_lines(workdir)
 
 
 def test_no_readable_checkpoint_is_an_error(tmp_path) -> None:
@@ -197,7 +195,7 @@ def test_no_readable_checkpoint_is_an_error(tmp_path) -> None:
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoints(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"not finite in steps 9 to 1\d.*learning_rate.*gradient_norm"):
+    with pytest.raises(UserError, match=r"is not finite in steps 9 to 1\d.*learning_rate.*gradient_norm"):
         train(Toy(), CONFIG, tmp_path, toy_data(bad_step=10))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["6"]
 
@@ -220,7 +218,7 @@ def test_accumulation_equals_the_large_batch(micro_batches: int) -> None:
 def test_durations_become_steps() -> None:
     data = toy_data()
     length = lambda **duration: planned_steps(  # noqa: E731
-        dataclasses.replace(CONFIG, **{"total_steps": 0, **duration}), data
+        dataclasses.replace(CONFIG, **{"total_steps": 0, **duration}), data, Progress()
     )
     assert length(total_steps=7) == 7
     assert length(total_epochs=3.0) == 15  # 40 rows an epoch, 8 a step
@@ -228,16 +226,61 @@ def test_durations_become_steps() -> None:
 
 
 def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypatch) -> None:
+    """A clock that moves a hundredth of a second at each look."""
+    clock = SimpleNamespace(monotonic=(tick / 100 for tick in itertools.count()).__next__)
+    monkeypatch.setattr("bert_jax.training.loop.time", clock)
     monkeypatch.setattr("bert_jax.training.loop.CALIBRATION_STEPS", 5)
-    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.06, log_every=500)
+    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.02, log_every=500)
     with pytest.raises(Interrupted):
         train(Toy(), config, tmp_path, toy_data(kill=(8, signal.SIGINT)))
     progress = json.loads((tmp_path / "checkpoints" / "8" / "progress" / "metadata").read_text())
     assert progress["total_steps"] > 8
-    assert 0 < progress["seconds"] < 60
-    short = dataclasses.replace(config, total_minutes=1e-9)  # the plan stands, whatever the clock says now
-    state, _ = train(Toy(), short, tmp_path, toy_data())
+    assert 0 < progress["seconds"] < 1.2
+    fewer = dataclasses.replace(config, eval_every=10**6, checkpoint_every=10**6)
+    state, _ = train(Toy(), fewer, tmp_path, toy_data())
     assert int(state.step) == progress["total_steps"]
+    more = dataclasses.replace(fewer, total_minutes=0.06)
+    state, _ = train(Toy(), more, tmp_path, toy_data())
+    assert int(state.step) > progress["total_steps"]
+
+
+def test_checkpoint_of_another_vocabulary_is_refused(tmp_path) -> None:
+    data = dataclasses.replace(toy_data(), vocabulary="a")
+    train(Toy(), dataclasses.replace(CONFIG, total_steps=2), tmp_path, data)
+    with pytest.raises(UserError, match="another vocabulary"):
+        train(Toy(), CONFIG, tmp_path, dataclasses.replace(data, vocabulary="b"))
+
+
+def test_finished_run_trains_and_writes_nothing_more(straight) -> None:
+    workdir, state, evaluation = straight
+    before = metric_lines(workdir)
+    again, same = train(Toy(), CONFIG, workdir, toy_data())
+    assert_same_bits(again, state)
+    assert same == evaluation
+    assert metric_lines(workdir) == before
+
+
+def test_gradient_that_is_not_finite_spares_the_checkpoints(tmp_path) -> None:
+    """The loss is finite, its gradient is not: the square root of zero."""
+
+    class Sharp(Toy):
+        def metrics(self, params, batch, dropout_key):
+            sharp = (batch["x"][0, 0] > 1e20).astype(jnp.float32)
+            zero = params["dense"]["bias"] - jax.lax.stop_gradient(params["dense"]["bias"])
+            edge = jnp.sqrt(sharp * zero + 1 - sharp)
+            found = super().metrics(params, {**batch, "x": jnp.clip(batch["x"], -9, 9)}, dropout_key)
+            return {**found, "size_loss": Mean(found["size_loss"].total + edge, found["size_loss"].count)}
+
+    def stream(step: int):
+        for batch in toy_data().train(step):
+            batch["x"] = np.full_like(batch["x"], 1e30) if step == 7 else batch["x"]
+            step += 1
+            yield batch
+
+    config = dataclasses.replace(CONFIG, checkpoint_every=1, log_every=1)
+    with pytest.raises(UserError, match="gradient_norm is not finite in steps 8 to 8"):
+        train(Sharp(), config, tmp_path, dataclasses.replace(toy_data(), train=stream))
+    assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 7
 
 
 def test_mesh_and_batch_must_fit(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Masking statistics are the paper's, at odd sizes, on more than 100,000 tokens."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,15 @@ def make_rows(rows: int = 801, length: int = 131, seed: int = 0) -> tuple[jax.Ar
     return jnp.array(ids), jnp.array(sequences), jnp.array((sequences > 0) & (ids >= 5))
 
 
+def choose(seed: int, sequence_ids, candidates, continuations, *, sequences: int) -> tuple[jax.Array, jax.Array]:
+    """Positions and use of each row of a batch, [B, P]."""
+    keys = jax.random.split(jax.random.key(seed), len(sequence_ids))
+    draw = partial(choose_positions, mask_rate=0.15, sequences=sequences)
+    return jax.vmap(draw, (0, 0, 0, None if continuations is None else 0))(
+        keys, sequence_ids, candidates, continuations
+    )
+
+
 def chosen_mask(positions: jax.Array, used: jax.Array, length: int) -> np.ndarray:
     chosen = np.zeros((positions.shape[0], length), int)
     np.add.at(chosen, (np.arange(len(positions))[:, None], np.asarray(positions)), np.asarray(used))
@@ -34,7 +44,7 @@ def chosen_mask(positions: jax.Array, used: jax.Array, length: int) -> np.ndarra
 @pytest.fixture(scope="module")
 def drawn():
     ids, sequences, candidates = make_rows()
-    positions, used = choose_positions(jax.random.key(1), sequences, candidates, None, mask_rate=0.15, sequences=4)
+    positions, used = choose(1, sequences, candidates, None, sequences=4)
     return ids, sequences, candidates, positions, used
 
 
@@ -60,7 +70,7 @@ def test_positions_are_uniform_over_a_sequence() -> None:
     rows, length = 4_000, 67
     sequences = jnp.ones((rows, length), jnp.int32)
     candidates = jnp.ones((rows, length), bool).at[:, 0].set(False).at[:, -1].set(False)
-    positions, used = choose_positions(jax.random.key(0), sequences, candidates, None, mask_rate=0.15, sequences=1)
+    positions, used = choose(0, sequences, candidates, None, sequences=1)
     counts = chosen_mask(positions, used, length).sum(0)
     assert counts[0] == counts[-1] == 0
     expected = rows * 10 / (length - 2)
@@ -70,7 +80,8 @@ def test_positions_are_uniform_over_a_sequence() -> None:
 
 def test_80_10_10_over_the_whole_vocabulary(drawn) -> None:
     ids, _, _, positions, used = drawn
-    hidden = hide_tokens(jax.random.key(2), ids, positions, used, mask_id=MASK, vocab_size=V)
+    hide = jax.vmap(lambda *row: hide_tokens(*row, mask_id=MASK, vocab_size=V))
+    hidden = hide(jax.random.split(jax.random.key(2), len(ids)), ids, positions, used)
     chosen = chosen_mask(positions, used, ids.shape[1]).astype(bool)
     before, after = np.asarray(ids), np.asarray(hidden)
     assert (before == after)[~chosen].all(), "a token was changed that is not predicted"
@@ -89,9 +100,7 @@ def test_whole_words_are_hidden_together(drawn) -> None:
     continuation_entry = np.zeros(V, bool)
     continuation_entry[rng.choice(np.arange(5, V), 30, replace=False)] = True
     continuations = jnp.array(continuation_entry)[ids] & candidates
-    positions, used = choose_positions(
-        jax.random.key(3), sequences, candidates, continuations, mask_rate=0.15, sequences=4
-    )
+    positions, used = choose(3, sequences, candidates, continuations, sequences=4)
     chosen = chosen_mask(positions, used, ids.shape[1]).astype(bool)
     inside_word = np.asarray(continuations)[:, 1:] & np.asarray(candidates)[:, :-1]
     full = np.asarray(used).sum(1) < positions.shape[1]  # in a full row a word may lose its end
@@ -104,7 +113,7 @@ def test_a_surplus_is_left_unmasked_without_favour() -> None:
     length = 40  # ten sequences of four tokens ask for ten predictions, P is eight
     sequences = jnp.repeat(jnp.arange(1, 11), 4)[None].repeat(500, 0)
     candidates = jnp.ones((500, length), bool)
-    positions, used = choose_positions(jax.random.key(0), sequences, candidates, None, mask_rate=0.15, sequences=10)
+    positions, used = choose(0, sequences, candidates, None, sequences=10)
     assert predictions_per_row(length, 0.15) == 8
     assert used.all()
     of_sequence = chosen_mask(positions, used, length).reshape(500, 10, 4).sum((0, 2))
@@ -113,5 +122,18 @@ def test_a_surplus_is_left_unmasked_without_favour() -> None:
 
 def test_padding_rows_have_no_predictions() -> None:
     zeros = jnp.zeros((3, 16), jnp.int32)
-    _, used = choose_positions(jax.random.key(0), zeros, zeros > 0, None, mask_rate=0.15, sequences=2)
+    _, used = choose(0, zeros, zeros > 0, None, sequences=2)
     assert not used.any()
+
+
+def test_pieces_without_a_head_can_be_drawn() -> None:
+    """Truncation may put a ## piece behind [CLS] or [SEP]; it is a word of its own."""
+    length = 12
+    sequences = jnp.ones((3_000, length), jnp.int32)
+    candidates = jnp.ones((3_000, length), bool).at[:, jnp.array([0, 6, 11])].set(False)
+    continuations = jnp.zeros((3_000, length), bool).at[:, jnp.array([1, 2, 7, 9])].set(True)
+    positions, used = choose(0, sequences, candidates, continuations, sequences=1)
+    counts = chosen_mask(positions, used, length).sum(0)
+    assert (counts[[1, 2]] == counts[1]).all()
+    assert (counts[[0, 6, 11]] == 0).all()
+    assert counts[7] > 0.7 * counts[3]

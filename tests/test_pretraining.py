@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import tiny_run
+from conftest import metric_lines, tiny_run
 
 import bert_jax
 from bert_jax.config import DataConfig, PretrainingConfig
@@ -42,11 +42,6 @@ def script(text_file: Path, directory: Path, workdir: Path) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / "pretrain.py"), f"--config={config}", f"--workdir={workdir}"]
 
 
-def lines(workdir: Path) -> list[dict]:
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
-
-
 def last_state(workdir: Path, step: int) -> dict:
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
         return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
@@ -58,7 +53,7 @@ def test_a_run_leaves_what_the_design_names(finished) -> None:
         *("config.json", "metrics.jsonl", "checkpoints", "tokenizer", "corpus", "model"),
     }
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
-    train_line, validation_line = lines(workdir)[0], lines(workdir)[-1]
+    train_line, validation_line = metric_lines(workdir)[0], metric_lines(workdir)[-1]
     assert train_line["split"] == "train"
     assert {"loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "learning_rate"} <= train_line.keys()
     assert validation_line["mlm_loss"] == summary.evaluation["mlm_loss"]
@@ -110,8 +105,8 @@ def test_sigkill_and_restart_give_the_same_bits(finished, text_file, tmp_path) -
     process.wait()
     assert not (workdir / "model").exists(), process.stderr.read().decode()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert lines(workdir) == lines(straight)
-    first, second = last_state(workdir, 12), last_state(straight, 12)
+    assert metric_lines(workdir) == metric_lines(straight)
+    first, second = last_state(workdir, 40), last_state(straight, 40)
     assert jax.tree.structure(first) == jax.tree.structure(second)
     jax.tree.map(np.testing.assert_array_equal, first, second)
     weights = [(path / "model" / "model.safetensors").read_bytes() for path in (workdir, straight)]
@@ -144,7 +139,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished, text_file) -> N
 def test_more_steps_in_the_same_workdir_go_on(text_file, tmp_path) -> None:
     pretrain(tiny_run(text_file, total_steps=4), tmp_path)
     pretrain(tiny_run(text_file, total_steps=6), tmp_path)
-    assert [line["step"] for line in lines(tmp_path) if line["split"] == "validation"] == [4, 6]
+    assert [line["step"] for line in metric_lines(tmp_path) if line["split"] == "validation"] == [4, 6]
 
 
 def test_init_from_starts_from_the_weights_and_their_vocabulary(finished, text_file, tmp_path) -> None:
@@ -211,17 +206,44 @@ def test_read_only_workdir_is_one_line(text_file, tmp_path) -> None:
 
 
 def test_full_disk_is_one_line_and_keeps_the_checkpoints(text_file, tmp_path) -> None:
-    """The file system is as good as full: a file may not grow beyond some kilobytes."""
+    """The disk is as good as full: from here on, no file may grow beyond some kilobytes."""
     workdir = tmp_path / "run"
     command = script(text_file, tmp_path, workdir)
     subprocess.run([*command, "--config.total_steps=4"], cwd=ROOT, check=True, capture_output=True)
     before = last_state(workdir, 4)
-    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$@"', "bash", *command]
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "bash", *command]
     result = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
+    assert "error: a checkpoint cannot be written to" in result.stderr
     assert result.stderr.count("error: ") == 1
     assert "Traceback" not in result.stderr
     jax.tree.map(np.testing.assert_array_equal, before, last_state(workdir, 4))
+
+
+def test_vocabularies_must_be_one(finished, text_file, tmp_path) -> None:
+    workdir, _ = finished
+    tokens = Tokenizer.load(workdir / "tokenizer").tokens
+    Tokenizer.from_vocabulary([*tokens[:5], *reversed(tokens[5:])]).save(tmp_path / "other")
+    config = tiny_run(text_file, init_from=str(workdir))
+    model = dataclasses.replace(config.model, vocab_size=len(tokens))
+    other = dataclasses.replace(config.data, tokenizer=str(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"the vocabularies in .* differ"):
+        pretrain(dataclasses.replace(config, model=model, data=other), tmp_path / "run")
+
+
+def test_what_an_error_asks_for_can_be_done_in_the_same_workdir(tmp_path, text_file) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(text_file.read_bytes() + b"\n\ncaf\xe9 is not UTF-8.\n")
+    config = tiny_run(text, total_steps=1)
+    with pytest.raises(UserError, match=r"--config\.data\.errors=replace"):
+        pretrain(config, tmp_path / "run")
+    pretrain(dataclasses.replace(config, data=dataclasses.replace(config.data, errors="replace")), tmp_path / "run")
+
+
+def test_one_document_is_too_few(tmp_path) -> None:
+    (tmp_path / "text.txt").write_text("One document alone. It has two sentences, and another line.\n" * 9)
+    with pytest.raises(UserError, match="no held-out documents: it needs two documents"):
+        pretrain(tiny_run(tmp_path / "text.txt"), tmp_path / "run")
 
 
 def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
@@ -239,6 +261,8 @@ def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
 
 
 def test_unigram_loss_is_the_cross_entropy_of_smoothed_counts() -> None:
-    train, held_out = np.array([3, 1, 0]), np.array([1, 0, 1])
+    tokenizer = Tokenizer.from_vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"])
+    train = np.array([0, 9, 0, 0, 0, 3, 1, 0])  # special tokens do not count: masking never hides them
+    batch = {"input_ids": np.array([[2, 5, 1, 3], [2, 7, 3, 0]])}
     expected = -(np.log(4 / 7) + np.log(1 / 7)) / 2
-    assert unigram_loss(train, held_out) == pytest.approx(expected)
+    assert unigram_loss(train, [batch], tokenizer) == pytest.approx(expected)

@@ -212,7 +212,7 @@ def find(model: str | os.PathLike) -> Path:
     Raises:
       UserError: says what was looked for.
     """
-    path, weights = Path(model), WEIGHTS_FILE
+    path, weights = Path(model).expanduser(), WEIGHTS_FILE
     if not path.is_dir():
         raise UserError(
             f"{path} is no folder: MODEL is a workdir of a finished run, or a folder in Hugging Face layout "

@@ -1,7 +1,6 @@
 """Masked language modelling on the device: which tokens are hidden, and behind what (Devlin et al. 2018, A.1)."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,74 +20,66 @@ def choose_positions(
     mask_rate: float,
     sequences: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws the positions to predict: of each sequence max(1, round(length * mask_rate)), uniformly.
+    """Draws the positions of a row to predict: of each sequence max(1, round(length * mask_rate)), uniformly.
 
     Args:
-      key: of this batch.
-      sequence_ids: int32 [B, L].
-      candidates: bool [B, L], False for special tokens and padding.
-      continuations: for whole-word masking bool [B, L], True where a token continues the word before it: whole words
-        are drawn until the next would exceed the sequence's number. None: every token for itself.
+      key: of this row.
+      sequence_ids: int32 [L].
+      candidates: bool [L], False for special tokens and padding.
+      continuations: for whole-word masking bool [L], True where a token continues the word before it: whole words are
+        drawn until the next would exceed the sequence's number. None: every token for itself.
       mask_rate: share of a sequence's tokens; special ones count, as in the original.
       sequences: K, the largest sequence id.
 
     Returns:
-      positions int32 [B, P] and whether each is used, bool [B, P], P = predictions_per_row(L, mask_rate). Where the
-      rounding of several packed sequences asks for more than P, the surplus is left unmasked.
+      positions int32 [P] and whether each is used, bool [P], P = predictions_per_row(L, mask_rate). Where the rounding
+      of several packed sequences asks for more than P, the surplus is left unmasked.
     """
-    batch, length = sequence_ids.shape
-    scores = jax.random.uniform(key, (batch, length))
-    starts = jnp.ones_like(candidates) if continuations is None else ~continuations
-    words = jnp.cumsum(starts, axis=1)
-    chosen = jax.vmap(partial(_choose_in_row, mask_rate=mask_rate, sequences=sequences))(
-        scores, sequence_ids, candidates, words
-    )
-    # Chosen positions first, in random order, so that a surplus is dropped without favour.
-    order = jnp.argsort(jnp.where(chosen, scores, 1 + scores), axis=1)
-    positions = order[:, : predictions_per_row(length, mask_rate)]
-    return positions.astype(jnp.int32), jnp.take_along_axis(chosen, positions, axis=1)
-
-
-def _choose_in_row(
-    scores: jax.Array, sequence_ids: jax.Array, candidates: jax.Array, words: jax.Array, *, mask_rate, sequences
-) -> jax.Array:
-    """One row, all arguments [L], `words` numbering its words -> bool [L]."""
-    length = scores.size
+    length = sequence_ids.size
+    scores = jax.random.uniform(key, (length,))
     lengths = jnp.zeros(sequences + 1).at[sequence_ids].add(1.0)
-    budgets = jnp.maximum(1.0, jnp.round(lengths * mask_rate))
-    sequence_budget = budgets[sequence_ids]
+    budget = jnp.maximum(1.0, jnp.round(lengths * mask_rate))[sequence_ids]
+
+    # A word starts where nothing is continued, and behind a special token: truncation leaves pieces without their head.
+    behind_special = jnp.concatenate([jnp.array([True]), ~candidates[:-1]])
+    starts = jnp.ones_like(candidates) if continuations is None else ~continuations | ~candidates | behind_special
+    words = jnp.cumsum(starts)
     word_size = jnp.zeros(length + 1).at[words].add(1.0)[words]
     word_score = jnp.ones(length + 1).at[words].min(scores)[words]
-    candidates &= word_size <= sequence_budget
+    candidates &= word_size <= budget
 
     # One sort: by sequence, candidates first, words in random order, their pieces together (the sort is stable).
     order = jnp.argsort(4 * sequence_ids + 2 * ~candidates + word_score)
     rank = jnp.zeros(length).at[order].set(jnp.arange(length, dtype=jnp.float32))
     rank -= (jnp.cumsum(lengths) - lengths)[sequence_ids]
     last_rank_of_word = jnp.zeros(length + 1).at[words].max(rank)[words]
-    return candidates & (last_rank_of_word < sequence_budget)
+    chosen = candidates & (last_rank_of_word < budget)
+
+    # Chosen positions first, in random order, so that a surplus is dropped without favour.
+    order = jnp.argsort(jnp.where(chosen, scores, 1 + scores))
+    positions = order[: predictions_per_row(length, mask_rate)]
+    return positions.astype(jnp.int32), chosen[positions]
 
 
 def hide_tokens(
     key: jax.Array, input_ids: jax.Array, positions: jax.Array, used: jax.Array, *, mask_id: int, vocab_size: int
 ) -> jax.Array:
-    """Replaces the tokens at the used positions: 80 % [MASK], 10 % random of the whole vocabulary, 10 % kept.
+    """Replaces a row's tokens at the used positions: 80 % [MASK], 10 % random of the whole vocabulary, 10 % kept.
 
     Args:
-      key: of this batch.
-      input_ids: int32 [B, L].
-      positions: int32 [B, P], distinct within a row.
-      used: bool [B, P].
+      key: of this row.
+      input_ids: int32 [L].
+      positions: int32 [P], distinct.
+      used: bool [P].
       mask_id: of [MASK].
       vocab_size: V.
 
     Returns:
-      int32 [B, L].
+      int32 [L].
     """
     action_key, token_key = jax.random.split(key)
     action = jax.random.uniform(action_key, positions.shape)
-    original = jnp.take_along_axis(input_ids, positions, axis=1)
+    original = input_ids[positions]
     random = jax.random.randint(token_key, positions.shape, 0, vocab_size)
     replacement = jnp.where(action < 0.8, mask_id, jnp.where(action < 0.9, random, original))
-    rows = jnp.arange(input_ids.shape[0])[:, None]
-    return input_ids.at[rows, positions].set(jnp.where(used, replacement, original))
+    return input_ids.at[positions].set(jnp.where(used, replacement, original))

@@ -11,7 +11,7 @@ from bert_jax.model.heads import BertForPreTraining
 from bert_jax.pretraining.masking import choose_positions, hide_tokens
 from bert_jax.training.objective import Batch, Mean, Parameters
 
-EVALUATION_MASK_RATE = 0.15  # whatever the rate of training, so that the losses of all runs compare
+EVALUATION_MASK_RATE = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,27 +45,41 @@ class PretrainingObjective:
         network = BertForPreTraining(self.model)
         return network.init(key, ids, ids, ids, ids, ids[:, :1], ids[:, :1])["params"]
 
-    def prepare(self, batch: Batch, key: jax.Array, *, training: bool) -> Batch:
+    def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
         """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
 
-        Returns, besides the batch's own int32 [B, L] and [B, K]:
+        Evaluation masks as the paper does whatever the run does, so that the losses of all runs compare.
+
+        Args:
+          batch: int32 [B, L] and [B, K].
+          keys: [B].
+          training: masks by the config; otherwise by `EVALUATION_MASK_RATE`, single tokens.
+
+        Returns, besides the batch's own arrays:
           positions, labels: int32 [B, P]; label -1 where the slot is not used.
           sequence_starts: int32 [B, K]; 0 where the row has fewer sequences.
         """
         ids, sequence_ids = batch["input_ids"], batch["sequence_ids"]
         sequences = batch["next_sentence_labels"].shape[1]
-        candidates = (sequence_ids > 0) & ~jnp.isin(ids, jnp.array(self.special_ids))
-        continuations = jnp.array(self.continuations)[ids] if self.data.whole_word else None
         mask_rate = self.data.mask_rate if training else EVALUATION_MASK_RATE
-        position_key, token_key = jax.random.split(key)
-        positions, used = choose_positions(
-            position_key, sequence_ids, candidates, continuations, mask_rate=mask_rate, sequences=sequences
-        )
-        masked = hide_tokens(token_key, ids, positions, used, mask_id=self.mask_id, vocab_size=self.model.vocab_size)
-        labels = jnp.where(used, jnp.take_along_axis(ids, positions, axis=1), -1)
+        whole_word = self.data.whole_word and training
+
+        def mask(key: jax.Array, ids: jax.Array, sequence_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            position_key, token_key = jax.random.split(key)
+            candidates = (sequence_ids > 0) & ~jnp.isin(ids, jnp.array(self.special_ids))
+            continuations = jnp.array(self.continuations)[ids] if whole_word else None
+            positions, used = choose_positions(
+                position_key, sequence_ids, candidates, continuations, mask_rate=mask_rate, sequences=sequences
+            )
+            hidden = hide_tokens(
+                token_key, ids, positions, used, mask_id=self.mask_id, vocab_size=self.model.vocab_size
+            )
+            return hidden, positions, jnp.where(used, ids[positions], -1)
+
+        hidden, positions, labels = jax.vmap(mask)(keys, ids, sequence_ids)
         numbers = jnp.arange(1, sequences + 1)
         starts = jnp.argmax(sequence_ids[:, None, :] == numbers[:, None], axis=-1)  # [B, K, L] -> [B, K]
-        return {**batch, "input_ids": masked, "positions": positions, "labels": labels, "sequence_starts": starts}
+        return {**batch, "input_ids": hidden, "positions": positions, "labels": labels, "sequence_starts": starts}
 
     def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:
         """Sums and counts of loss and accuracy over the used positions and the labelled sequences."""

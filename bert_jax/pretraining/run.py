@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
-from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
+from bert_jax.pretraining.batches import Batch, PretrainingBatches, iterate, validation_batches
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
@@ -21,7 +22,7 @@ from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, train
-from bert_jax.training.sharding import local_rows
+from bert_jax.training.sharding import check_batch, local_rows, make_mesh
 
 # Fields of ModelConfig on which the meaning of weights depends.
 SHAPING_FIELDS = (
@@ -85,36 +86,17 @@ def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
         tokenizer = open_tokenizer(config, workdir)
     with timed(seconds, "corpus"):
         directory = open_corpus(config, workdir, tokenizer)
-    train_text, held_out = (Corpus.open(directory, split, tokenizer) for split in ("train", "validation"))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size))
-    objective = make_objective(config, tokenizer)
-
-    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
-    batches = PretrainingBatches(
-        train_text,
-        config.data,
-        **ids,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rows=local_rows(config.batch_size),
-    )
-    data = Data(
-        train=lambda step: iterate(batches, step),
-        validation=validation_batches(
-            held_out, config.data, **ids, batch_size=config.batch_size, max_rows=config.data.validation_rows, seed=0
-        ),
-        rows_per_epoch=batches.rows_per_epoch,
-        tokens_per_row=config.data.length,
-    )
-    params = initial_parameters(config) if config.init_from else None
+    train_text, data = make_data(config, directory, tokenizer)
+    initial_params = functools.partial(load_initial_params, config) if config.init_from else None
     with timed(seconds, "training"):
-        state, evaluation = train(objective, config, workdir, data, params)
+        state, evaluation = train(make_objective(config, tokenizer), config, workdir, data, initial_params)
     with timed(seconds, "export"):
         huggingface.save(workdir / "model", jax.device_get(state.params), config.model, tokenizer)
     labels = np.concatenate([batch["next_sentence_labels"].ravel() for batch in data.validation])
     return Summary(
         evaluation=evaluation,
-        unigram_loss=unigram_loss(train_text.token_counts, held_out.token_counts),
+        unigram_loss=unigram_loss(train_text.token_counts, data.validation, tokenizer),
         majority=float(max((labels == 0).sum(), (labels == 1).sum()) / max(1, (labels >= 0).sum())),
         seconds=seconds,
     )
@@ -131,30 +113,46 @@ def check(config: PretrainingConfig) -> None:
             f"data.length={config.data.length} is longer than the position table: raise "
             f"model.max_position_embeddings={config.model.max_position_embeddings}"
         )
+    if jax.process_count() > 1:
+        raise UserError(f"pre-training runs in one process with all its devices, not in {jax.process_count()}")
+    check_batch(config.batch_size, config.accumulate, make_mesh(config.mesh))
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
-    """The given vocabulary, or that of `init_from`; else WORKDIR/tokenizer, trained from the source when missing."""
-    given = config.data.tokenizer or (config.init_from and huggingface.find(config.init_from))
-    if given:
-        tokenizer = Tokenizer.load(given)
-        if tokenizer.vocab_size != config.model.vocab_size:
-            raise UserError(
-                f"the tokenizer in {given} has {tokenizer.vocab_size} entries: "
-                f"set model.vocab_size={tokenizer.vocab_size} (it is {config.model.vocab_size})"
-            )
-        return tokenizer
-    directory = workdir / "tokenizer"
-    if not (directory / "tokenizer.json").exists():
-        documents = Documents(config.data.source, column=config.data.column, errors=config.data.errors, progress=True)
-        tokenizer = train_tokenizer(
-            documents,
-            config.model.vocab_size,
-            lower_case=config.data.lower_case,
-            min_frequency=config.data.min_frequency,
+    """WORKDIR/tokenizer; at first a copy of the given one or of that of `init_from`, else trained from the source.
+
+    Raises:
+      UserError: the vocabularies given, of `init_from` and in the workdir are not one, or not of the model's size.
+    """
+    folders = [config.data.tokenizer, config.init_from and huggingface.find(config.init_from), workdir / "tokenizer"]
+    folders = [Path(folder) for folder in folders if folder]
+    if not (folders[-1] / "tokenizer.json").exists():
+        tokenizer = Tokenizer.load(folders[0]) if len(folders) > 1 else train_vocabulary(config)
+        tokenizer.save(folders[-1])
+    tokenizer = Tokenizer.load(folders[-1])
+    for folder in folders[:-1]:
+        if Tokenizer.load(folder).hash != tokenizer.hash:
+            raise UserError(f"the vocabularies in {folder} and {folders[-1]} differ: give one, or another --workdir")
+    if len(folders) > 1 and tokenizer.vocab_size != config.model.vocab_size:
+        raise UserError(
+            f"the tokenizer in {folders[0]} has {tokenizer.vocab_size} entries: "
+            f"set model.vocab_size={tokenizer.vocab_size} (it is {config.model.vocab_size})"
         )
-        tokenizer.save(directory)
-    return Tokenizer.load(directory)
+    return tokenizer
+
+
+def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
+    """A vocabulary of the source, of at most `model.vocab_size` entries."""
+    documents = Documents(
+        config.data.source,
+        column=config.data.column,
+        errors=config.data.errors,
+        document_per_file=config.data.document_per_file,
+        progress=True,
+    )
+    return train_tokenizer(
+        documents, config.model.vocab_size, lower_case=config.data.lower_case, min_frequency=config.data.min_frequency
+    )
 
 
 def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) -> Path:
@@ -169,13 +167,43 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
             directory,
             column=config.data.column,
             errors=config.data.errors,
+            document_per_file=config.data.document_per_file,
             language=config.data.language,
+            longest=min(128, config.data.length - 3),  # [CLS] A [SEP] B [SEP]: no sentence fills more than a row
             validation_share=config.data.validation_share,
         )
     return directory
 
 
-def initial_parameters(config: PretrainingConfig) -> dict:
+def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Corpus, Data]:
+    """The training text, and the batches of the run.
+
+    Raises:
+      UserError: the corpus is of another tokenizer, or holds no validation documents.
+    """
+    train_text, held_out = (Corpus.open(directory, split, tokenizer) for split in ("train", "validation"))
+    if not held_out.num_tokens:
+        raise UserError(
+            f"corpus {directory} has no held-out documents: it needs two documents at least (in .txt files, a blank "
+            "line stands between documents) and a validation_share above 0"
+        )
+    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=config.batch_size)
+    batches = PretrainingBatches(train_text, config.data, **ids, seed=config.seed, rows=local_rows(config.batch_size))
+    print(
+        f"{train_text.num_tokens:,} tokens make {batches.rows_per_epoch:,} rows an epoch, "
+        f"{batches.fill_share:.1%} filled; {batches.dropped_share:.1%} of the text sits out an epoch"
+    )
+    data = Data(
+        train=functools.partial(iterate, batches),
+        validation=validation_batches(held_out, config.data, **ids, max_rows=config.data.validation_rows, seed=0),
+        rows_per_epoch=batches.rows_per_epoch,
+        tokens_per_row=config.data.length,
+        vocabulary=tokenizer.hash,
+    )
+    return train_text, data
+
+
+def load_initial_params(config: PretrainingConfig) -> dict:
     """The weights of `init_from`.
 
     Raises:
@@ -207,10 +235,17 @@ def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> Pretraini
     )
 
 
-def unigram_loss(train_counts: np.ndarray, held_out_counts: np.ndarray) -> float:
-    """Cross-entropy, in nats, of held-out tokens under add-one-smoothed training frequencies; both int [V]."""
+def unigram_loss(train_counts: np.ndarray, batches: Sequence[Batch], tokenizer: Tokenizer) -> float:
+    """Cross-entropy, in nats, of the tokens of `batches` that masking may hide, by their frequency in training.
+
+    What a model reaches that knows the words but not their neighbours: the yardstick of the masked-LM loss.
+    `train_counts` is int [V] and smoothed by adding one.
+    """
+    counts = sum(np.bincount(batch["input_ids"].ravel(), minlength=len(train_counts)) for batch in batches)
     smoothed = train_counts + 1.0
-    return float(-(held_out_counts * np.log(smoothed / smoothed.sum())).sum() / held_out_counts.sum())
+    counts[list(tokenizer.special_ids)] = smoothed[list(tokenizer.special_ids)] = 0
+    seen = counts > 0
+    return float(-(counts[seen] * np.log(smoothed[seen] / smoothed.sum())).sum() / counts.sum())
 
 
 @contextlib.contextmanager

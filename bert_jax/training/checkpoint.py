@@ -1,5 +1,9 @@
 """Orbax checkpoints of a run: the newest few and the best, written while training goes on."""
 
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,25 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bert_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a checkpoint holds besides the state.
+
+    Attributes:
+      seconds: of wall time, in all processes of the run so far.
+      total_steps: of the run; 0 is not known yet.
+      total_minutes: that `total_steps` was planned for; 0 if it was not planned by time.
+      vocabulary: names what the ids mean.
+      sums: of the metrics of the unfinished interval.
+    """
+
+    seconds: float = 0.0
+    total_steps: int = 0
+    total_minutes: float = 0.0
+    vocabulary: str = ""
+    sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:
@@ -30,17 +53,38 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def save(self, step: int, state: Any, progress: dict, loss: float | None) -> None:
-        """Starts writing `state` (a tree of arrays) and `progress` (JSON); `loss`, if known, ranks the checkpoint."""
+    def save(self, step: int, state: Any, progress: Progress, loss: float | None) -> None:
+        """Starts writing `state` (a tree of arrays) and `progress`; `loss`, if known, ranks the checkpoint.
+
+        Raises:
+          UserError: this one, or the one before, cannot be written.
+        """
         if step in self.manager.all_steps():
             return
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
-            metrics=None if loss is None else {"loss": loss},
+        # asdict copies: the loop goes on changing the sums while they are written.
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dataclasses.asdict(progress))
         )
+        with self._writing():
+            self.manager.check_for_errors()
+            self.manager.save(
+                step,
+                args=items,
+                metrics=None if loss is None else {"loss": loss},
+            )
 
-    def restore(self, abstract_state: Any, shardings: Any) -> tuple[Any, dict] | None:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # TensorStore reports a full disk as a ValueError
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"a checkpoint cannot be written to {self.directory}: {reason}; free some space, or make the "
+                "folder writable, and run the same command to go on from the last whole one"
+            ) from error
+
+    def restore(self, abstract_state: Any, shardings: Any) -> tuple[Any, Progress] | None:
         """The newest checkpoint that can be read, laid out by `shardings`; None if there is none at all.
 
         A torn checkpoint is reported, put aside as STEP.torn, and passed over for the one before.
@@ -61,21 +105,25 @@ class Checkpoints:
                 torn.append(step)
                 continue
             for torn_step in torn:
-                (self.directory / str(torn_step)).rename(self.directory / f"{torn_step}.torn")
+                aside = self.directory / f"{torn_step}.torn"
+                shutil.rmtree(aside, ignore_errors=True)  # of an earlier accident
+                (self.directory / str(torn_step)).rename(aside)
             self.manager.reload()
             return result
         if torn:
             raise UserError(f"none of the checkpoints in {self.directory} can be read: move that folder away to start")
         return None
 
-    def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
+    def _read(self, step: int, abstract_state: Any) -> tuple[Any, Progress]:
         restored = self.manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore()),
         )
-        return restored["state"], restored["progress"]
+        return restored["state"], Progress(**restored["progress"])
 
     def close(self) -> None:
         """Waits until all is written."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        with self._writing():
+            self.manager.wait_until_finished()
+            self.manager.check_for_errors()
+            self.manager.close()

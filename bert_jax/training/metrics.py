@@ -120,11 +120,12 @@ class Reporter:
         for step, metrics in jax.device_get(ready):
             add_sums(self.sums, metrics)
             self._steps += 1
-            if not math.isfinite(divided(self.sums, self._losses)["loss"]):
+            broken = [name for name, (total, _) in self.sums.items() if not math.isfinite(total)]
+            if broken:
                 raise UserError(
-                    f"the loss is not finite in steps {self._reported_step + 1:,} to {step:,}: lower "
+                    f"{broken[0]} is not finite in steps {self._reported_step + 1:,} to {step:,}: lower "
                     "optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, and look "
-                    "at gradient_norm in metrics.jsonl; the last checkpoint is from before"
+                    "at gradient_norm in metrics.jsonl; the checkpoints are from before"
                 )
             if step % self._log_every == 0:
                 self._report(step)
@@ -142,6 +143,11 @@ class Reporter:
             print(f"step {step:>7,}  {shown}  {tqdm.format_interval(left)} left", flush=True)
         self.sums, self._seconds, self._steps, self._started = {}, 0.0, 0, now
         self._reported_step = step
+
+    def evaluated(self, step: int, values: dict[str, float]) -> None:
+        """Writes and shows the metrics of an evaluation."""
+        self._writer.write(step, "validation", values)
+        self.say(f"step {step:>7,}  validation: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def say(self, text: str) -> None:
         """Prints a line without tearing the progress bar."""

@@ -28,8 +28,11 @@ class Objective(Protocol):
         """Parameters from a key."""
         ...
 
-    def prepare(self, batch: Batch, key: jax.Array, *, training: bool) -> Batch:
-        """The global batch as the model sees it, for example masked. Every leaf has leading dimension B."""
+    def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
+        """The global batch as the model sees it, for example masked, with a key for each row [B].
+
+        Every leaf, in and out, has leading dimension B.
+        """
         ...
 
     def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:

@@ -28,6 +28,12 @@ def stream_key(seed: int, stream: str, step: jax.Array | int = 0) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode())), step)
 
 
+def row_keys(key: jax.Array, batch: Batch, first_row: jax.Array | int = 0) -> jax.Array:
+    """Keys [B], one for each row of a batch whose first row has the given number."""
+    rows = len(next(iter(batch.values())))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first_row + jnp.arange(rows))
+
+
 def make_init(objective: Objective, optimizer: optax.GradientTransformation, seed: int) -> Callable[[], TrainState]:
     """The function that makes the state before the first step."""
 
@@ -44,7 +50,8 @@ def make_train_step(
     """The function (state, global batch, total_steps) -> (state, metrics as sums and counts)."""
 
     def train_step(state: TrainState, batch: Batch, total_steps: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
-        batch = objective.prepare(batch, stream_key(config.seed, "prepare", state.step), training=True)
+        keys = row_keys(stream_key(config.seed, "prepare", state.step), batch)
+        batch = objective.prepare(batch, keys, training=True)
         dropout_key = stream_key(config.seed, "dropout", state.step)
         gradients, metrics = accumulated_gradients(objective, state.params, batch, dropout_key, config.accumulate)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -95,11 +102,14 @@ def accumulated_gradients(
     return sums
 
 
-def make_eval_step(objective: Objective, seed: int) -> Callable[[Parameters, Batch, jax.Array], dict[str, Mean]]:
-    """The function (params, global batch, batch number) -> metrics; the same masks for the same number, always."""
+def make_eval_step(objective: Objective) -> Callable[[Parameters, Batch, jax.Array], dict[str, Mean]]:
+    """The function (params, global batch, number of its first row) -> metrics.
 
-    def eval_step(params: Parameters, batch: Batch, number: jax.Array) -> dict[str, Mean]:
-        batch = objective.prepare(batch, stream_key(seed, "evaluate", number), training=False)
-        return objective.metrics(params, batch, None)
+    A row's randomness follows from its number alone, so that runs of any seed and batch size are scored alike.
+    """
+
+    def eval_step(params: Parameters, batch: Batch, first_row: jax.Array) -> dict[str, Mean]:
+        keys = row_keys(stream_key(0, "evaluate"), batch, first_row)
+        return objective.metrics(params, objective.prepare(batch, keys, training=False), None)
 
     return eval_step

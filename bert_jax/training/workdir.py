@@ -20,7 +20,9 @@ CHANGEABLE = {
     "keep_checkpoints",
     "tensorboard",
     "mesh.data",
+    "data.errors",
 }
+MADE = ("tokenizer", "corpus", "checkpoints")  # as long as none of these is there, any key may change
 
 
 def claim(workdir: Path, config: TrainingConfig) -> None:
@@ -32,7 +34,7 @@ def claim(workdir: Path, config: TrainingConfig) -> None:
     path = workdir / "config.json"
     values = dataclasses.asdict(config)
     try:
-        if path.exists():
+        if path.exists() and any((workdir / name).exists() for name in MADE):
             _check_same_run(workdir, json.loads(path.read_text()), values)
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
