@@ -19,7 +19,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
 
     def guarded(arguments: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # Orbax, JAX and TFDS tell much
+        logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS tell much
         signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: tidily
         try:
             main(arguments)

@@ -215,6 +215,13 @@ def test_accumulation_equals_the_large_batch(micro_batches: int) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, parts)
 
 
+def test_full_disk_stops_the_run_before_it_writes(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bert_jax.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(UserError, match=r"no checkpoint can be written to .* it needs 0 MB and 0 MB are free"):
+        train(Toy(), CONFIG, tmp_path, toy_data())
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_durations_become_steps() -> None:
     data = toy_data()
     length = lambda **duration: planned_steps(  # noqa: E731

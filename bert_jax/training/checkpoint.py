@@ -61,6 +61,13 @@ class Checkpoints:
         """
         if step in self.manager.all_steps():
             return
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise UserError(
+                f"no checkpoint can be written to {self.directory}: it needs {needed / 1e6:,.0f} MB and "
+                f"{free / 1e6:,.0f} MB are free; make room, and run the same command to go on from the last one"
+            )
         # asdict copies: the loop goes on changing the sums while they are written.
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dataclasses.asdict(progress))

