@@ -1,66 +1,103 @@
 """More devices give the same numbers; a batch that does not divide over them is an error."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-
-DEVICES = 4
-SCRIPT = """
-import dataclasses, json, sys
-from pathlib import Path
-import jax
-from bert_jax.errors import UserError
-from bert_jax.training.loop import train
 from test_loop import CONFIG, Toy, toy_data
 
-workdir = Path(sys.argv[1])
-state, evaluation = train(Toy(), CONFIG, workdir / "run", toy_data())
-found = {"devices": jax.device_count(), "kernel": state.params["dense"]["kernel"].tolist(), "evaluation": evaluation}
-for change in ({"batch_size": 6}, {"accumulate": 4}):
-    try:
-        train(Toy(), dataclasses.replace(CONFIG, **change), workdir / "bad", toy_data())
-    except UserError as error:
-        found.setdefault("errors", []).append(str(error))
-print("FOUND" + json.dumps(found))
-"""
+from bert_jax.config import DataConfig, MeshConfig, model_config
+from bert_jax.errors import UserError
+from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.training.loop import train
+from bert_jax.training.sharding import batch_sharding, make_mesh, put_batch
+from bert_jax.training.step import accumulated_gradients, row_keys, stream_key
+
+DEVICES = 4
+
+
+def bert_gradients() -> dict[str, list[float]]:
+    """Loss counts, and the norm of each gradient of a small BERT on rows of very different lengths, on all devices."""
+    model = model_config("tiny", vocab_size=99, hidden_size=32, intermediate_size=64, max_position_embeddings=40)
+    objective = PretrainingObjective(model, DataConfig(length=40), (0, 1, 2, 3, 4), 4, (False,) * 99)
+    rng = np.random.default_rng(0)
+    lengths = np.array([40, 5, 4, 6, 40, 4, 33, 4])[:, None]
+    inside = np.arange(40) < lengths
+    batch = {
+        "input_ids": np.where(inside, rng.integers(5, 99, (8, 40)), 0).astype(np.int32),
+        "token_type_ids": (inside & (np.arange(40) > lengths // 2)).astype(np.int32),
+        "position_ids": np.where(inside, np.arange(40), 0).astype(np.int32),
+        "sequence_ids": inside.astype(np.int32),
+        "next_sentence_labels": np.array([[0], [1], [-1], [0], [1], [-1], [-1], [0]], np.int32),
+    }
+    batch = put_batch(batch, batch_sharding(make_mesh(MeshConfig())))
+
+    @jax.jit
+    def compute(params, batch):
+        prepared = objective.prepare(batch, row_keys(stream_key(1, "prepare"), batch), training=True)
+        return accumulated_gradients(objective, params, prepared, stream_key(1, "dropout"), 1)
+
+    gradients, metrics = compute(objective.init(stream_key(0, "init")), batch)
+    norms = [float(jnp.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)]
+    return {"norms": norms, "metrics": [float(x) for mean in sorted(metrics.items()) for x in mean[1]]}
+
+
+def on_all_devices(workdir: Path) -> dict:
+    """What the process with four devices reports."""
+    state, evaluation = train(Toy(), CONFIG, workdir / "run", toy_data())
+    found = {"kernel": state.params["dense"]["kernel"].tolist(), "evaluation": evaluation, "errors": []}
+    for change in ({"batch_size": 6}, {"accumulate": 4}, {"mesh": MeshConfig(data=2)}):
+        try:
+            train(Toy(), dataclasses.replace(CONFIG, **change), workdir / "bad", toy_data())
+        except UserError as error:
+            found["errors"].append(str(error))
+    return {**found, "devices": jax.device_count(), "bert": bert_gradients()}
 
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory) -> dict:
-    """The toy run of test_loop in a process with four virtual devices."""
+    """`on_all_devices` in a process with four virtual devices."""
     tests = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
-        "PYTHONPATH": str(tests),
-    }
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("sharded"))]
+    code = (
+        "import json, sys; from pathlib import Path; from test_sharding import on_all_devices\n"
+        "print('FOUND' + json.dumps(on_all_devices(Path(sys.argv[1]))))"
+    )
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(tests)}
+    command = [sys.executable, "-c", code, str(tmp_path_factory.mktemp("sharded"))]
     result = subprocess.run(command, env=environment, cwd=tests.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.split("FOUND")[1])
 
 
 def test_four_devices_train_as_one(sharded, tmp_path) -> None:
-    from test_loop import CONFIG, Toy, toy_data
-
-    from bert_jax.training.loop import train
-
     state, evaluation = train(Toy(), CONFIG, tmp_path, toy_data())
     assert sharded["devices"] == DEVICES
     np.testing.assert_allclose(sharded["kernel"], state.params["dense"]["kernel"], rtol=1e-5)
     assert sharded["evaluation"] == pytest.approx(evaluation, rel=1e-5)
 
 
-def test_rows_must_divide_over_the_devices(sharded) -> None:
-    first, second = sharded["errors"]
-    assert first == (
+def test_bert_has_the_same_gradients_on_four_devices(sharded) -> None:
+    """Dropout on; the rows' numbers of masked positions differ tenfold, some rows have no sentence label."""
+    alone = bert_gradients()
+    np.testing.assert_allclose(sharded["bert"]["metrics"], alone["metrics"], rtol=1e-5)
+    # The key bias has no gradient (softmax ignores a shift): its norm is rounding.
+    np.testing.assert_allclose(sharded["bert"]["norms"], alone["norms"], rtol=1e-5, atol=1e-7)
+
+
+def test_devices_and_rows_must_fit(sharded) -> None:
+    rows, accumulated, mesh = sharded["errors"]
+    assert rows == (
         "batch_size=6 with accumulate=1 gives micro-batches of 6 rows, which do not divide over 4 devices: "
         "choose a multiple of 4"
     )
-    assert "batch_size=8 with accumulate=4" in second
-    assert second.endswith("choose a multiple of 16")
+    assert "batch_size=8 with accumulate=4" in accumulated
+    assert accumulated.endswith("choose a multiple of 16")
+    assert mesh == "mesh.data=2 does not match the 4 devices here: set it to -1 or 4"
