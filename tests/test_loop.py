@@ -123,7 +123,7 @@ def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
     writer = SimpleNamespace(write=lambda step, split, values: written.append(step))
     reporter = Reporter(writer, ("a",), log_every=4, tokens_per_step=1, step=0, sums={})
     for step in range(1, 11):
-        reporter.add(step, {"a": Mean(np.float32(step), np.float32(1))}, 20)
+        reporter.add(step, {"a": Mean(jnp.float32(step), jnp.float32(1))}, 20)
         assert asked == list(range(1, max(0, step - step % 4 - 4) + 1))
     with reporter.paused():
         assert asked == list(range(1, 11))

@@ -89,6 +89,8 @@ class Reporter:
         """`step` and `sums` (of the interval that it lies in) are where a resumed run goes on."""
         self._writer, self._losses = writer, losses
         self._log_every, self._tokens_per_step = log_every, tokens_per_step
+        self._boundaries: dict[int, jax.Array] = {}  # last steps of intervals that the device may be working on
+        self._finished: dict[int, float] = {}  # when it had done them
         self._unread: list[tuple[int, dict[str, Mean]]] = []
         self._reported_step = step
         self._seconds = 0.0  # of training within this interval, pauses left out
@@ -103,7 +105,13 @@ class Reporter:
         self._unread.append((step, metrics))
         self._bar.total = total_steps
         self._bar.update()
+        # A device that queues few steps finishes an interval before the host asks for it: then it is seen here.
+        for boundary, array in list(self._boundaries.items()):
+            if array.is_ready():
+                self._finished[boundary] = time.monotonic()
+                del self._boundaries[boundary]
         if step % self._log_every == 0:
+            self._boundaries[step] = next(iter(metrics.values())).total
             self._read(step - self._log_every)
 
     @contextlib.contextmanager
@@ -131,8 +139,9 @@ class Reporter:
                 self._report(step)
 
     def _report(self, step: int) -> None:
-        now = time.monotonic()
-        seconds = self._seconds + now - self._started
+        self._boundaries.pop(step, None)
+        finished = self._finished.pop(step, None) or time.monotonic()
+        seconds = self._seconds + finished - self._started
         values = divided(self.sums, self._losses)
         values["tokens_per_second"] = self._steps * self._tokens_per_step / max(seconds, 1e-9)
         self._writer.write(step, "train", values)
@@ -141,7 +150,7 @@ class Reporter:
         if self._bar.disable:
             left = ((self._bar.total or step) - step) * seconds / max(self._steps, 1)
             print(f"step {step:>7,}  {shown}  {tqdm.format_interval(left)} left", flush=True)
-        self.sums, self._seconds, self._steps, self._started = {}, 0.0, 0, now
+        self.sums, self._seconds, self._steps, self._started = {}, 0.0, 0, finished
         self._reported_step = step
 
     def evaluated(self, step: int, values: dict[str, float]) -> None:
