@@ -316,7 +316,7 @@ def test_predict_next_sentence_from_file_to_file(model, tmp_path):
         (["fill-mask", "--model=/nowhere"], "/nowhere is no folder"),
         (["fill-mask", "--model=/nowhere", "--input=/no/such/file"], "/no/such/file"),
         (["sing", "--model=/nowhere"], "wanted one TASK of fill-mask, next-sentence"),
-        (["fill-mask"], "--model is missing"),
+        (["fill-mask"], "--model must have a value"),
     ],
 )
 def test_predict_refuses_in_one_line(arguments, words):

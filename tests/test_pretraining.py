@@ -214,7 +214,8 @@ def test_full_disk_is_one_line_and_keeps_the_checkpoints(text_file, tmp_path) ->
     limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "bash", *command]
     result = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: a checkpoint cannot be written to")
+    # TensorStore's threads complain besides.
+    assert "\nerror: a checkpoint cannot be written to" in result.stderr
     jax.tree.map(np.testing.assert_array_equal, before, last_state(workdir, 4))
 
 
