@@ -137,8 +137,9 @@ def test_another_config_in_the_same_workdir_is_refused(finished, text_file) -> N
 
 
 def test_more_steps_in_the_same_workdir_go_on(text_file, tmp_path) -> None:
-    pretrain(tiny_run(text_file, total_steps=4), tmp_path)
-    pretrain(tiny_run(text_file, total_steps=6), tmp_path)
+    pretrain(tiny_run(text_file, total_steps=4, tensorboard=True), tmp_path)
+    pretrain(tiny_run(text_file, total_steps=6, tensorboard=True), tmp_path)
+    assert list((tmp_path / "tensorboard").glob("events.*"))
     assert [line["step"] for line in metric_lines(tmp_path) if line["split"] == "validation"] == [4, 6]
 
 
@@ -246,7 +247,10 @@ def test_one_document_is_too_few(tmp_path) -> None:
 
 
 def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
-    """Two evaluations, twelve steps, a checkpoint: one trace of the train step and one of the evaluation."""
+    """Two evaluations, forty steps, ten checkpoints: one trace of the train step and one of the evaluation.
+
+    In bfloat16, which changes the result by little.
+    """
     traces = []
     metrics = runs.PretrainingObjective.metrics
 
@@ -255,8 +259,19 @@ def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
         return metrics(self, params, batch, dropout_key)
 
     monkeypatch.setattr(runs.PretrainingObjective, "metrics", counted)
-    pretrain(tiny_run(text_file), tmp_path)
+    summary = pretrain(tiny_run(text_file, compute_dtype="bfloat16"), tmp_path)
+    assert summary.evaluation["mlm_loss"] == pytest.approx(finished[1].evaluation["mlm_loss"], rel=5e-3)
     assert sorted(traces) == ["evaluation", "training"]
+
+
+@pytest.mark.parametrize("objective", ["sop", "none"])
+def test_other_objectives_train_and_predict(objective: str, text_file, tmp_path) -> None:
+    config = tiny_run(text_file, total_steps=3)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, objective=objective, packing=False))
+    summary = pretrain(config, tmp_path)
+    assert ("nsp_loss" in summary.evaluation) == (objective == "sop")
+    assert ("Sentence-pair" in summary.table()) == (objective == "sop")
+    assert bert_jax.load(tmp_path).fill_mask("[MASK]")[0]
 
 
 def test_unigram_loss_is_the_cross_entropy_of_smoothed_counts() -> None:

@@ -4,6 +4,7 @@ r"""BERT-base (12 layers, width 768, 12 heads) with the paper's recipe: 900,000 
   python scripts/pretrain.py --config=configs/pretrain/base.py:512 --workdir=runs/base-512 \
       --config.init_from=runs/base
 
+The text is English Wikipedia as TFDS has it, which TFDS has to prepare first, with the packages that it names.
 Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000 --config.schedule.warmup=0.01.
 Hardware, time and result: not run yet.
 """

@@ -4,6 +4,7 @@ r"""BERT-large (24 layers, width 1,024, 16 heads) with the paper's recipe: 900,0
   python scripts/pretrain.py --config=configs/pretrain/large.py:512 --workdir=runs/large-512 \
       --config.init_from=runs/large
 
+The text is English Wikipedia as TFDS has it, which TFDS has to prepare first, with the packages that it names.
 Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000 --config.schedule.warmup=0.01.
 Hardware, time and result: not run yet.
 """

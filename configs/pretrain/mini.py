@@ -4,6 +4,7 @@ r"""BERT-mini (4 layers, width 256, 4 heads) with the paper's recipe: 900,000 st
   python scripts/pretrain.py --config=configs/pretrain/mini.py:512 --workdir=runs/mini-512 \
       --config.init_from=runs/mini
 
+The text is English Wikipedia as TFDS has it, which TFDS has to prepare first, with the packages that it names.
 Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000 --config.schedule.warmup=0.01.
 Hardware, time and result: not run yet.
 """

@@ -4,6 +4,7 @@ r"""BERT-tiny (2 layers, width 128, 2 heads) with the paper's recipe: 900,000 st
   python scripts/pretrain.py --config=configs/pretrain/tiny.py:512 --workdir=runs/tiny-512 \
       --config.init_from=runs/tiny
 
+The text is English Wikipedia as TFDS has it, which TFDS has to prepare first, with the packages that it names.
 Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000 --config.schedule.warmup=0.01.
 Hardware, time and result: not run yet.
 """
