@@ -10,7 +10,7 @@ import math
 import typing
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from bert_jax.errors import UserError
 
@@ -45,6 +45,7 @@ class ModelConfig:
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None  # before the last layer of a classifier; None: hidden_dropout_prob
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
@@ -58,6 +59,8 @@ class ModelConfig:
         )
         ranges = dict.fromkeys([*counts.split(), "type_vocab_size"], (1, math.inf))
         ranges |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0, 0.99))
+        if self.classifier_dropout is not None:
+            ranges["classifier_dropout"] = (0, 0.99)
         _check_ranges(self, "model.", ranges | {"initializer_range": (0, 1), "layer_norm_eps": (0, 1)})
         _check_choice(self, "model.", "hidden_act", ("gelu", "gelu_new", "relu"))
         if self.hidden_size % self.num_attention_heads:
@@ -212,7 +215,18 @@ class PretrainingConfig(TrainingConfig):
 
 def to_config_dict(config: Any) -> ConfigDict:
     """A mutable, key-locked ConfigDict with every field of a dataclass: what a config file starts from."""
-    return ConfigDict(dataclasses.asdict(config))
+    values = ConfigDict(dataclasses.asdict(config))
+    _make_settable(values)
+    return values
+
+
+def _make_settable(values: ConfigDict) -> None:
+    """Lets a flag set a field that is None: the flags need to know its type, and here such a field is a float."""
+    for key, value in values.items():
+        if isinstance(value, ConfigDict):
+            _make_settable(value)
+        elif value is None:
+            values[key] = config_dict.placeholder(float)
 
 
 def from_config_dict(cls: type[Config], config: Any, path: str = "") -> Config:
@@ -230,12 +244,12 @@ def from_config_dict(cls: type[Config], config: Any, path: str = "") -> Config:
         kind = hints[key]
         if dataclasses.is_dataclass(kind):
             values[key] = from_config_dict(kind, value, f"{path}{key}.")
-        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        elif kind in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)
         elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
             values[key] = value
         else:
-            raise UserError(f"config key {path}{key} wants {kind.__name__}, got {value!r}")
+            raise UserError(f"config key {path}{key} wants {getattr(kind, '__name__', kind)}, got {value!r}")
     return cls(**values)
 
 

@@ -5,12 +5,15 @@ import json
 import os
 
 import pytest
+from random_model import random_model, tokenizer
 from synthetic_corpus import synthetic_corpus
 
 from bert_jax.config import DataConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import benchmark as module
 from bert_jax.experiments.benchmark import Measurement, benchmark, table
+from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, parity_table
+from bert_jax.interop import huggingface
 
 
 @pytest.fixture
@@ -45,9 +48,37 @@ def test_a_run_of_another_setting_is_measured_too(workdir):
     config = json.loads((workdir / "config.json").read_text())
     config["data"]["objective"] = "sop"
     (workdir / "config.json").write_text(json.dumps(config))
-    names = [each.name for each in benchmark("input", workdir)]
+    names = [each["name"] for each in benchmark("input", workdir)["measurements"]]
     assert "loader on one core: as in this run" in names
     assert names.index("loader / training") > names.index("loader on one core: as in this run")
+
+
+def test_the_parity_suite(tmp_path, capsys):
+    """Each quantity in float32 and bfloat16, ours and theirs; a model that lacks heads says so."""
+    huggingface.save(tmp_path / "model", random_model(architecture="BertForMaskedLM"), tokenizer())
+    found = benchmark("parity", tmp_path, str(tmp_path / "model"))["differences"]
+    assert list(found) == ["bert_jax float32", "PyTorch float32", "bert_jax bfloat16", "PyTorch bfloat16"]
+    for name, column in found.items():
+        assert {"hidden states", "attentions", "pooled", "prediction_logits", "loss", "gradients"} <= column.keys()
+        for group, value in column.items():
+            if name.endswith(" float32"):
+                assert value <= (GRADIENT_TOLERANCE if group == "gradients" else OUTPUT_TOLERANCE), (name, group)
+            elif group != "loss":
+                assert 1e-4 < value < 0.5, (name, group)  # bfloat16 has 8 bits: really computed in it
+    printed = capsys.readouterr().out
+    assert "has no next_sentence, no pooler: drawn at random" in printed
+    assert "float32 within 1e-05" in printed
+    assert "BEYOND" not in printed
+    assert json.loads((tmp_path / "benchmark" / "parity.json").read_text())["differences"] == found
+
+
+def test_a_difference_beyond_the_tolerance_is_told():
+    column = {"hidden states": 2e-5, "gradients": 2e-5, "loss": float("nan")}
+    lines = parity_table(
+        {"model": "m", "batch": "b", "pytorch_device": "cpu", "differences": {"bert_jax float32": column}}
+    )
+    verdicts = [line.split("float32 ")[1].split()[0] for line in lines.splitlines()[2:]]
+    assert verdicts == ["BEYOND", "within", "BEYOND"]
 
 
 def test_a_table_tells_a_missed_target():

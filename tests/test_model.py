@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import SIZES, ModelConfig, model_config
-from bert_jax.interop.huggingface import arrange_layers
+from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.attention import scaled_dot_product_attention
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForPreTraining
@@ -38,7 +38,7 @@ def assert_close(actual, expected):
 
 
 def packed_batch(seed=0):
-    """The arguments of `Bert` as a dict, for `LENGTHS`."""
+    """What `inputs` takes and where the sequences start, for `LENGTHS`."""
     rng = np.random.default_rng(seed)
     batch = {
         "input_ids": rng.integers(1, CONFIG.vocab_size, (2, WIDTH)),
@@ -54,6 +54,17 @@ def packed_batch(seed=0):
     return {name: jnp.asarray(value, jnp.int32) for name, value in batch.items()}
 
 
+def inputs(batch):
+    """The four arguments of `Bert`."""
+    return [batch[name] for name in ("input_ids", "token_type_ids", "position_ids", "sequence_ids")]
+
+
+def fresh_params(config, batch, dtype=jnp.float32):
+    starts = batch["sequence_starts"]
+    init = jax.jit(BertForPreTraining(config, dtype).init)
+    return init(jax.random.key(0), *inputs(batch), sequence_starts=starts, masked_positions=starts)["params"]
+
+
 def spans():
     for row, lengths in enumerate(LENGTHS):
         for number, length in enumerate(lengths):
@@ -63,11 +74,7 @@ def spans():
 @pytest.fixture(scope="module")
 def params():
     """Random everywhere, biases and LayerNorm scales included, so that no term can hide at 0 or 1."""
-    batch = packed_batch()
-    fresh = jax.jit(BertForPreTraining(CONFIG).init)(
-        jax.random.key(0), **batch, masked_positions=batch["sequence_starts"]
-    )
-    leaves, tree = jax.tree.flatten(fresh["params"])
+    leaves, tree = jax.tree.flatten(fresh_params(CONFIG, packed_batch()))
     keys = jax.random.split(jax.random.key(1), len(leaves))
     return tree.unflatten(
         [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
@@ -78,8 +85,12 @@ def params():
 def outputs(params, batch, config=CONFIG, dtype=jnp.float32, **kwargs):
     """Hidden states, pooled states, MLM logits of every position, NSP logits."""
     everywhere = jnp.broadcast_to(jnp.arange(batch["input_ids"].shape[1]), batch["input_ids"].shape)
-    hidden, pooled = Bert(config, dtype).apply({"params": params["bert"]}, **batch, **kwargs)
-    heads = BertForPreTraining(config, dtype).apply({"params": params}, **batch, masked_positions=everywhere, **kwargs)
+    body, starts = {"params": params["bert"]}, batch["sequence_starts"]
+    hidden = Bert(config, dtype).apply(body, *inputs(batch), **kwargs)
+    pooled = Bert(config, dtype).apply(body, hidden, starts, method="pool")
+    heads = BertForPreTraining(config, dtype).apply(
+        {"params": params}, *inputs(batch), sequence_starts=starts, masked_positions=everywhere, **kwargs
+    )
     return hidden, pooled, *heads
 
 
@@ -102,10 +113,7 @@ COUNTS = [
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_parameter_counts(size, vocab_size, body, total, scan_layers):
     config = model_config(size, vocab_size=vocab_size, scan_layers=scan_layers)
-    ids = jnp.zeros((1, 8), jnp.int32)
-    shapes = jax.eval_shape(
-        lambda key: BertForPreTraining(config).init(key, ids, ids, ids, ids, ids[:, :1], ids[:, :2]), jax.random.key(0)
-    )["params"]
+    shapes = jax.eval_shape(lambda: fresh_params(config, packed_batch()))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["bert"])) == body
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == total
 
@@ -115,12 +123,8 @@ def test_every_size_is_counted():
 
 
 def test_initial_values():
-    batch = packed_batch()
     config = dataclasses.replace(CONFIG, hidden_size=64, intermediate_size=256)
-    fresh = jax.jit(BertForPreTraining(config).init)(
-        jax.random.key(0), **batch, masked_positions=batch["sequence_starts"]
-    )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(fresh["params"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fresh_params(config, packed_batch())):
         kind = path[-1].key
         if kind in ("bias", "scale"):
             assert np.all(leaf == (kind == "scale")), path
@@ -189,7 +193,7 @@ def test_gradients_do_not_cross_sequences(params):
     def of_first(table):
         tree = {**params, "bert": {**params["bert"]}}
         tree["bert"]["embeddings"] = {**params["bert"]["embeddings"], "word_embeddings": {"embedding": table}}
-        hidden, _ = Bert(CONFIG).apply({"params": tree["bert"]}, **batch)
+        hidden = Bert(CONFIG).apply({"params": tree["bert"]}, *inputs(batch))
         return jnp.square(hidden[0, :7]).sum()
 
     gradient = jax.grad(of_first)(params["bert"]["embeddings"]["word_embeddings"]["embedding"])
@@ -247,7 +251,7 @@ def dropout_calls(params, config, zeroed=None, **kwargs):
         return result
 
     with nn.intercept_methods(watch):
-        result = Bert(config).apply({"params": params["bert"]}, **packed_batch(), **kwargs)
+        result = Bert(config).apply({"params": params["bert"]}, *inputs(packed_batch()), **kwargs)
     return calls, result
 
 
@@ -275,9 +279,9 @@ def test_dropout_share_and_scale_at_every_place(params):
 
 def test_every_dropout_acts_on_the_result_and_draws_its_own_mask(params):
     rngs = {"dropout": jax.random.key(0)}
-    calls, (expected, _) = dropout_calls(params, CONFIG, deterministic=False, rngs=rngs)
+    calls, expected = dropout_calls(params, CONFIG, deterministic=False, rngs=rngs)
     for number in range(len(calls)):
-        _, (hidden, _) = dropout_calls(params, CONFIG, zeroed=number, deterministic=False, rngs=rngs)
+        _, hidden = dropout_calls(params, CONFIG, zeroed=number, deterministic=False, rngs=rngs)
         assert not np.allclose(hidden, expected), number
     masks = [(kept == 0).ravel() for _, given, kept in calls if given.ndim < 4]
     for index, mask in enumerate(masks):
@@ -289,7 +293,7 @@ def test_scanned_layers_draw_their_own_masks(params):
     config = dataclasses.replace(CONFIG, scan_layers=True)
     _, state = Bert(config).apply(
         {"params": arrange_layers(params, config)["bert"]},
-        **packed_batch(),
+        *inputs(packed_batch()),
         deterministic=False,
         rngs={"dropout": jax.random.key(0)},
         capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
@@ -321,9 +325,8 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
 def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     batch = packed_batch()
-    init = functools.partial(BertForPreTraining(config, jnp.bfloat16).init, masked_positions=batch["sequence_starts"])
-    fresh = jax.eval_shape(init, jax.random.key(0), **batch)
-    assert {leaf.dtype for leaf in jax.tree.leaves(fresh["params"])} == {jnp.dtype(jnp.float32)}
+    fresh = jax.eval_shape(lambda: fresh_params(config, batch, jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype(jnp.float32)}
     params = arrange_layers(params, config)
     hidden, pooled, mlm, nsp = outputs(params, batch, config, jnp.bfloat16)
     assert hidden.dtype == pooled.dtype == jnp.bfloat16
@@ -353,8 +356,8 @@ def test_attention_is_the_published_formula():
 def test_hidden_states_and_attentions_on_request(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     batch = packed_batch()
-    (hidden, _), state = Bert(config).apply(
-        {"params": arrange_layers(params, config)["bert"]}, **batch, mutable=["intermediates"]
+    hidden, state = Bert(config).apply(
+        {"params": arrange_layers(params, config)["bert"]}, *inputs(batch), mutable=["intermediates"]
     )
     found = state["intermediates"]
     layers, heads, width = CONFIG.num_hidden_layers, CONFIG.num_attention_heads, CONFIG.hidden_size

@@ -13,7 +13,7 @@ import transformers
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as tokenizer_module
 from bert_jax.text.sources import read_documents
-from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from bert_jax.text.tokenizer import SPECIAL_TOKENS, Encoded, Tokenizer, train_tokenizer, truncate_pair
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["An unbelievable, gripping film!", "Käse and naïve café: 中文 [MASK].", "", "ไทย " + "x" * 150]
@@ -142,6 +142,59 @@ def test_many_different_words_are_counted_in_bounded_memory(monkeypatch):
     words = tokenizer_module._count_words(texts, tokenizer_module._empty_backend(True, None))
     assert words["often"] == 20_000
     assert len(words) <= 1_000
+
+
+# --------------------------------------------------------------------------------------------- inputs of a model
+
+
+@pytest.fixture(scope="module")
+def small() -> Tokenizer:
+    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, "a", "b", "##b", "film", "!"])
+
+
+def test_inputs_have_token_types_and_offsets_into_their_own_text(small):
+    single, pair, marked = small.encode_inputs(["A  film!", ("ab", " fílm b"), "a[MASK]"], 16)
+    assert single == Encoded([2, 5, 8, 9, 3], [0] * 5, [(0, 0), (0, 1), (3, 7), (7, 8), (0, 0)])
+    assert pair.ids == [2, 5, 7, 3, 8, 6, 3]
+    assert pair.token_type_ids == [0, 0, 0, 0, 1, 1, 1]
+    assert pair.offsets == [(0, 0), (0, 1), (1, 2), (0, 0), (1, 5), (6, 7), (0, 0)]
+    assert marked == Encoded([2, 5, 4, 3], [0] * 4, [(0, 0), (0, 1), (1, 7), (0, 0)])
+
+
+def test_inputs_are_cut_at_their_end_and_pairs_from_the_longer(small):
+    assert small.encode_inputs(["film a b", "a", ""], 4) == [
+        Encoded([2, 8, 5, 3], [0] * 4, [(0, 0), (0, 4), (5, 6), (0, 0)]),
+        Encoded([2, 5, 3], [0] * 3, [(0, 0), (0, 1), (0, 0)]),
+        Encoded([2, 3], [0] * 2, [(0, 0), (0, 0)]),
+    ]
+    (pair,) = small.encode_inputs([("a a a a", "b b b b b b")], 8)
+    assert pair.ids == [2, 5, 5, 5, 3, 6, 6, 3]
+    assert pair.offsets == [(0, 0), (0, 1), (2, 3), (4, 5), (0, 0), (0, 1), (2, 3), (0, 0)]
+
+
+def test_many_inputs_are_each_as_alone(small):
+    texts = ["film a b " * (number % 7) if number % 3 else ("a b" * (number % 5), "film") for number in range(700)]
+    assert small.encode_inputs(texts, 9) == [small.encode_inputs([text], 9)[0] for text in texts]
+    assert small.encode_inputs([], 9) == []
+
+
+def test_a_length_without_room_for_text_is_told(small):
+    with pytest.raises(UserError, match=r"max_length=2 is too small: a text with .* needs at least 3"):
+        small.encode_inputs(["a"], 2)
+    with pytest.raises(UserError, match=r"max_length=4 is too small: a pair of texts with .* needs at least 5"):
+        small.encode_inputs(["a", ("a", "b")], 4)
+    assert small.encode_inputs([("a a", "b b")], 5)[0].ids == [2, 5, 3, 6, 3]
+    assert small.encode_inputs(["a a"], 3)[0].ids == [2, 5, 3]
+
+
+def test_truncate_pair_is_the_loop_of_the_original():
+    for room in (7, 8):
+        for lengths in np.ndindex(13, 13):
+            first, second = (list(range(length)) for length in lengths)
+            got = truncate_pair(first, second, room)
+            while len(first) + len(second) > room:
+                (first if len(first) > len(second) else second).pop()
+            assert got == (first, second)
 
 
 # ---------------------------------------------------------------------------------------------- saved and loaded

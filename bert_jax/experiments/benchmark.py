@@ -17,10 +17,11 @@ import jax
 
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
+from bert_jax.experiments.parity import parity_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
 from bert_jax.text.corpus import Corpus
 
-PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy")
+PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy", "torch", "transformers")
 LOADER_RATE = 1_500_000  # positions a second on one core, packed pairs
 REPEATS = 5
 INPUT_MARGIN = 20  # the loader on one core against what training takes; below, it may be what training waits for
@@ -52,25 +53,33 @@ class Measurement:
         return (max(self.values) - min(self.values)) / self.median
 
 
-Suite = Callable[[Path], list[Measurement]]  # of a workdir
+Suite = Callable[[Path, str], tuple[str, dict]]  # of a workdir and a MODEL; a table for people, figures for JSON
 
 
-def benchmark(suite: str, workdir: Path) -> list[Measurement]:
+def benchmark(suite: str, workdir: Path, model: str = "") -> dict:
     """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json.
 
+    Args:
+      suite: of `SUITES`.
+      workdir: of a run, for `input`; gets the result.
+      model: MODEL, for `parity`.
+
+    Returns:
+      The figures of the suite.
+
     Raises:
-      UserError: no such suite, or what it needs is not in WORKDIR.
+      UserError: no such suite, or what it needs is not there.
     """
     if suite not in SUITES:
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
-    measurements = SUITES[suite](workdir)
     setting = describe_setting()
     print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
-    print(table(measurements))
+    lines, figures = SUITES[suite](workdir, model)
+    print(lines)
     path = workdir / "benchmark" / f"{suite}.json"
-    save(path, {"suite": suite, **setting}, measurements)
+    save(path, {"suite": suite, **setting, **figures})
     print(f"written to {path}")
-    return measurements
+    return figures
 
 
 def describe_setting() -> dict:
@@ -98,19 +107,25 @@ def table(measurements: list[Measurement]) -> str:
     return "\n".join(lines)
 
 
-def save(path: Path, setting: dict, measurements: list[Measurement]) -> None:
-    """Writes the setting and the measurements, every value of them, as JSON."""
-    rows = [{**dataclasses.asdict(each), "median": each.median, "spread": each.spread} for each in measurements]
+def save(path: Path, result: dict) -> None:
+    """Writes the setting and every figure as JSON."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**setting, "measurements": rows}, indent=2) + "\n")
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
 
 
 # --- suite input
+
+
+def input_suite(workdir: Path, _model: str) -> tuple[str, dict]:
+    """The loader of the run in WORKDIR: its table, and every value measured."""
+    found = measure_input(workdir)
+    rows = [{**dataclasses.asdict(each), "median": each.median, "spread": each.spread} for each in found]
+    return table(found), {"measurements": rows}
 
 
 def measure_input(workdir: Path) -> list[Measurement]:
@@ -216,4 +231,4 @@ def _processor() -> str:
     return platform.processor()
 
 
-SUITES: dict[str, Suite] = {"input": measure_input}
+SUITES: dict[str, Suite] = {"input": input_suite, "parity": parity_suite}

@@ -2,22 +2,32 @@
 
 from bert_jax.errors import UserError
 from bert_jax.inference.predictor import Model
-from bert_jax.interop import huggingface
+from bert_jax.interop import pretrained
+from bert_jax.interop.layout import Pretrained
 from bert_jax.text.tokenizer import Tokenizer
 
 
 def load(model: str) -> Model:
-    """Loads MODEL: a workdir of this project (its finished export) or a folder in Hugging Face layout.
+    """A model that answers; see `read`."""
+    return Model(*read(model))
+
+
+def read(model: str, *, upcast: bool = False) -> tuple[Pretrained, Tokenizer]:
+    """Reads MODEL: a workdir of this project, a folder in Hugging Face layout, or Google's TensorFlow checkpoint.
+
+    Args:
+      model: a path.
+      upcast: take float16 and bfloat16 weights as well.
 
     Raises:
-      UserError: MODEL is neither, its run has not finished, or its files do not fit each other.
+      UserError: MODEL is none of them, its run has not finished, or its files do not fit each other.
     """
-    directory = huggingface.find(model)
-    params, config = huggingface.load(directory)
+    directory = pretrained.find(model)
+    loaded = pretrained.load(directory, upcast=upcast)
     tokenizer = Tokenizer.load(directory)
-    if tokenizer.vocab_size > config.vocab_size:
+    if tokenizer.vocab_size != loaded.config.vocab_size:
         raise UserError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size} entries, {huggingface.CONFIG_FILE} says "
-            f"vocab_size={config.vocab_size}: they belong to different models"
+            f"{directory}: the vocabulary of the tokenizer has {tokenizer.vocab_size} entries and the word embeddings "
+            f"{loaded.config.vocab_size} (vocab_size): they belong to different models, or one has been padded"
         )
-    return Model(params, config, tokenizer)
+    return loaded, tokenizer

@@ -1,4 +1,4 @@
-"""A loaded model that answers: what stands behind a [MASK], and whether one text follows another."""
+"""A loaded model that answers: what stands behind a [MASK], whether one text follows another, vectors of texts."""
 
 import functools
 import os
@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
-from bert_jax.model.heads import BertForPreTraining
+from bert_jax.interop.layout import Pretrained, parts_of
+from bert_jax.model.encoder import Bert
+from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.text.tokenizer import Tokenizer
 
 MASK = "[MASK]"
 SHORTEST = 16  # tokens; shorter inputs are padded to this
+POOLINGS = ("mean", "cls", "pooler")
 
 
 class Prediction(NamedTuple):
@@ -25,6 +27,14 @@ class Prediction(NamedTuple):
     token: str  # as it stands in the vocabulary: "##ing" continues the word before it
     score: float  # its probability
     text: str  # the text with this [MASK] replaced, other masks left
+
+
+class States(NamedTuple):
+    """What the encoder makes of some texts, in their order; L is the longest of them."""
+
+    hidden: np.ndarray  # float32 [B, L, D], of the last layer
+    pooled: np.ndarray | None  # float32 [B, D]; None if the model has no pooler
+    attention_mask: np.ndarray  # int32 [B, L], 1 where a token is
 
 
 class _Row(NamedTuple):
@@ -40,13 +50,17 @@ class Model:
     only: the logarithm of the longest length, not once per length.
     """
 
-    def __init__(self, params: dict, config: ModelConfig, tokenizer: Tokenizer) -> None:
-        self.config = config
+    def __init__(self, model: Pretrained, tokenizer: Tokenizer) -> None:
+        self.config = model.config
         self.tokenizer = tokenizer
-        self.params = jax.device_put(params)
-        module = BertForPreTraining(config)
-        self._fill = jax.jit(functools.partial(_fill, module), static_argnames=("entries", "top_k"))
-        self._follow = jax.jit(functools.partial(_follow, module))
+        self.labels = model.labels
+        self.problem_type = model.problem_type
+        self.params = jax.device_put(model.params)
+        self.parts = parts_of(model.params)  # what it has besides the body: "pooler" and the heads
+        self._fill = jax.jit(functools.partial(_fill, BertForMaskedLM(model.config)), static_argnames="top_k")
+        self._follow = jax.jit(functools.partial(_follow, BertForNextSentencePrediction(model.config)))
+        self._encode = jax.jit(functools.partial(_encode, Bert(model.config)), static_argnames="pooled")
+        self._embed = jax.jit(functools.partial(_embed, Bert(model.config)), static_argnames=("pooling", "normalize"))
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """The `top_k` most probable tokens for each [MASK] in the text, best first.
@@ -79,13 +93,13 @@ class Model:
           batch_size: texts that run at once.
           progress: told after each batch how many texts it answered.
         """
+        self._need("masked_language_model", "fill_mask")
         if top_k < 1:
             raise UserError(f"top_k={top_k}: ask for at least 1")
-        entries = self.tokenizer.vocab_size  # the model may have more: no token stands behind those
         rows = self._fill_rows(texts)
         answers: list = list(rows)  # where a row is an error, that is the answer
         for indices, inputs, masked in self._batches(rows, batch_size):
-            found = self._fill(self.params, *inputs, masked, entries=entries, top_k=min(top_k, entries))
+            found = self._fill(self.params, *inputs, masked, top_k=min(top_k, self.config.vocab_size))
             scores, ids = map(np.asarray, found)
             for number, index in enumerate(indices):
                 answers[index] = [
@@ -102,6 +116,7 @@ class Model:
         progress: Callable[[int], object] = lambda answered: None,
     ) -> list[float | UserError]:
         """`next_sentence` of many pairs, in their order; a pair that has no answer gives its error in its place."""
+        self._need("next_sentence", "next_sentence")
         if self.config.type_vocab_size < 2:
             raise UserError(f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart")
         rows = self._pair_rows(pairs)
@@ -113,9 +128,80 @@ class Model:
             progress(len(indices))
         return answers
 
+    def encode(self, texts: Sequence[str | tuple[str, str]], batch_size: int = 32) -> States:
+        """Hidden states of texts or pairs of texts; what is too long is cut as BERT does."""
+        rows = self._text_rows(texts, self.config.max_position_embeddings)
+        longest = max((len(row.ids) for row in rows), default=0)
+        hidden = np.zeros((len(rows), longest, self.config.hidden_size), np.float32)
+        mask = np.zeros((len(rows), longest), np.int32)
+        pooled = np.zeros((len(rows), self.config.hidden_size), np.float32) if "pooler" in self.parts else None
+        for indices, inputs, _ in self._batches(rows, batch_size):
+            states, vectors = self._encode(self.params, *inputs, pooled=pooled is not None)
+            for number, index in enumerate(indices):
+                length = len(rows[index].ids)
+                hidden[index, :length] = states[number, :length]
+                mask[index, :length] = 1
+            if pooled is not None:
+                pooled[indices] = vectors[: len(indices)]
+        return States(hidden, pooled, mask)
+
+    def embed(
+        self,
+        texts: Sequence[str | tuple[str, str]],
+        pooling: str = "mean",
+        *,
+        normalize: bool = False,
+        max_length: int = 0,
+        batch_size: int = 32,
+        progress: Callable[[int], object] = lambda answered: None,
+    ) -> np.ndarray:
+        """A vector for each text or pair of texts (Reimers & Gurevych 2019, section 3).
+
+        Args:
+          texts: they are batched by length, whatever their order.
+          pooling: of the last layer the "mean" over all tokens, [CLS] and [SEP] included, or the "cls" state; or the
+            "pooler"'s output.
+          normalize: to unit length.
+          max_length: tokens, [CLS] and [SEP] included, after which texts are cut; 0 for all that the model takes.
+          batch_size: texts that run at once.
+          progress: told after each batch how many texts it answered.
+
+        Returns:
+          float32 [N, D], in the order of the texts.
+
+        Raises:
+          UserError: an unknown pooling, a model without pooler, or a length that the model does not take.
+        """
+        if pooling not in POOLINGS:
+            raise UserError(f"pooling={pooling!r} is not known: choose {', '.join(POOLINGS[:-1])} or {POOLINGS[-1]}")
+        if pooling == "pooler":
+            self._need("pooler", "pooling='pooler'")
+        most = self.config.max_position_embeddings
+        if max_length > most:
+            raise UserError(f"max_length={max_length} is longer than the position table of the model: at most {most}")
+        rows = self._text_rows(texts, max_length or most)
+        vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
+        for indices, inputs, _ in self._batches(rows, batch_size):
+            found = self._embed(self.params, *inputs, pooling=pooling, normalize=normalize)
+            vectors[indices] = found[: len(indices)]
+            progress(len(indices))
+        return vectors
+
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
-        huggingface.save(directory, self.params, self.config, self.tokenizer)
+        model = Pretrained(self.params, self.config, self.labels, self.problem_type)
+        huggingface.save(directory, model, self.tokenizer)
+
+    def _need(self, part: str, purpose: str) -> None:
+        if part not in self.parts:
+            has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
+            raise UserError(f"{purpose} needs a model with {part.replace('_', ' ')}: {has}")
+
+    def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[_Row]:
+        if isinstance(texts, str):
+            raise UserError("a list of texts is wanted, not one text: write [text]")
+        encoded = self.tokenizer.encode_inputs(texts, max_length)
+        return [_Row(each.ids, each.token_type_ids.count(0), []) for each in encoded]
 
     def _fill_rows(self, texts: Sequence[str]) -> list[_Row | UserError]:
         # Masks are put in by id between the pieces of text: as many as `_predictions` finds, whatever an imported
@@ -142,15 +228,15 @@ class Model:
         return rows
 
     def _pair_rows(self, pairs: Sequence[tuple[str, str]]) -> list[_Row | UserError]:
-        cls, sep = self.tokenizer.cls_id, self.tokenizer.sep_id
-        encoded = self.tokenizer.encode_batch([text for pair in pairs for text in pair])
         rows: list[_Row | UserError] = []
-        for first, second in zip(encoded[::2], encoded[1::2], strict=True):
-            if not (first and second):
-                rows.append(UserError(f"the {'second' if first else 'first'} text is empty"))
-                continue
-            first, second = truncate_pair(first, second, self.config.max_position_embeddings - 3)
-            rows.append(_Row([cls, *first, sep, *second, sep], len(first) + 2, []))
+        for ids, token_type_ids, _ in self.tokenizer.encode_inputs(pairs, self.config.max_position_embeddings):
+            first = token_type_ids.index(1)
+            if first == 2:  # [CLS] [SEP]
+                rows.append(UserError("the first text is empty"))
+            elif first == len(ids) - 1:
+                rows.append(UserError("the second text is empty"))
+            else:
+                rows.append(_Row(ids, first, []))
         return rows
 
     def _batches(
@@ -185,51 +271,65 @@ class Model:
         return predictions
 
 
-def truncate_pair(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
-    """Takes tokens from the end of the longer of two until both fit into `room`; of equals, from the second.
-
-    This is ``_truncate_seq_pair`` of the original ``run_classifier.py``, without its loop.
-    """
-    half = room // 2
-    if len(first) + len(second) <= room:
-        return first, second
-    if len(second) <= half:
-        return first[: room - len(second)], second
-    if len(first) <= room - half:
-        return first, second[: room - len(first)]
-    return first[: room - half], second[:half]
-
-
 def _fill(
-    module: BertForPreTraining,
+    module: BertForMaskedLM,
     params: dict,
     ids: jax.Array,
     lengths: jax.Array,
     firsts: jax.Array,
     masked: jax.Array,
-    entries: int,
     top_k: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Probabilities float32 [B, P, top_k] at the masked positions, and which of the first `entries` they belong to."""
-    logits, _ = module.apply({"params": params}, *_inputs(ids, lengths, firsts), masked)
-    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1)[..., :entries], top_k)
+    """Probabilities float32 [B, P, top_k] at the masked positions, and whose they are."""
+    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), masked_positions=masked)
+    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
 
 
 def _follow(
-    module: BertForPreTraining, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array
+    module: BertForNextSentencePrediction, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array
 ) -> jax.Array:
     """Probabilities float32 [B] of label 0, "is next"."""
-    inputs = _inputs(ids, lengths, firsts)
-    _, logits = module.apply({"params": params}, *inputs, inputs[-1])  # XLA drops the unused masked-LM logits
+    starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
+    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), sequence_starts=starts)
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
+def _encode(
+    module: Bert, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array, pooled: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """Hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
+    variables = {"params": params["bert"]}
+    hidden = module.apply(variables, *_inputs(ids, lengths, firsts))
+    starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
+    return hidden, module.apply(variables, hidden, starts, method="pool")[:, 0] if pooled else None
+
+
+def _embed(
+    module: Bert,
+    params: dict,
+    ids: jax.Array,
+    lengths: jax.Array,
+    firsts: jax.Array,
+    pooling: str,
+    normalize: bool,
+) -> jax.Array:
+    """Vectors float32 [B, D]."""
+    hidden, pooled = _encode(module, params, ids, lengths, firsts, pooled=pooling == "pooler")
+    if pooling == "mean":
+        inside = jnp.arange(ids.shape[1]) < lengths[:, None]
+        # A row of the padded batch has no tokens: its mean is thrown away, and must only not divide by 0.
+        pooled = jnp.where(inside[:, :, None], hidden, 0).sum(1) / jnp.maximum(lengths, 1)[:, None]
+    elif pooling == "cls":
+        pooled = hidden[:, 0]
+    return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if normalize else pooled
+
+
 def _inputs(ids: jax.Array, lengths: jax.Array, firsts: jax.Array) -> tuple[jax.Array, ...]:
-    """The arguments of `Bert` for one sequence a row: int32 [B, L] four times, and its start int32 [B, 1]."""
+    """The four arguments of `Bert`, int32 [B, L], for one sequence a row."""
     positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
     inside = positions < lengths[:, None]
     token_types = ((positions >= firsts[:, None]) & inside).astype(jnp.int32)
-    return ids, token_types, positions, inside.astype(jnp.int32), jnp.zeros((ids.shape[0], 1), jnp.int32)
+    return ids, token_types, positions, inside.astype(jnp.int32)
 
 
 def _power_of_two(number: int) -> int:

@@ -1,62 +1,37 @@
-"""Weights in Hugging Face layout, in and out: ``config.json``, ``model.safetensors`` and the tokenizer's files.
+"""Models in Hugging Face layout, in and out: ``config.json``, the weights and the tokenizer's files.
 
-One table, `_MODULES`, pairs our names with theirs and serves both directions. No PyTorch is needed.
+Weights are read from ``model.safetensors``, or from ``pytorch_model.bin`` if PyTorch is there; they are written as
+safetensors.
 """
 
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import ml_dtypes  # noqa: F401  (teaches NumPy the name "bfloat16")
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bert_jax.config import ModelConfig, from_config_dict
 from bert_jax.errors import UserError
+from bert_jax.interop.layout import (
+    ARCHITECTURES,
+    LABELLED,
+    Pretrained,
+    assemble,
+    disassemble,
+    parts_in,
+    parts_of,
+)
 from bert_jax.text.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-
-# Leaf names of each kind of module, ours and theirs. Their dense layers keep [out, in], ours [in, out].
-_LEAVES = {
-    "dense": (("kernel", "weight"), ("bias", "bias")),
-    "norm": (("scale", "weight"), ("bias", "bias")),
-    "table": (("embedding", "weight"),),
-    "vector": (("bias", "bias"),),
-}
-
-# Ours, theirs, kind, and our shape in the letters of `_sizes`. `#` is the index of an encoder layer.
-_MODULES = (
-    ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
-    ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
-    ("bert/embeddings/token_type_embeddings", "bert.embeddings.token_type_embeddings", "table", "TD"),
-    ("bert/embeddings/layer_norm", "bert.embeddings.LayerNorm", "norm", "D"),
-    ("bert/encoder/layer_#/attention/query", "bert.encoder.layer.#.attention.self.query", "dense", "DD"),
-    ("bert/encoder/layer_#/attention/key", "bert.encoder.layer.#.attention.self.key", "dense", "DD"),
-    ("bert/encoder/layer_#/attention/value", "bert.encoder.layer.#.attention.self.value", "dense", "DD"),
-    ("bert/encoder/layer_#/attention/output", "bert.encoder.layer.#.attention.output.dense", "dense", "DD"),
-    ("bert/encoder/layer_#/attention_layer_norm", "bert.encoder.layer.#.attention.output.LayerNorm", "norm", "D"),
-    ("bert/encoder/layer_#/feed_forward/inner", "bert.encoder.layer.#.intermediate.dense", "dense", "DF"),
-    ("bert/encoder/layer_#/feed_forward/output", "bert.encoder.layer.#.output.dense", "dense", "FD"),
-    ("bert/encoder/layer_#/output_layer_norm", "bert.encoder.layer.#.output.LayerNorm", "norm", "D"),
-    ("bert/pooler/dense", "bert.pooler.dense", "dense", "DD"),
-    ("masked_language_model/transform", "cls.predictions.transform.dense", "dense", "DD"),
-    ("masked_language_model/layer_norm", "cls.predictions.transform.LayerNorm", "norm", "D"),
-    ("masked_language_model", "cls.predictions", "vector", "V"),
-    ("next_sentence", "cls.seq_relationship", "dense", "D2"),
-)
-
-# Second names of tied tensors, which some versions of transformers write besides the first.
-_TIED = {
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-_BUFFERS = {"bert.embeddings.position_ids"}  # 0, 1, 2, ...: no weight, written by old versions
+PICKLE_FILE = "pytorch_model.bin"
 
 # Keys of config.json that change the mathematics in ways this project does not have, and the one value that it does.
 # A file without the key has that value, by the defaults of transformers' BertConfig; only model_type must be there.
@@ -67,64 +42,157 @@ _FIXED = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
+_EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 _OURS_ALONE = {"scan_layers", "remat"}  # fields of ModelConfig that say how to compute, not what
+_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
-class _Tensor(NamedTuple):
-    ours: tuple[str, ...]  # path in the tree of unrolled layers
-    theirs: str
-    shape: tuple[int, ...]  # theirs
-    transposed: bool
+# ------------------------------------------------------------------------------------------------------------- reading
 
 
-def _tensors(config: ModelConfig) -> Iterator[_Tensor]:
-    """Every tensor of ``BertForPreTraining``."""
-    sizes = {
-        "V": config.vocab_size,
-        "L": config.max_position_embeddings,
-        "T": config.type_vocab_size,
-        "D": config.hidden_size,
-        "F": config.intermediate_size,
-        "2": 2,
-    }
-    for ours, theirs, kind, letters in _MODULES:
-        for index in range(config.num_hidden_layers) if "#" in ours else [0]:
-            for our_leaf, their_leaf in _LEAVES[kind]:
-                path = (*ours.replace("#", str(index)).split("/"), our_leaf)
-                shape = tuple(sizes[letter] for letter in letters)
-                if kind == "dense":
-                    shape = shape[::-1] if our_leaf == "kernel" else shape[1:]
-                name = f"{theirs.replace('#', str(index))}.{their_leaf}"
-                yield _Tensor(path, name, shape, transposed=our_leaf == "kernel")
+def has_weights(directory: Path) -> bool:
+    """Whether a folder holds weights that `load` reads."""
+    return any((directory / name).is_file() for name in (WEIGHTS_FILE, PICKLE_FILE))
 
 
-def arrange_layers(params: dict, config: ModelConfig) -> dict:
-    """The same parameters with the encoder as `config.scan_layers` wants it: stacked under `layers`, or `layer_0`...
+def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
+    """Reads a folder in Hugging Face layout, of any of `ARCHITECTURES`.
 
-    The layers come out as NumPy arrays; a tree that is already as wanted comes back as it is.
+    Args:
+      directory: with config.json, and model.safetensors or pytorch_model.bin.
+      upcast: take float16 and bfloat16 weights as well.
+
+    Returns:
+      Layers unrolled (`layout.arrange_layers` stacks them).
+
+    Raises:
+      UserError: a file is missing or torn; the config asks for what this project does not have; tensors are missing,
+        surplus or misshapen (all are listed), or not float32.
     """
-    encoder = params["bert"]["encoder"]
-    if config.scan_layers == ("layers" in encoder):
-        return params
-    if config.scan_layers:
-        layers = [encoder[f"layer_{index}"] for index in range(config.num_hidden_layers)]
-        encoder = {"layers": _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)}
-    else:
-        stack = _over_leaves(np.asarray, encoder["layers"])
-        encoder = {
-            f"layer_{index}": _over_leaves(lambda leaf, index=index: leaf[index], stack)
-            for index in range(config.num_hidden_layers)
-        }
-    return {**params, "bert": {**params["bert"], "encoder": encoder}}
+    directory = Path(directory)
+    settings = _read_settings(directory)
+    config = load_config(directory)
+    architecture = _architecture(directory / CONFIG_FILE, settings)
+    labels, problem_type = _labels(directory / CONFIG_FILE, settings)
+    file, arrays = _read_weights(directory)
+    arrays = _canonical(file, arrays)
+    parts = parts_in(file, set(arrays), architecture)
+    params = assemble(file, arrays, parts, config, len(labels), upcast=upcast)
+    if not parts.intersection(LABELLED):
+        labels, problem_type = (), ""
+    return Pretrained(params, config, labels, problem_type)
 
 
-def _over_leaves(function: Any, *trees: Any) -> Any:
-    if isinstance(trees[0], dict):
-        return {key: _over_leaves(function, *(tree[key] for tree in trees)) for key in trees[0]}
-    return function(*trees)
+def load_config(directory: str | os.PathLike) -> ModelConfig:
+    """The architecture in DIRECTORY/config.json.
+
+    Raises:
+      UserError: names the file and the key that is wrong.
+    """
+    file = Path(directory) / CONFIG_FILE
+    theirs = _read_settings(Path(directory))
+    for key, value in (_FIXED | _EMPTY).items():
+        found = theirs.get(key, None if key == "model_type" else value)
+        if found != value:
+            raise UserError(f"{file}: {key} is {json.dumps(found)}, and only {json.dumps(value)} is supported")
+    known = {field.name for field in dataclasses.fields(ModelConfig)} - _OURS_ALONE
+    try:
+        return from_config_dict(ModelConfig, {key: value for key, value in theirs.items() if key in known})
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
-def save(directory: str | os.PathLike, params: dict, config: ModelConfig, tokenizer: Tokenizer) -> None:
+def _read_settings(directory: Path) -> dict[str, Any]:
+    file = directory / CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: a model in Hugging Face layout has its architecture there")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} is not a JSON object")
+    return settings
+
+
+def _architecture(file: Path, settings: dict[str, Any]) -> str | None:
+    names = settings.get("architectures") or [None]
+    if names[0] is not None and names[0] not in ARCHITECTURES:
+        raise UserError(f"{file}: architectures is {json.dumps(names)}, and only {', '.join(ARCHITECTURES)} are known")
+    return names[0]
+
+
+def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Names of the classes, by transformers' rules where the file is silent, and the type of problem."""
+    count = settings.get("num_labels", 2)
+    names = settings.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count)}
+    try:
+        labels = tuple(str(names[str(index)]) for index in range(len(names)))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file}: id2label must name the classes 0, 1, 2, ..., found {json.dumps(names)}") from error
+    problem_type = settings.get("problem_type") or ""
+    if problem_type not in ("", *_PROBLEM_TYPES):
+        raise UserError(f"{file}: problem_type is {problem_type!r}, and only {', '.join(_PROBLEM_TYPES)} are known")
+    return labels, problem_type
+
+
+def _read_weights(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    for name, read in ((WEIGHTS_FILE, _read_safetensors), (PICKLE_FILE, _read_pickle)):
+        if (directory / name).is_file():
+            return directory / name, read(directory / name)
+    raise UserError(
+        f"{directory / WEIGHTS_FILE} does not exist, nor does {PICKLE_FILE}: a model in Hugging Face layout has its "
+        "weights there (in one file: sharded weights are not read)"
+    )
+
+
+def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (has only keys())
+    except (OSError, SafetensorError, AttributeError, TypeError) as error:  # the last two: types NumPy does not know
+        raise UserError(f"{file} cannot be read as safetensors ({error}): copy or export it again") from error
+
+
+def _read_pickle(file: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{file} is a pickle, which needs PyTorch to be read: pip install torch") from error
+    try:
+        # Nothing but tensors is unpickled: a pickle could run any program.
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler stumbles over in a file that is something else
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file} is not a file of PyTorch weights: {reason}") from error
+    if not isinstance(tensors, dict):
+        raise UserError(f"{file} is not a file of PyTorch weights: it holds a {type(tensors).__name__}, not names")
+    foreign = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    if foreign:
+        raise UserError(f"{file} is not a file of PyTorch weights: {foreign[0]} is no tensor")
+    return {
+        name: value.view(torch.int16).numpy().view("bfloat16") if value.dtype == torch.bfloat16 else value.numpy()
+        for name, value in tensors.items()
+    }
+
+
+def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays under today's names: with "bert.", and LayerNorm's gamma and beta as weight and bias."""
+    renamed = {}
+    for name, value in arrays.items():
+        new = f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+        if "LayerNorm." in new:
+            new = new.replace(".gamma", ".weight").replace(".beta", ".bias")
+        if new in renamed:
+            raise UserError(f"{file} holds {new} twice, under an old and a new name")
+        renamed[new] = value
+    return renamed
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> None:
     """Writes a model that ``transformers``' ``from_pretrained`` and our `load` read, float32, bit for bit.
 
     Everything goes to a temporary folder beside `directory`, which is renamed at the end: a half-written model never
@@ -132,23 +200,23 @@ def save(directory: str | os.PathLike, params: dict, config: ModelConfig, tokeni
 
     Args:
       directory: a folder that is absent, empty, or holds a model that `save` wrote.
-      params: the parameters of ``BertForPreTraining``, layers unrolled or stacked.
-      config: their architecture.
+      model: layers unrolled or stacked.
       tokenizer: the one the model was trained with.
 
     Raises:
-      UserError: `directory` holds other files, or cannot be written.
+      UserError: `directory` holds other files, or cannot be written; or no class of Hugging Face has these heads.
     """
     directory = Path(directory).absolute()
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    settings = _their_config(model, tokenizer)
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
         temporary.mkdir(parents=True)
-        _save_tokenizer(temporary, config, tokenizer)
-        (temporary / CONFIG_FILE).write_text(json.dumps(_their_config(config, tokenizer), indent=2) + "\n")
+        _save_tokenizer(temporary, model.config, tokenizer)
+        (temporary / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n")
         (temporary / WEIGHTS_FILE).touch()
         _refuse_foreign_files(directory, {path.name for path in temporary.iterdir()})
-        _write_weights(temporary / WEIGHTS_FILE, params, config)
+        save_file(disassemble(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         _move_into_place(temporary, directory)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{directory}: the model cannot be written: {error}") from error
@@ -165,10 +233,19 @@ def _save_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) 
     file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _their_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _OURS_ALONE}
-    rest = {"pad_token_id": tokenizer.pad_id, "dtype": "float32"}
-    return {"architectures": ["BertForPreTraining"], **_FIXED, **fields, **rest}
+def _their_config(model: Pretrained, tokenizer: Tokenizer) -> dict[str, Any]:
+    heads = parts_of(model.params) - {"pooler"}
+    names = [name for name, parts in ARCHITECTURES.items() if set(parts) - {"pooler"} == heads]
+    if not names:
+        raise UserError(f"no class of Hugging Face holds {' and '.join(sorted(heads))}: save one head of fine-tuning")
+    fields = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _OURS_ALONE}
+    settings = {"architectures": names, **_FIXED, **fields, "pad_token_id": tokenizer.pad_id, "dtype": "float32"}
+    if model.labels:
+        settings["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
+        settings["label2id"] = {label: index for index, label in enumerate(model.labels)}
+    if model.problem_type:
+        settings["problem_type"] = model.problem_type
+    return settings
 
 
 def _refuse_foreign_files(directory: Path, written: set[str]) -> None:
@@ -176,20 +253,6 @@ def _refuse_foreign_files(directory: Path, written: set[str]) -> None:
     foreign = sorted({path.name for path in directory.iterdir()} - written) if directory.exists() else []
     if foreign:
         raise UserError(f"{directory}: holds {foreign[0]!r}, which is no part of a saved model: choose another folder")
-
-
-def _write_weights(file: Path, params: dict, config: ModelConfig) -> None:
-    params = arrange_layers(params, dataclasses.replace(config, scan_layers=False))
-    tensors = {}
-    for tensor in _tensors(config):
-        leaf = params
-        for key in tensor.ours:
-            leaf = leaf[key]
-        value = np.asarray(leaf, np.float32)
-        # safetensors writes the memory as it lies, so a transposed view has to be laid out anew.
-        tensors[tensor.theirs] = np.ascontiguousarray(value.T if tensor.transposed else value)
-        assert tensors[tensor.theirs].shape == tensor.shape, tensor
-    save_file(tensors, file, metadata={"format": "pt"})
 
 
 def _move_into_place(temporary: Path, directory: Path) -> None:
@@ -204,108 +267,3 @@ def _move_into_place(temporary: Path, directory: Path) -> None:
         old.rename(directory)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def find(model: str | os.PathLike) -> Path:
-    """The folder with the weights of MODEL: a workdir of this project, or a folder in Hugging Face layout.
-
-    Raises:
-      UserError: says what was looked for.
-    """
-    path, weights = Path(model).expanduser(), WEIGHTS_FILE
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is no folder: MODEL is a workdir of a finished run, or a folder in Hugging Face layout "
-            f"({CONFIG_FILE}, {weights} and the tokenizer's files)"
-        )
-    for directory in (path, path / "model"):
-        if (directory / weights).is_file():
-            return directory
-    if (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file():
-        raise UserError(
-            f"{path} is the workdir of a run that has not finished: run the command that began it again with "
-            f"--workdir={path}; it goes on from its last checkpoint and writes {path / 'model'} at its end"
-        )
-    raise UserError(
-        f"{path} holds no model: looked for {weights} (a folder in Hugging Face layout) and for "
-        f"{Path('model') / weights} (the workdir of a finished run)"
-    )
-
-
-def load(directory: str | os.PathLike) -> tuple[dict, ModelConfig]:
-    """Reads a folder in the layout of ``BertForPreTraining``.
-
-    Returns:
-      The parameters as float32 NumPy arrays, layers unrolled (`arrange_layers` stacks them), and the architecture.
-
-    Raises:
-      UserError: a file is missing or torn; the config asks for what this project does not have; tensors are missing,
-        surplus or misshapen (all are listed), or not float32.
-    """
-    directory = Path(directory)
-    config = load_config(directory)
-    file = directory / WEIGHTS_FILE
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: a model in Hugging Face layout has its weights there")
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            _check_tensors(file, tensors, config)
-            _check_tied(file, tensors)
-            params: dict = {}
-            for tensor in _tensors(config):
-                node = params
-                for key in tensor.ours[:-1]:
-                    node = node.setdefault(key, {})
-                value = tensors.get_tensor(tensor.theirs)
-                node[tensor.ours[-1]] = np.ascontiguousarray(value.T) if tensor.transposed else value
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read as safetensors ({error}): copy or export it again") from error
-    return params, config
-
-
-def load_config(directory: str | os.PathLike) -> ModelConfig:
-    """The architecture in DIRECTORY/config.json.
-
-    Raises:
-      UserError: names the file and the key that is wrong.
-    """
-    file = Path(directory) / CONFIG_FILE
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: a model in Hugging Face layout has its architecture there")
-    try:
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
-    if not isinstance(theirs, dict):
-        raise UserError(f"{file} is not a JSON object")
-    for key, value in _FIXED.items():
-        found = theirs.get(key, None if key == "model_type" else value)
-        if found != value:
-            raise UserError(f"{file}: {key} is {json.dumps(found)}, and only {json.dumps(value)} is supported")
-    known = {field.name for field in dataclasses.fields(ModelConfig)} - _OURS_ALONE
-    try:
-        return from_config_dict(ModelConfig, {key: value for key, value in theirs.items() if key in known})
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-
-
-def _check_tensors(file: Path, tensors: Any, config: ModelConfig) -> None:
-    expected = {tensor.theirs: tensor.shape for tensor in _tensors(config)}
-    found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 (no mapping: has only keys())
-    problems = [f"missing {name}" for name in expected if name not in found]
-    problems += [f"surplus {name}" for name in sorted(found.keys() - expected.keys() - _TIED.keys() - _BUFFERS)]
-    for name in expected.keys() & found.keys():
-        shape, kind = tuple(found[name].get_shape()), found[name].get_dtype()
-        if shape != expected[name]:
-            problems.append(f"{name} is {list(shape)}, {CONFIG_FILE} wants {list(expected[name])}")
-        elif kind != "F32":
-            problems.append(f"{name} is {kind}, wanted F32")
-    if problems:
-        raise UserError(f"{file} does not hold BertForPreTraining: {'; '.join(sorted(problems))}")
-
-
-def _check_tied(file: Path, tensors: Any) -> None:
-    found = set(tensors.keys())
-    for second, first in _TIED.items():
-        if second in found and not np.array_equal(tensors.get_tensor(second), tensors.get_tensor(first)):
-            raise UserError(f"{file}: {second} differs from {first}, and only a tied decoder is supported")

@@ -1,11 +1,13 @@
 """Scaled dot-product and multi-head attention (Vaswani et al. 2017, section 3.2), within sequences only."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.layers import dense
+from bert_jax.model.layers import dense, precision
 
 
 def sequence_mask(sequence_ids: jax.Array) -> jax.Array:
@@ -30,10 +32,11 @@ def scaled_dot_product_attention(
       [B, L, N, H], and the probabilities before dropout, float32 [B, N, L, L].
     """
     scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum("bqnh,bknh->bnqk", query, key, preferred_element_type=jnp.float32)
+    product = functools.partial(jnp.einsum, precision=precision(query.dtype))
+    scores = product("bqnh,bknh->bnqk", query, key, preferred_element_type=jnp.float32)
     probabilities = jax.nn.softmax(jnp.where(mask, scores * scale, jnp.finfo(jnp.float32).min), axis=-1)
     kept = probabilities if dropout is None else dropout(probabilities)
-    return jnp.einsum("bnqk,bknh->bqnh", kept.astype(value.dtype), value), probabilities
+    return product("bnqk,bknh->bqnh", kept.astype(value.dtype), value), probabilities
 
 
 class MultiHeadAttention(nn.Module):

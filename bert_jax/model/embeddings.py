@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.layers import initializer, layer_norm
+from bert_jax.model.layers import initializer, layer_norm, precision
 
 
 class Embeddings(nn.Module):
@@ -37,4 +37,6 @@ class Embeddings(nn.Module):
     def decode(self, hidden: jax.Array) -> jax.Array:
         """[..., D] -> float32 [..., V]: the product with the word table, the tied decoder of the masked-LM head."""
         table = self.word_embeddings.embedding.astype(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        return jnp.einsum(
+            "...d,vd->...v", hidden, table, precision=precision(table.dtype), preferred_element_type=jnp.float32
+        )

@@ -89,7 +89,7 @@ class Pooler(nn.Module):
 
 
 class Bert(nn.Module):
-    """Embeddings, encoder and pooler: Hugging Face's ``BertModel``."""
+    """Embeddings, encoder and pooler: Hugging Face's ``BertModel``. The pooler has parameters if it is used."""
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
@@ -105,22 +105,23 @@ class Bert(nn.Module):
         token_type_ids: jax.Array,
         position_ids: jax.Array,
         sequence_ids: jax.Array,
-        sequence_starts: jax.Array,
         *,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Runs the body.
+    ) -> jax.Array:
+        """Runs embeddings and encoder.
 
         Args:
           input_ids, token_type_ids, position_ids: int32 [B, L].
           sequence_ids: int32 [B, L]; 0 is padding, 1..K the sequence within the row.
-          sequence_starts: int32 [B, K], the position of each sequence's [CLS].
           deterministic: no dropout; otherwise the `dropout` stream of keys is needed.
 
         Returns:
-          hidden states [B, L, D] and pooled states [B, K, D].
+          hidden states [B, L, D].
         """
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic=deterministic)
         self.sow("intermediates", "embedded", hidden)
-        hidden = self.encoder(hidden, sequence_ids, deterministic=deterministic)
-        return hidden, self.pooler(hidden, sequence_starts)
+        return self.encoder(hidden, sequence_ids, deterministic=deterministic)
+
+    def pool(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
+        """Hidden states [B, L, D] and int32 [B, K], the position of each sequence's [CLS] -> [B, K, D]."""
+        return self.pooler(hidden, sequence_starts)

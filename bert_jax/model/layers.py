@@ -1,4 +1,4 @@
-"""The three small parts that every room of the architecture shares: initialiser, dense layer, LayerNorm."""
+"""The small parts that all of the architecture shares: activations, initialiser, products, LayerNorm."""
 
 import flax.linen as nn
 import jax
@@ -18,9 +18,14 @@ def initializer(config: ModelConfig) -> nn.initializers.Initializer:
     return nn.initializers.truncated_normal(config.initializer_range)
 
 
+def precision(dtype: jnp.dtype) -> jax.lax.Precision:
+    """Of products computed in `dtype`: float32 means float32, where GPUs and TPUs would round the factors."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
 def dense(config: ModelConfig, features: int, dtype: jnp.dtype, name: str | None) -> nn.Dense:
     """x @ kernel [in, features] + bias, initialised as BERT does."""
-    return nn.Dense(features, dtype=dtype, kernel_init=initializer(config), name=name)
+    return nn.Dense(features, dtype=dtype, kernel_init=initializer(config), precision=precision(dtype), name=name)
 
 
 def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str | None) -> nn.LayerNorm:

@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from bert_jax.config import DataConfig, ModelConfig
 from bert_jax.model.heads import BertForPreTraining
+from bert_jax.model.losses import accuracy, cross_entropy
 from bert_jax.pretraining.masking import choose_positions, hide_tokens
 from bert_jax.training.objective import Batch, Mean, Parameters
 
@@ -43,7 +43,7 @@ class PretrainingObjective:
         """Random parameters as BERT draws them, float32."""
         ids = jnp.zeros((1, 8), jnp.int32)
         network = BertForPreTraining(self.model)
-        return network.init(key, ids, ids, ids, ids, ids[:, :1], ids[:, :1])["params"]
+        return network.init(key, ids, ids, ids, ids, sequence_starts=ids[:, :1], masked_positions=ids[:, :1])["params"]
 
     def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
         """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
@@ -89,26 +89,13 @@ class PretrainingObjective:
             batch["token_type_ids"],
             batch["position_ids"],
             batch["sequence_ids"],
-            batch["sequence_starts"],
-            batch["positions"],
+            sequence_starts=batch["sequence_starts"],
+            masked_positions=batch["positions"],
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
-        result = _classification_metrics("mlm", logits, batch["labels"])
+        scored = {"mlm": (logits, batch["labels"])}
         if self.data.objective != "none":
-            result |= _classification_metrics("nsp", next_sentence_logits, batch["next_sentence_labels"])
-        return result
-
-
-def _classification_metrics(name: str, logits: jax.Array, labels: jax.Array) -> dict[str, Mean]:
-    """Logits [..., C] and labels [...], -1 for none -> cross-entropy in nats and accuracy, not divided."""
-    weights = (labels >= 0).astype(jnp.float32)
-    targets = jnp.maximum(labels, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    # The maximum is at hand in the softmax; an argmax over V costs as much as the product with the word table on CPU.
-    hits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] >= logits.max(axis=-1)
-    count = weights.sum()
-    return {
-        f"{name}_loss": Mean((losses * weights).sum(), count),
-        f"{name}_accuracy": Mean((hits * weights).sum(), count),
-    }
+            scored["nsp"] = next_sentence_logits, batch["next_sentence_labels"]
+        losses = {f"{name}_loss": cross_entropy(*pair) for name, pair in scored.items()}
+        return losses | {f"{name}_accuracy": accuracy(*pair) for name, pair in scored.items()}

@@ -13,7 +13,8 @@ import numpy as np
 
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
-from bert_jax.interop import huggingface
+from bert_jax.interop import huggingface, pretrained
+from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.pretraining.batches import Batch, PretrainingBatches, iterate, validation_batches
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.text.build import build_corpus
@@ -92,7 +93,7 @@ def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
     with timed(seconds, "training"):
         state, evaluation = train(make_objective(config, tokenizer), config, workdir, data, initial_params)
     with timed(seconds, "export"):
-        huggingface.save(workdir / "model", jax.device_get(state.params), config.model, tokenizer)
+        huggingface.save(workdir / "model", Pretrained(jax.device_get(state.params), config.model), tokenizer)
     labels = np.concatenate([batch["next_sentence_labels"].ravel() for batch in data.validation])
     return Summary(
         evaluation=evaluation,
@@ -124,7 +125,7 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
     Raises:
       UserError: the vocabularies given, of `init_from` and in the workdir are not one, or not of the model's size.
     """
-    folders = [config.data.tokenizer, config.init_from and huggingface.find(config.init_from), workdir / "tokenizer"]
+    folders = [config.data.tokenizer, config.init_from and pretrained.find(config.init_from), workdir / "tokenizer"]
     folders = [Path(folder) for folder in folders if folder]
     if not (folders[-1] / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folders[0]) if len(folders) > 1 else train_vocabulary(config)
@@ -203,21 +204,26 @@ def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) 
     return train_text, data
 
 
-def load_initial_params(config: PretrainingConfig) -> dict:
-    """The weights of `init_from`.
+def load_initial_params(config: PretrainingConfig, drawn: dict) -> dict:
+    """The weights of `init_from`; says which heads it does not have, and takes those from the `drawn` parameters.
 
     Raises:
-      UserError: they are of another architecture; names each field.
+      UserError: the weights are of another architecture; names each field.
     """
-    params, theirs = huggingface.load(huggingface.find(config.init_from))
+    loaded = pretrained.load(pretrained.find(config.init_from))
     different = [
-        f"model.{name}={getattr(theirs, name)} (it is {getattr(config.model, name)})"
+        f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
         for name in SHAPING_FIELDS
-        if getattr(theirs, name) != getattr(config.model, name)
+        if getattr(loaded.config, name) != getattr(config.model, name)
     ]
     if different:
         raise UserError(f"init_from={config.init_from} is of another architecture: set {', '.join(different)}")
-    return huggingface.arrange_layers(params, config.model)
+    params, new, left_out = with_heads(arrange_layers(loaded.params, config.model), drawn)
+    if new:
+        print(f"{config.init_from} has no {', no '.join(new)}: drawn at random")
+    if left_out:
+        print(f"{config.init_from} also has {', '.join(left_out)}: not needed here, left out")
+    return params
 
 
 def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:

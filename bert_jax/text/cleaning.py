@@ -48,8 +48,7 @@ class Cleaning:
 
     def clean(self, text: str) -> str:
         """The document, repaired and normalised; empty if nothing is left."""
-        if not text.isascii():
-            text = _SURROGATE.sub("\ufffd", text)
+        text = without_surrogates(text)
         if self.html_tags and "<" in text:
             text = _INLINE.sub("", _BREAK.sub("\n", text))
         if self.html_entities and "&" in text:
@@ -69,6 +68,11 @@ class Cleaning:
         if self.letters and not _LETTER.search(text):
             return "no letters"
         return ""
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD, of which BERT's tokenizer makes nothing, for each lone surrogate; no longer, no shorter."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def document_hash(text: str) -> int:

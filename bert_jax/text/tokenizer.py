@@ -5,17 +5,29 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bert_jax.errors import UserError
+from bert_jax.text.cleaning import without_surrogates
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORD_LIMIT = 100  # characters; BERT gives a longer word as [UNK]
+WORD_LIMIT = 100  # characters; a longer word is [UNK], as in `transformers` (above 200 in Google's code)
 _MOST_WORDS = 1 << 19  # different words counted in training; about 500 MB at the most, measured with 12 M words
+_INPUTS_AT_ONCE = 256  # the library's encodings take about 110 bytes a token, and nothing is cut yet
+_Item = TypeVar("_Item")
+
+
+class Encoded(NamedTuple):
+    """One input of a model, [CLS] A [SEP] or [CLS] A [SEP] B [SEP]: L tokens, and three lists of L."""
+
+    ids: list[int]
+    token_type_ids: list[int]  # 0 up to and with the first [SEP], 1 behind it
+    offsets: list[tuple[int, int]]  # (start, stop) in characters of the token's own text; (0, 0) for [CLS] and [SEP]
 
 
 class Tokenizer:
@@ -46,13 +58,25 @@ class Tokenizer:
 
     @classmethod
     def from_vocabulary(
-        cls, vocabulary: list[str], *, lower_case: bool = True, strip_accents: bool | None = None
+        cls,
+        vocabulary: list[str],
+        *,
+        lower_case: bool = True,
+        strip_accents: bool | None = None,
+        split_chinese: bool = True,
     ) -> "Tokenizer":
-        """A tokenizer whose id i is `vocabulary[i]`; `strip_accents` None strips them where it lower-cases."""
+        """A tokenizer whose id i is `vocabulary[i]`.
+
+        Args:
+          vocabulary: [V].
+          lower_case: it lower-cases.
+          strip_accents: None strips them where it lower-cases.
+          split_chinese: each Chinese character is a word.
+        """
         ids = {token: number for number, token in enumerate(vocabulary)}
         if len(ids) != len(vocabulary):
             raise UserError("the vocabulary holds a token twice")
-        backend = _empty_backend(lower_case, strip_accents)
+        backend = _empty_backend(lower_case, strip_accents, split_chinese)
         backend.model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=WORD_LIMIT)
         backend.decoder = decoders.WordPiece(prefix="##")
         backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
@@ -60,22 +84,29 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: str) -> "Tokenizer":
-        """Reads a folder with `tokenizer.json`, or with `vocab.txt` and, if there, `tokenizer_config.json`."""
+        """Reads a folder with `tokenizer.json` or `vocab.txt`.
+
+        What `tokenizer_config.json`, if there, says of case, accents and Chinese characters holds, also where
+        `tokenizer.json` says otherwise: so `transformers` has it.
+        """
         directory = os.fspath(directory)
         fast = os.path.join(directory, "tokenizer.json")
         plain = os.path.join(directory, "vocab.txt")
         try:
+            config = _read_json(os.path.join(directory, "tokenizer_config.json"))
             if os.path.exists(fast):
                 with open(fast, encoding="utf-8") as file:
-                    return cls(tokenizers.Tokenizer.from_str(file.read()))
+                    backend = tokenizers.Tokenizer.from_str(file.read())
+                _follow_config(backend, config)
+                return cls(backend)
             if os.path.exists(plain):
                 with open(plain, encoding="utf-8") as file:
                     vocabulary = file.read().removesuffix("\n").split("\n")
-                config = _read_json(os.path.join(directory, "tokenizer_config.json"))
                 return cls.from_vocabulary(
                     vocabulary,
-                    lower_case=config.get("do_lower_case", True),
+                    lower_case=config.get("do_lower_case", _is_lower_case(vocabulary)),
                     strip_accents=config.get("strip_accents"),
+                    split_chinese=config.get("tokenize_chinese_chars", True),
                 )
         except UserError as error:
             raise UserError(f"tokenizer in {directory}: {error}") from error
@@ -148,7 +179,46 @@ class Tokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] and [SEP]; "[MASK]" in a text is the mask token."""
+        texts = [without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_inputs(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Encoded]:
+        """[CLS] A [SEP] of each text, [CLS] A [SEP] B [SEP] of each pair, in their order, unpadded.
+
+        A text that is too long loses its end; a pair is cut by `truncate_pair`. "[MASK]" or "[SEP]" written in a text
+        is that token, as in `transformers`, and has an offset like any word.
+
+        Args:
+          texts: texts and pairs; a token of the answer takes about 170 bytes, so a large set goes in by parts.
+          max_length: L at the most, [CLS] and [SEP] counted.
+
+        Raises:
+          UserError: `max_length` leaves no room for a token of each text.
+        """
+        pairs = any(not isinstance(text, str) for text in texts)
+        least = 5 if pairs else 3
+        if max_length < least:
+            kind = "a pair of texts" if pairs else "a text"
+            raise UserError(f"max_length={max_length} is too small: {kind} with [CLS] and [SEP] needs at least {least}")
+        inputs: list[Encoded] = []
+        for start in range(0, len(texts), _INPUTS_AT_ONCE):
+            some = [(text,) if isinstance(text, str) else text for text in texts[start : start + _INPUTS_AT_ONCE]]
+            flat = [without_surrogates(text) for parts in some for text in parts]
+            encodings = iter(self.backend.encode_batch(flat, add_special_tokens=False))
+            inputs += [self._joined([next(encodings) for _ in parts], max_length) for parts in some]
+        return inputs
+
+    def _joined(self, encodings: list[tokenizers.Encoding], max_length: int) -> Encoded:
+        """The encodings of one text or of two as one input."""
+        room = max_length - 1 - len(encodings)
+        ids = _truncated([encoding.ids for encoding in encodings], room)
+        offsets = _truncated([encoding.offsets for encoding in encodings], room)
+        joined = Encoded([self.cls_id], [0], [(0, 0)])
+        for number, (part, places) in enumerate(zip(ids, offsets, strict=True)):
+            joined.ids.extend([*part, self.sep_id])
+            joined.token_type_ids.extend([number] * (len(part) + 1))
+            joined.offsets.extend([*places, (0, 0)])
+        return joined
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token; None if it is not in the vocabulary."""
@@ -170,6 +240,21 @@ _SPECIAL_NAMES = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+
+
+def truncate_pair(first: list[_Item], second: list[_Item], room: int) -> tuple[list[_Item], list[_Item]]:
+    """Takes tokens from the end of the longer of two until both fit into `room`; of equals, from the second.
+
+    This is ``_truncate_seq_pair`` of the original ``run_classifier.py``, without its loop.
+    """
+    half = room // 2
+    if len(first) + len(second) <= room:
+        return first, second
+    if len(second) <= half:
+        return first[: room - len(second)], second
+    if len(first) <= room - half:
+        return first, second[: room - len(first)]
+    return first[: room - half], second[:half]
 
 
 def train_tokenizer(
@@ -277,11 +362,33 @@ def _repeated(words: collections.Counter) -> Iterator[str]:
             yield " ".join([word] * min(2_000, count - start))
 
 
-def _empty_backend(lower_case: bool, strip_accents: bool | None) -> tokenizers.Tokenizer:
+def _truncated(parts: list[list[_Item]], room: int) -> Sequence[list[_Item]]:
+    return truncate_pair(*parts, room) if len(parts) == 2 else [parts[0][:room]]
+
+
+def _empty_backend(lower_case: bool, strip_accents: bool | None, split_chinese: bool = True) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lower_case, strip_accents=strip_accents)
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=lower_case, strip_accents=strip_accents, handle_chinese_chars=split_chinese
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return backend
+
+
+def _follow_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    normalizer = backend.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=normalizer.clean_text,
+            handle_chinese_chars=config.get("tokenize_chinese_chars", normalizer.handle_chinese_chars),
+            strip_accents=config.get("strip_accents", normalizer.strip_accents),
+            lowercase=config.get("do_lower_case", normalizer.lowercase),
+        )
+
+
+def _is_lower_case(vocabulary: list[str]) -> bool:
+    """Whether a vocabulary is of lower-cased text, that is, without capitals: Google's folders do not say it."""
+    return all(token == token.lower() for token in vocabulary if not token.startswith("["))
 
 
 def _read_json(path: str) -> dict:

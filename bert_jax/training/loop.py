@@ -51,7 +51,7 @@ def train(
     config: TrainingConfig,
     workdir: Path,
     data: Data,
-    initial_params: Callable[[], Parameters] | None = None,
+    initial_params: Callable[[Parameters], Parameters] | None = None,
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
@@ -60,7 +60,7 @@ def train(
       config: of the run.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       data: training and validation batches.
-      initial_params: gives parameters to start from, in place of random ones.
+      initial_params: gives the parameters to start from, in place of the random ones that it is given.
 
     Returns:
       The last state, and the metrics of the last evaluation.
@@ -171,13 +171,13 @@ def compile_evaluation(
 
 
 def first_state(
-    init: Callable[[], TrainState], shardings: TrainState, initial_params: Callable[[], Parameters] | None
+    init: Callable[[], TrainState], shardings: TrainState, initial_params: Callable[[Parameters], Parameters] | None
 ) -> TrainState:
     """The state before the first step, laid out over the mesh; with the given parameters, if any."""
     state = jax.jit(init, out_shardings=shardings)()
     if initial_params is None:
         return state
-    return state.replace(params=jax.device_put(initial_params(), shardings.params))
+    return state.replace(params=jax.device_put(initial_params(state.params), shardings.params))
 
 
 @contextlib.contextmanager

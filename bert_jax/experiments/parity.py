@@ -1,0 +1,366 @@
+"""How far this implementation is from `transformers` in PyTorch with the same weights, quantity by quantity.
+
+The tests assert these differences and `scripts/benchmark.py --suite=parity` shows them on the user's own device.
+"""
+
+import dataclasses
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import ModelConfig, model_config
+from bert_jax.errors import UserError
+from bert_jax.interop import huggingface, pretrained
+from bert_jax.interop.layout import Pretrained, disassemble, with_heads
+from bert_jax.model import heads
+from bert_jax.model.encoder import Bert
+from bert_jax.model.losses import binary_cross_entropy, cross_entropy, span_cross_entropy, squared_error
+from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.training.objective import Mean
+
+# Norm of the difference over the norm of the tensor, float32 on CPU. Both sides round each operation to 6e-8 and sum in
+# another order, which adds up to some 1e-6 over the layers; a gradient goes the way twice. Ten times that is allowed:
+# any real difference (tanh GELU: 1e-4, eps 1e-6: 1e-4, a dropped embedding: 1) is far beyond. Not to be loosened.
+OUTPUT_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+
+Values = dict[str, np.ndarray]
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A class of Hugging Face's, ours of the same name, and the loss of both.
+
+    Attributes:
+      loss: (our outputs, batch) -> the means whose sum is the loss.
+      outputs: theirs, by name, in the order of ours.
+      labels: their arguments, and the arrays of the batch that they take.
+      problem_type: of a sequence classification.
+    """
+
+    loss: Callable[[tuple[jax.Array, ...], Batch], list[Mean]]
+    outputs: tuple[str, ...]
+    labels: dict[str, str]
+    problem_type: str = ""
+
+
+_CLASSES = {"labels": "classes"}
+TASKS: dict[str, Task] = {
+    "BertForPreTraining": Task(
+        lambda out, batch: [cross_entropy(out[0], batch["tokens"]), cross_entropy(out[1][:, 0], batch["follows"])],
+        ("prediction_logits", "seq_relationship_logits"),
+        {"labels": "tokens", "next_sentence_label": "follows"},
+    ),
+    "BertForMaskedLM": Task(
+        lambda out, batch: [cross_entropy(out[0], batch["tokens"])], ("logits",), {"labels": "tokens"}
+    ),
+    "BertForNextSentencePrediction": Task(
+        lambda out, batch: [cross_entropy(out[0][:, 0], batch["follows"])], ("logits",), {"labels": "follows"}
+    ),
+    "BertForSequenceClassification": Task(
+        lambda out, batch: [cross_entropy(out[0][:, 0], batch["classes"])],
+        ("logits",),
+        _CLASSES,
+        "single_label_classification",
+    ),
+    "BertForSequenceClassification, several labels": Task(
+        lambda out, batch: [binary_cross_entropy(out[0][:, 0], batch["several"])],
+        ("logits",),
+        {"labels": "several"},
+        "multi_label_classification",
+    ),
+    "BertForSequenceClassification, regression": Task(
+        lambda out, batch: [squared_error(out[0][:, 0, 0], batch["numbers"])],
+        ("logits",),
+        {"labels": "numbers"},
+        "regression",
+    ),
+    "BertForTokenClassification": Task(
+        lambda out, batch: [cross_entropy(out[0], batch["tags"])], ("logits",), {"labels": "tags"}
+    ),
+    "BertForMultipleChoice": Task(
+        lambda out, batch: [cross_entropy(out[0], batch["choices"])], ("logits",), {"labels": "choices"}
+    ),
+    "BertForQuestionAnswering": Task(
+        lambda out, batch: [span_cross_entropy(*out, batch["starts"], batch["ends"])],
+        ("start_logits", "end_logits"),
+        {"start_positions": "starts", "end_positions": "ends"},
+    ),
+}
+
+
+def example_batch(config: ModelConfig, lengths: list[int], labels: int = 3, seed: int = 1) -> Values:
+    """A padded batch of random tokens, both token types, and labels for every task.
+
+    Args:
+      config: the architecture.
+      lengths: tokens of each row, [B]; L is the largest.
+      labels: C.
+
+    Returns:
+      input_ids, token_type_ids, attention_mask int32 [B, L]; tokens and tags int32 [B, L], follows, classes, choices,
+      starts and ends int32 [B], several float32 [B, C], numbers float32 [B]. A label of -1 counts for nothing.
+    """
+    rng = np.random.default_rng(seed)
+    rows, length = len(lengths), max(lengths)
+    inside = np.arange(length) < np.array(lengths)[:, None]
+    first = np.array([rng.integers(1, count) for count in lengths])
+    ids = np.where(inside, rng.integers(1, config.vocab_size, (rows, length)), 0)
+    starts = np.array([rng.integers(0, count) for count in lengths])
+    batch = {
+        "input_ids": ids,
+        "token_type_ids": (np.arange(length) >= first[:, None]) & inside & (config.type_vocab_size > 1),
+        "attention_mask": inside,
+        "tokens": np.where(
+            inside & (rng.random((rows, length)) < 0.3), rng.integers(0, config.vocab_size, ids.shape), -1
+        ),
+        "tags": np.where(inside & (rng.random((rows, length)) < 0.7), rng.integers(0, labels, ids.shape), -1),
+        "follows": rng.integers(0, 2, rows),
+        "classes": rng.integers(0, labels, rows),
+        "choices": rng.integers(0, 2, rows // 2),  # of rows taken in pairs
+        "starts": starts,
+        "ends": np.array([rng.integers(start, count) for start, count in zip(starts, lengths, strict=True)]),
+    }
+    return {name: np.asarray(value, np.int32) for name, value in batch.items()} | {
+        "several": rng.integers(0, 2, (rows, labels)).astype(np.float32),
+        "numbers": rng.normal(size=rows).astype(np.float32),
+    }
+
+
+def our_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.float32) -> Values:
+    """Hidden states, attentions, pooled state, outputs, loss and gradients of a task of `TASKS`, by their names.
+
+    Everything that has a place for each token is given at real tokens only: padding is nobody's business.
+    """
+    task, architecture = TASKS[name], name.split(",")[0]
+    inside = batch["attention_mask"] > 0
+    shape = inside.shape
+    positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+    inputs = [batch["input_ids"], batch["token_type_ids"], positions, batch["attention_mask"]]
+    extra: dict[str, Any] = {}
+    if architecture == "BertForMultipleChoice":
+        inputs = [array.reshape(-1, 2, shape[1]) for array in inputs]
+    elif architecture not in ("BertForTokenClassification", "BertForQuestionAnswering", "BertForMaskedLM"):
+        extra["sequence_starts"] = np.zeros((len(inside), 1), np.int32)
+    if architecture in ("BertForPreTraining", "BertForMaskedLM"):
+        extra["masked_positions"] = positions
+    labels = {"labels": len(model.labels)} if model.labels else {}
+    network = getattr(heads, architecture)(model.config, **labels, dtype=dtype)
+
+    def loss(params: dict) -> tuple[jax.Array, tuple]:
+        out, state = network.apply({"params": params}, *inputs, **extra, mutable=["intermediates"])
+        out = out if isinstance(out, tuple) else (out,)
+        states, pooled = state["intermediates"]["bert"], None
+        if "pooler" in params["bert"]:
+            starts = jnp.zeros((shape[0], 1), jnp.int32)
+            hidden = _layers(states["encoder"], model.config)[-1]["hidden"][0].reshape(*shape, -1)
+            pooled = Bert(model.config, dtype).apply({"params": params["bert"]}, hidden, starts, method="pool")[:, 0]
+        return sum(mean.total / mean.count for mean in task.loss(out, batch)), (out, states, pooled)
+
+    (value, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+    found = {"hidden states 0": states["embedded"][0]}
+    for index, layer in enumerate(_layers(states["encoder"], model.config), 1):
+        found[f"hidden states {index}"] = layer["hidden"][0].reshape(*shape, -1)
+        found[f"attentions {index}"] = layer["attention"]["probabilities"][0].swapaxes(1, 2)
+    found |= dict(zip(task.outputs, out, strict=True)) | {"loss": value}
+    found |= {} if pooled is None else {"pooled": pooled}
+    gradients = disassemble(dataclasses.replace(model, params=jax.device_get(gradients)))
+    values = {name: _at_tokens(np.asarray(array, np.float32), inside) for name, array in found.items()}
+    return values | {f"gradient of {name}": array for name, array in gradients.items()}
+
+
+def _layers(encoder: dict, config: ModelConfig) -> list[dict]:
+    """What was kept of each layer, whether they are scanned or not."""
+    indices = range(config.num_hidden_layers)
+    if config.scan_layers:
+        return [jax.tree.map(lambda stack, index=index: stack[index], encoder["layers"]) for index in indices]
+    return [encoder[f"layer_{index}"] for index in indices]
+
+
+def _at_tokens(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """[B, L, ...] -> [tokens, ...]; an array of another shape as it is."""
+    return array[inside] if array.shape[:2] == inside.shape else array
+
+
+def their_values(
+    directory: str | os.PathLike, name: str, batch: Batch, dtype: str = "float32", device: str = "cpu"
+) -> Values:
+    """The same quantities from `transformers`, which loads the folder itself.
+
+    Args:
+      directory: in Hugging Face layout.
+      name: of `TASKS`.
+      batch: see `example_batch`.
+      dtype: float64 or float32 throughout, or bfloat16 by autocast on float32 weights.
+      device: PyTorch's name of it.
+
+    Raises:
+      UserError: PyTorch or transformers is not installed.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(f"{error.name} is needed to compare with: pip install 'bert_jax[test]'") from error
+    task, architecture = TASKS[name], name.split(",")[0]
+    transformers.utils.logging.disable_progress_bar()
+    network = getattr(transformers, architecture).from_pretrained(directory, attn_implementation="eager")
+    network = network.to(device, torch.float64 if dtype == "float64" else torch.float32).eval()
+    network.get_input_embeddings().padding_idx = None  # it only takes [PAD]'s share of the gradient away
+    tensors = {key: torch.tensor(np.asarray(value), device=device) for key, value in batch.items()}
+    inside = batch["attention_mask"] > 0
+    inputs = {key: tensors[key].long() for key in ("input_ids", "token_type_ids", "attention_mask")}
+    if architecture == "BertForMultipleChoice":
+        inputs = {key: value.reshape(-1, 2, inside.shape[1]) for key, value in inputs.items()}
+    labels = {}
+    for key, label in task.labels.items():
+        value = tensors[label]
+        labels[key] = value.to(next(network.parameters()).dtype) if value.is_floating_point() else value.long()
+        if not value.is_floating_point():
+            labels[key][labels[key] < 0] = -100
+    with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bfloat16"):
+        output = network(**inputs, **labels, output_hidden_states=True, output_attentions=True)
+        loss = _span_loss(output, inside, labels) if architecture == "BertForQuestionAnswering" else output.loss
+        pooled = network.bert.pooler(output.hidden_states[-1]) if network.bert.pooler is not None else None
+    loss.backward()
+    array = lambda tensor: tensor.detach().cpu().to(torch.float64).numpy()  # noqa: E731
+    values = {
+        f"hidden states {index}": _at_tokens(array(state), inside) for index, state in enumerate(output.hidden_states)
+    }
+    for index, probabilities in enumerate(output.attentions, 1):
+        values[f"attentions {index}"] = _at_tokens(array(probabilities).swapaxes(1, 2), inside)
+    if pooled is not None:
+        values["pooled"] = array(pooled)
+    for key in task.outputs:
+        values[key] = _at_tokens(array(output[key]), inside)
+    values["loss"] = array(loss)
+    gradients = {key: value.grad for key, value in network.named_parameters() if value.grad is not None}
+    return values | {f"gradient of {key}": array(value) for key, value in gradients.items()}
+
+
+def _span_loss(output: Any, inside: np.ndarray, labels: dict[str, Any]) -> Any:
+    """Their loss with padding out of the softmax, where we leave it out; without padding it is theirs to the bit."""
+    import torch
+
+    outside = torch.tensor(~inside, device=output.start_logits.device)
+    losses = [
+        torch.nn.functional.cross_entropy(logits.masked_fill(outside, torch.finfo(logits.dtype).min), positions)
+        for logits, positions in (
+            (output.start_logits, labels["start_positions"]),
+            (output.end_logits, labels["end_positions"]),
+        )
+    ]
+    return sum(losses) / 2
+
+
+def differences(got: Values, want: Values) -> dict[str, float]:
+    """Norm of the difference over the norm of what is wanted, for each of the wanted quantities.
+
+    Some biases have a gradient of zero, because a constant added to every score changes no softmax: a key's, those of
+    question answering and multiple choice. What either side finds there is rounding; it is measured against the
+    gradient of the same module's weight.
+    """
+    found = {}
+    for name, reference in want.items():
+        scale, weight = np.linalg.norm(reference), want.get(name.replace(".bias", ".weight"), reference)
+        if scale < 1e-5 * np.linalg.norm(weight):
+            scale = np.linalg.norm(weight)
+        value = got[name].reshape(reference.shape).astype(np.float64)
+        found[name] = float(np.linalg.norm(value - reference) / scale)
+    return found
+
+
+def beyond_tolerance(found: dict[str, float]) -> dict[str, float]:
+    """The differences that are larger than float32 allows; not a number counts as such."""
+    return {
+        name: value
+        for name, value in found.items()
+        if not value <= (GRADIENT_TOLERANCE if name.startswith("gradient") else OUTPUT_TOLERANCE)
+    }
+
+
+# --- suite parity
+
+
+def parity_suite(_workdir: Path, model: str) -> tuple[str, dict]:
+    """Ours and theirs, in float32 and bfloat16 on this machine's device, against theirs in float64 on the CPU.
+
+    Args:
+      model: MODEL; heads of pre-training that it lacks are drawn. Empty: random weights of the size mini.
+    """
+    ours, tokenizer = _model_to_compare(model)
+    length = min(128, ours.config.max_position_embeddings)
+    batch = example_batch(ours.config, [length, *range(3, length, max(1, length // 7))])
+    device = "cuda" if jax.default_backend() == "gpu" and _has_cuda() else "cpu"
+    name = "BertForPreTraining"
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "model"
+        huggingface.save(directory, ours, tokenizer)
+        want = their_values(directory, name, batch, "float64")
+        columns = {}
+        for dtype in ("float32", "bfloat16"):
+            columns[f"bert_jax {dtype}"] = our_values(ours, name, batch, jnp.dtype(dtype))
+            columns[f"PyTorch {dtype}"] = their_values(directory, name, batch, dtype, device)
+    columns = {column: largest(differences(values, want)) for column, values in columns.items()}
+    shape = f"{len(batch['input_ids'])} rows of up to {length} tokens"
+    figures = {"model": model or "random", "batch": shape, "pytorch_device": device, "differences": columns}
+    return parity_table(figures), figures
+
+
+def _model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
+    if model:
+        directory = pretrained.find(model)
+        loaded, tokenizer = pretrained.load(directory), Tokenizer.load(directory)
+    else:
+        config = model_config("mini")
+        tokenizer = Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *(f"{i}" for i in range(config.vocab_size - 5))])
+        loaded = None
+    config = loaded.config if loaded else config
+    ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
+    init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
+    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), *[ids] * 4)["params"])
+    if loaded is None:
+        return Pretrained(drawn, config), tokenizer
+    params, new, _ = with_heads(loaded.params, drawn)
+    if new:
+        print(f"{model} has no {', no '.join(new)}: drawn at random")
+    return Pretrained(params, config), tokenizer
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def largest(found: dict[str, float]) -> dict[str, float]:
+    """The largest difference among the layers and among the parameters."""
+    result: dict[str, float] = {}
+    for name, value in found.items():
+        group = "gradients" if name.startswith("gradient") else name.rstrip(" 0123456789")
+        result[group] = max(result.get(group, 0.0), value)
+    return result
+
+
+def parity_table(figures: dict) -> str:
+    """The differences of each quantity as lines of text, and whether float32 is within the tolerances."""
+    columns = figures["differences"]
+    lines = [
+        f"{figures['model']}, {figures['batch']}; norm of the difference from PyTorch in float64 over the tensor's "
+        f"norm, the largest of all layers; PyTorch on {figures['pytorch_device']}",
+        " " * 24 + "".join(f"{column:>20}" for column in columns),
+    ]
+    for group in columns["bert_jax float32"]:
+        limit = GRADIENT_TOLERANCE if group == "gradients" else OUTPUT_TOLERANCE
+        verdict = "within" if columns["bert_jax float32"][group] <= limit else "BEYOND"
+        values = "".join(f"{column[group]:>20.1e}" for column in columns.values())
+        lines.append(f"{group:<24}{values}   float32 {verdict} {limit:.0e}")
+    return "\n".join(lines)

@@ -1,0 +1,255 @@
+"""What a file of BERT weights holds: one table of our names and Hugging Face's, heads included, for both directions."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
+
+# Leaf names of each kind of module, ours and theirs. Their dense layers keep [out, in], ours [in, out].
+_LEAVES = {
+    "dense": (("kernel", "weight"), ("bias", "bias")),
+    "norm": (("scale", "weight"), ("bias", "bias")),
+    "table": (("embedding", "weight"),),
+    "vector": (("bias", "bias"),),
+}
+
+# Ours, theirs, kind, and our shape in the letters of `_sizes`. `#` is the index of an encoder layer.
+_MODULES = (
+    ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
+    ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
+    ("bert/embeddings/token_type_embeddings", "bert.embeddings.token_type_embeddings", "table", "TD"),
+    ("bert/embeddings/layer_norm", "bert.embeddings.LayerNorm", "norm", "D"),
+    ("bert/encoder/layer_#/attention/query", "bert.encoder.layer.#.attention.self.query", "dense", "DD"),
+    ("bert/encoder/layer_#/attention/key", "bert.encoder.layer.#.attention.self.key", "dense", "DD"),
+    ("bert/encoder/layer_#/attention/value", "bert.encoder.layer.#.attention.self.value", "dense", "DD"),
+    ("bert/encoder/layer_#/attention/output", "bert.encoder.layer.#.attention.output.dense", "dense", "DD"),
+    ("bert/encoder/layer_#/attention_layer_norm", "bert.encoder.layer.#.attention.output.LayerNorm", "norm", "D"),
+    ("bert/encoder/layer_#/feed_forward/inner", "bert.encoder.layer.#.intermediate.dense", "dense", "DF"),
+    ("bert/encoder/layer_#/feed_forward/output", "bert.encoder.layer.#.output.dense", "dense", "FD"),
+    ("bert/encoder/layer_#/output_layer_norm", "bert.encoder.layer.#.output.LayerNorm", "norm", "D"),
+    ("bert/pooler/dense", "bert.pooler.dense", "dense", "DD"),
+    ("masked_language_model/transform", "cls.predictions.transform.dense", "dense", "DD"),
+    ("masked_language_model/layer_norm", "cls.predictions.transform.LayerNorm", "norm", "D"),
+    ("masked_language_model", "cls.predictions", "vector", "V"),
+    ("next_sentence", "cls.seq_relationship", "dense", "D2"),
+    ("sequence_classification", "classifier", "dense", "DC"),
+    ("token_classification", "classifier", "dense", "DC"),
+    ("multiple_choice", "classifier", "dense", "D1"),
+    ("question_answering", "qa_outputs", "dense", "D2"),
+)
+
+# Hugging Face's classes, and what each holds besides the body.
+ARCHITECTURES = {
+    "BertModel": (),  # with or without a pooler
+    "BertForPreTraining": ("pooler", "masked_language_model", "next_sentence"),
+    "BertForMaskedLM": ("masked_language_model",),
+    "BertForNextSentencePrediction": ("pooler", "next_sentence"),
+    "BertForSequenceClassification": ("pooler", "sequence_classification"),
+    "BertForTokenClassification": ("token_classification",),
+    "BertForMultipleChoice": ("pooler", "multiple_choice"),
+    "BertForQuestionAnswering": ("question_answering",),
+}
+# Heads that bear the same name in a file: only its architecture tells which of them is there.
+_CLASSIFIERS = ("sequence_classification", "token_classification", "multiple_choice")
+LABELLED = ("sequence_classification", "token_classification")  # heads with a class for each of C labels
+
+# Second names of tied tensors, which some versions of transformers write besides the first.
+_TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+_BUFFERS = {"bert.embeddings.position_ids"}  # 0, 1, 2, ...: no weight, written by old versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model as it was read, or as it is to be written.
+
+    Attributes:
+      params: float32 NumPy arrays by our names: "bert", and a key for each head.
+      config: the architecture.
+      labels: names of the C classes of a fine-tuned head; empty if it has none.
+      problem_type: of a sequence classification, as transformers names it: regression,
+        single_label_classification or multi_label_classification; empty if it is not said.
+    """
+
+    params: dict
+    config: ModelConfig
+    labels: tuple[str, ...] = ()
+    problem_type: str = ""
+
+
+class Tensor(NamedTuple):
+    """One array of a file."""
+
+    ours: tuple[str, ...]  # path in the tree of unrolled layers
+    theirs: str
+    shape: tuple[int, ...]  # theirs
+    transposed: bool
+
+
+def parts_of(params: dict) -> set[str]:
+    """What a tree holds besides the body: "pooler" and the heads, in the names of our table."""
+    return (params.keys() - {"bert"}) | ({"pooler"} & params["bert"].keys())
+
+
+def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Tensor]:
+    """Every tensor of the body and of these parts; `labels` is C."""
+    sizes = {
+        "V": config.vocab_size,
+        "L": config.max_position_embeddings,
+        "T": config.type_vocab_size,
+        "D": config.hidden_size,
+        "F": config.intermediate_size,
+        "C": labels,
+        "1": 1,
+        "2": 2,
+    }
+    for ours, theirs, kind, letters in _MODULES:
+        if _part(ours) not in {"body", *parts}:
+            continue
+        for index in range(config.num_hidden_layers) if "#" in ours else [0]:
+            for our_leaf, their_leaf in _LEAVES[kind]:
+                path = (*ours.replace("#", str(index)).split("/"), our_leaf)
+                shape = tuple(sizes[letter] for letter in letters)
+                if kind == "dense":
+                    shape = shape[::-1] if our_leaf == "kernel" else shape[1:]
+                name = f"{theirs.replace('#', str(index))}.{their_leaf}"
+                yield Tensor(path, name, shape, transposed=our_leaf == "kernel")
+
+
+def _part(path: str) -> str:
+    head = path.split("/")[0]
+    if head != "bert":
+        return head
+    return "pooler" if path.startswith("bert/pooler") else "body"
+
+
+def parts_in(file: Path, names: set[str], architecture: str | None) -> set[str]:
+    """What a file holds besides the body: what its architecture promises, and whatever else of BERT is there.
+
+    Raises:
+      UserError: without an architecture nothing tells what `classifier` is for.
+    """
+    parts = set(ARCHITECTURES.get(architecture, ()))
+    stems = {name.rsplit(".", 1)[0] for name in names}
+    if architecture is None and "classifier" in stems:
+        raise UserError(
+            f'{file} has a classifier, but config.json does not say of what: add "architectures": '
+            '["BertForSequenceClassification"], ["BertForTokenClassification"] or ["BertForMultipleChoice"]'
+        )
+    return parts | {_part(ours) for ours, theirs, *_ in _MODULES if theirs in stems} - {"body", *_CLASSIFIERS}
+
+
+def assemble(
+    file: Path, arrays: Mapping[str, np.ndarray], parts: set[str], config: ModelConfig, labels: int, *, upcast: bool
+) -> dict:
+    """The tree of parameters from the arrays of a file, by their names.
+
+    Args:
+      file: for messages.
+      arrays: names as `BertForPreTraining` and its sisters have them, with "bert.".
+      parts: what is wanted besides the body.
+      config: what shapes are wanted.
+      labels: C.
+      upcast: take float16 and bfloat16 as well; the values stay what they are.
+
+    Raises:
+      UserError: tensors are missing, surplus, misshapen (all are listed) or not float32, or the decoder is not tied.
+    """
+    expected = {tensor.theirs: tensor.shape for tensor in tensors_of(parts, config, labels)}
+    if not expected.keys() & arrays.keys():
+        raise UserError(f"{file} holds nothing of BERT: {len(arrays)} tensors, {', '.join(sorted(arrays)[:3])}, ...")
+    surplus = arrays.keys() - expected.keys() - _TIED.keys() - _BUFFERS
+    problems = [f"missing {name}" for name in expected if name not in arrays]
+    problems += [f"surplus {name}" for name in sorted(surplus)]
+    for name in sorted(expected.keys() & arrays.keys()):
+        if arrays[name].shape != expected[name]:
+            problems.append(f"{name} is {list(arrays[name].shape)}, the config wants {list(expected[name])}")
+    if problems:
+        raise UserError(f"{file} does not hold what its config describes: {'; '.join(problems)}")
+    _check_types(file, arrays, expected, upcast)
+    for second, first in _TIED.items():
+        if second in arrays and first in arrays and not np.array_equal(arrays[second], arrays[first]):
+            raise UserError(f"{file}: {second} differs from {first}, and only a tied decoder is supported")
+    params: dict = {}
+    for tensor in tensors_of(parts, config, labels):
+        node = params
+        for key in tensor.ours[:-1]:
+            node = node.setdefault(key, {})
+        value = np.asarray(arrays[tensor.theirs], np.float32)
+        node[tensor.ours[-1]] = np.ascontiguousarray(value.T) if tensor.transposed else value
+    return params
+
+
+def _check_types(file: Path, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], upcast: bool) -> None:
+    wide = {np.dtype(kind) for kind in ("float32", *(("float16", ml_dtypes.bfloat16) if upcast else ()))}
+    others = [name for name in expected if arrays[name].dtype not in wide]
+    if others:
+        kind = arrays[others[0]].dtype
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        advice = "" if upcast else "; scripts/convert.py --upcast writes float16 and bfloat16 weights as float32"
+        raise UserError(f"{file}: {others[0]} is {kind}{more}, wanted float32{advice}")
+
+
+def disassemble(model: Pretrained) -> dict[str, np.ndarray]:
+    """The arrays of a file by their names, from a tree with layers unrolled or stacked."""
+    params = arrange_layers(model.params, dataclasses.replace(model.config, scan_layers=False))
+    arrays = {}
+    for tensor in tensors_of(parts_of(params), model.config, len(model.labels)):
+        leaf = params
+        for key in tensor.ours:
+            leaf = leaf[key]
+        value = np.asarray(leaf, np.float32)
+        # safetensors writes the memory as it lies, so a transposed view has to be laid out anew.
+        arrays[tensor.theirs] = np.ascontiguousarray(value.T if tensor.transposed else value)
+        assert arrays[tensor.theirs].shape == tensor.shape, tensor
+    return arrays
+
+
+def arrange_layers(params: dict, config: ModelConfig) -> dict:
+    """The same parameters with the encoder as `config.scan_layers` wants it: stacked under `layers`, or `layer_0`...
+
+    The layers come out as NumPy arrays; a tree that is already as wanted comes back as it is.
+    """
+    encoder = params["bert"]["encoder"]
+    if config.scan_layers == ("layers" in encoder):
+        return params
+    if config.scan_layers:
+        layers = [encoder[f"layer_{index}"] for index in range(config.num_hidden_layers)]
+        encoder = {"layers": _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)}
+    else:
+        stack = _over_leaves(np.asarray, encoder["layers"])
+        encoder = {
+            f"layer_{index}": _over_leaves(lambda leaf, index=index: leaf[index], stack)
+            for index in range(config.num_hidden_layers)
+        }
+    return {**params, "bert": {**params["bert"], "encoder": encoder}}
+
+
+def _over_leaves(function: Any, *trees: Any) -> Any:
+    if isinstance(trees[0], dict):
+        return {key: _over_leaves(function, *(tree[key] for tree in trees)) for key in trees[0]}
+    return function(*trees)
+
+
+def with_heads(params: dict, wanted: dict) -> tuple[dict, list[str], list[str]]:
+    """Puts read weights into a tree as a task wants it.
+
+    Args:
+      params: as read.
+      wanted: freshly drawn parameters of the task; the same architecture, other heads perhaps.
+
+    Returns:
+      The tree of `wanted` with what `params` has, and the names of the parts that are new and of those left out.
+    """
+    have, want = parts_of(params), parts_of(wanted)
+    merged = {key: params.get(key, wanted[key]) for key in wanted}
+    merged["bert"] = {key: params["bert"].get(key, wanted["bert"][key]) for key in wanted["bert"]}
+    return merged, sorted(want - have), sorted(have - want)

@@ -1,0 +1,45 @@
+r"""Weights in and out: reads any MODEL, checks it, and writes it in Hugging Face layout.
+
+  python scripts/convert.py --input=uncased_L-12_H-768_A-12 --output=bert-base --format=huggingface
+  python scripts/convert.py --input=old/pytorch_model_folder --output=new --format=huggingface
+
+What is written holds float32 weights as safetensors, the config and the tokenizer: `transformers` loads it as it is,
+and so does everything here.
+"""
+
+import jax
+from absl import flags
+
+from bert_jax import command
+from bert_jax.inference import bundle
+from bert_jax.interop import huggingface
+from bert_jax.interop.layout import parts_of
+
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "MODEL: a workdir of a finished run, a folder in Hugging Face layout (safetensors, or .bin if PyTorch is "
+    "installed), or one with Google's TensorFlow checkpoint, as in --input=uncased_L-12_H-768_A-12",
+    required=True,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "folder that is new, empty or holds a model that this wrote, as in --output=bert-base",
+    required=True,
+)
+_FORMAT = flags.DEFINE_enum("format", "huggingface", ["huggingface"], "what is written, as in --format=huggingface")
+_UPCAST = flags.DEFINE_bool("upcast", False, "take float16 and bfloat16 weights: their values are kept, as float32")
+
+
+def main(_: list[str]) -> None:
+    """Flags in, read, write."""
+    model, tokenizer = bundle.read(_INPUT.value, upcast=_UPCAST.value)
+    huggingface.save(_OUTPUT.value, model, tokenizer)
+    count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    held = ", ".join(["body", *sorted(parts_of(model.params))])
+    print(f"{_OUTPUT.value}: {count:,} parameters ({held}), {tokenizer.vocab_size:,} vocabulary entries")
+
+
+if __name__ == "__main__":
+    command.run(main)
