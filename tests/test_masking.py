@@ -66,6 +66,14 @@ def test_each_sequence_has_its_own_number_of_predictions(drawn) -> None:
     assert abs(share - 0.15) < 0.005
 
 
+def test_the_number_is_rounded_as_python_rounds() -> None:
+    """190 * 0.15 is 28.5 in double precision and more in single."""
+    for length in (190, 390):
+        ids = jnp.ones((1, length), jnp.int32)
+        _, used = choose(0, ids, ids > 0, None, sequences=1)
+        assert used.sum() == round(length * 0.15), length
+
+
 def test_positions_are_uniform_over_a_sequence() -> None:
     rows, length = 4_000, 67
     sequences = jnp.ones((rows, length), jnp.int32)

@@ -6,12 +6,11 @@ import random
 
 import numpy as np
 import pytest
+from paper_instances import SIGMAS, assert_same_means, plain_pairs, plain_truncate
 from synthetic_corpus import corpus_of, synthetic_corpus
 
 from bert_jax.config import DataConfig
 from bert_jax.pretraining.pairs import _truncate, draw_sequences
-
-SIGMAS = 4.5  # two-sided 7e-6 for each comparison of a statistic; seeds are fixed, so a test does not flicker
 
 
 def draw(corpus, seed=0, ranges=None, **config):
@@ -29,68 +28,32 @@ def document_of(corpus, token):
     return np.searchsorted(corpus.documents, sentence, side="right") - 1
 
 
-# --- the paper's algorithm in the plainest words, with lists and one token at a time
-
-
-def plain_truncate(a, b, limit, rng):
-    while len(a) + len(b) > limit:
-        longer = a if len(a) > len(b) else b
-        del longer[0 if rng.random() < 0.5 else -1]
-
-
-def plain_pairs(corpus, length, short_rate, rng):
-    """Yields (A, B, label, is short) after create_pretraining_data.py; the short target is drawn for each pair."""
-    bounds = corpus.sentences.tolist()
-    documents = [
-        [list(range(bounds[s], bounds[s + 1])) for s in range(first, stop)]
-        for first, stop in zip(corpus.documents[:-1], corpus.documents[1:], strict=True)
-    ]
-    limit = length - 3
-    for own, document in enumerate(documents):
-        chunk, size, i = [], 0, 0
-        while i < len(document):
-            if not chunk:
-                short = rng.random() < short_rate
-                target = rng.randint(2, limit) if short else limit
-            chunk.append(document[i])
-            size += len(document[i])
-            if i == len(document) - 1 or size >= target:
-                cut = rng.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
-                a, b, label = list(itertools.chain(*chunk[:cut])), list(itertools.chain(*chunk[cut:])), 0
-                if len(chunk) == 1 or rng.random() < 0.5:
-                    label, b = 1, []
-                    other = rng.choice([d for d in range(len(documents)) if d != own])
-                    for sentence in documents[other][rng.randint(0, len(documents[other]) - 1) :]:
-                        b += sentence
-                        if len(b) >= target - len(a):
-                            break
-                    i -= len(chunk) - cut
-                plain_truncate(a, b, limit, rng)
-                yield a, b, label, short
-                chunk, size = [], 0
-            i += 1
-
-
 def test_pairs_have_the_statistics_of_the_papers_algorithm():
     corpus, length = synthetic_corpus(150), 64
+
+    def means(label, a, a_length, b, b_length):
+        total = a_length + b_length
+        return {
+            "pairs": len(label),
+            "random share": label.mean(),
+            "A": a_length.mean(),
+            "B": b_length.mean(),
+            "full": (total == length - 3).mean(),
+            "below 40": (total < 40).mean(),
+            "A position": a.mean(),
+            "B position": b.mean(),
+        }
+
     theirs, ours = [], []
     for seed in range(40):
         found = [
-            (label, len(a), len(b), len(a) + len(b) == length - 3, len(a) + len(b) < 40, a[0], b[0])
+            (label, a[0], len(a), b[0], len(b))
             for a, b, label, _ in plain_pairs(corpus, length, 0.1, random.Random(seed))
         ]
-        theirs.append([len(found), *np.mean(found, axis=0)])
+        theirs.append(means(*np.array(found).T))
         sequences = draw(corpus, seed, length=length)
-        a, a_length, b, b_length = pieces(sequences)
-        total = a_length + b_length
-        found = np.stack([sequences.label, a_length, b_length, total == length - 3, total < 40, a, b])
-        ours.append([found.shape[1], *found.mean(1)])
-    theirs, ours = np.array(theirs), np.array(ours)
-    error = np.sqrt((theirs.var(0, ddof=1) + ours.var(0, ddof=1)) / len(ours))
-    names = ["pairs", "random share", "A", "B", "full", "below 40", "A position", "B position"]
-    for name, x, y, e in zip(names, theirs.mean(0), ours.mean(0), error, strict=True):
-        assert abs(x - y) < SIGMAS * e, f"{name}: {x} by the paper, {y} here, standard error {e}"
-        assert e < 0.03 * x, f"{name}: {e} is too coarse to tell"
+        ours.append(means(sequences.label, *pieces(sequences)))
+    assert_same_means(*({name: [run[name] for run in runs] for name in runs[0]} for runs in (theirs, ours)))
 
 
 def test_a_tenth_of_the_targets_is_short():
