@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as torch_save_file
 
 import bert_jax
+from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import ARCHITECTURES, LABELLED, Pretrained, arrange_layers, with_heads
@@ -76,6 +77,12 @@ def test_round_trip_is_bit_exact(tmp_path, tokenizer, architecture):
     huggingface.save(tmp_path / "two", loaded, tokenizer)
     for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_what_a_config_does_not_say_is_as_transformers_has_it():
+    theirs = transformers.BertConfig()
+    for field in dataclasses.fields(ModelConfig):
+        assert field.default == getattr(theirs, field.name, field.default), field.name
 
 
 def test_scanned_layers_are_written_as_unrolled_ones(tmp_path, saved, tokenizer):
