@@ -7,12 +7,14 @@ if TYPE_CHECKING:
 
 
 def load(model: str) -> "Model":
-    """A trained model that answers: MODEL is a workdir of this project or a folder in Hugging Face layout.
+    """A trained model that answers: MODEL is a workdir of this project, a folder in Hugging Face layout or one
+    with Google's TensorFlow checkpoint.
 
     Raises:
       UserError: nothing usable is there; the message says what was looked for.
     """
     # Imported here and not above: worker processes import bert_jax.text, and so this file, and must not start JAX.
-    from bert_jax.inference.bundle import load as load_bundle
+    from bert_jax.inference.predictor import Model
+    from bert_jax.interop.pretrained import read
 
-    return load_bundle(model)
+    return Model(*read(model))

@@ -6,7 +6,7 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
 Suites:
   input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
   parity   how far states, attentions, logits, loss and gradients are from `transformers` in PyTorch with the same
-           weights, in float32 and bfloat16 on this machine's devices (needs: pip install 'bert_jax[test]')
+           weights, in float32 and bfloat16 on this machine's devices (needs: pip install torch transformers)
 """
 
 from pathlib import Path
@@ -25,8 +25,8 @@ _WORKDIR = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     "",
-    "parity: whose weights, a workdir of a finished run or a folder in Hugging Face layout, as in "
-    "--model=runs/quickstart; empty: random weights of 4 layers, 256 wide",
+    "parity: whose weights, a workdir of a finished run, a folder in Hugging Face layout or one with Google's "
+    "checkpoint, as in --model=runs/quickstart; empty: random weights of 4 layers, 256 wide",
 )
 
 

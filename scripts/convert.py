@@ -7,13 +7,11 @@ What is written holds float32 weights as safetensors, the config and the tokeniz
 and so does everything here.
 """
 
-import jax
 from absl import flags
 
 from bert_jax import command
-from bert_jax.inference import bundle
-from bert_jax.interop import huggingface
-from bert_jax.interop.layout import parts_of
+from bert_jax.interop import huggingface, pretrained
+from bert_jax.interop.layout import disassemble, parts_of
 
 _INPUT = flags.DEFINE_string(
     "input",
@@ -34,11 +32,12 @@ _UPCAST = flags.DEFINE_bool("upcast", False, "take float16 and bfloat16 weights:
 
 def main(_: list[str]) -> None:
     """Flags in, read, write."""
-    model, tokenizer = bundle.read(_INPUT.value, upcast=_UPCAST.value)
+    model, tokenizer = pretrained.read(_INPUT.value, upcast=_UPCAST.value)
     huggingface.save(_OUTPUT.value, model, tokenizer)
-    count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    count = sum(array.size for array in disassemble(model).values())
     held = ", ".join(["body", *sorted(parts_of(model.params))])
-    print(f"{_OUTPUT.value}: {count:,} parameters ({held}), {tokenizer.vocab_size:,} vocabulary entries")
+    case = "lower-cased" if tokenizer.lower_case else "cased"
+    print(f"{_OUTPUT.value}: {count:,} parameters ({held}), {tokenizer.vocab_size:,} vocabulary entries, {case} text")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import numpy as np
 import pytest
 from random_model import random_model, tokenizer
 from synthetic_corpus import synthetic_corpus
@@ -12,7 +13,7 @@ from bert_jax.config import DataConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import benchmark as module
 from bert_jax.experiments.benchmark import Measurement, benchmark, table
-from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, parity_table
+from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, largest, parity_table
 from bert_jax.interop import huggingface
 
 
@@ -70,6 +71,12 @@ def test_the_parity_suite(tmp_path, capsys):
     assert "float32 within 1e-05" in printed
     assert "BEYOND" not in printed
     assert json.loads((tmp_path / "benchmark" / "parity.json").read_text())["differences"] == found
+
+
+def test_not_a_number_is_the_largest_of_all():
+    found = largest({"hidden states 0": float("nan"), "hidden states 1": 1e-7, "gradient of x": 1e-6})
+    assert np.isnan(found["hidden states"])
+    assert found["gradients"] == 1e-6
 
 
 def test_a_difference_beyond_the_tolerance_is_told():

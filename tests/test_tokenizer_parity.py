@@ -139,7 +139,7 @@ def reviews() -> list[str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_wikipedia(trios, wiki, name):
-    assert compare(trios[name], wiki[:: 4 if name == "package" else 20]) > 0.99
+    assert compare(trios[name], wiki[:: 1 if name == "package" else 20]) > 0.99
     pairs = list(itertools.pairwise(wiki[5::200]))
     for max_length in (64, 127, 128):
         assert compare(trios[name], pairs, max_length) > 0.99
@@ -147,7 +147,7 @@ def test_wikipedia(trios, wiki, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_reviews(trios, reviews, name):
-    texts = reviews[:: 40 if name == "package" else 200]
+    texts = reviews[:: 20 if name == "package" else 200]
     assert compare(trios[name], texts) == 1
     assert compare(trios[name], texts[::4], 100) == 1
     assert compare(trios[name], list(itertools.pairwise(texts[::8])), 99) == 1

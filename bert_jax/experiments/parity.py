@@ -42,6 +42,7 @@ class Task:
     Attributes:
       loss: (our outputs, batch) -> the means whose sum is the loss.
       outputs: theirs, by name, in the order of ours.
+      for_tokens: those that have a place for each token, [B, L, ...].
       labels: their arguments, and the arrays of the batch that they take.
       problem_type: of a sequence classification.
     """
@@ -50,6 +51,12 @@ class Task:
     outputs: tuple[str, ...]
     labels: dict[str, str]
     problem_type: str = ""
+    for_tokens: tuple[str, ...] = ()
+
+    def at_tokens(self, values: Values, inside: np.ndarray) -> Values:
+        """States, attentions and outputs at real tokens only: [tokens, ...] where there was [B, L, ...]."""
+        whole = set(self.outputs) - set(self.for_tokens)
+        return {name: array if name in whole else array[inside] for name, array in values.items()}
 
 
 _CLASSES = {"labels": "classes"}
@@ -58,9 +65,13 @@ TASKS: dict[str, Task] = {
         lambda out, batch: [cross_entropy(out[0], batch["tokens"]), cross_entropy(out[1][:, 0], batch["follows"])],
         ("prediction_logits", "seq_relationship_logits"),
         {"labels": "tokens", "next_sentence_label": "follows"},
+        for_tokens=("prediction_logits",),
     ),
     "BertForMaskedLM": Task(
-        lambda out, batch: [cross_entropy(out[0], batch["tokens"])], ("logits",), {"labels": "tokens"}
+        lambda out, batch: [cross_entropy(out[0], batch["tokens"])],
+        ("logits",),
+        {"labels": "tokens"},
+        for_tokens=("logits",),
     ),
     "BertForNextSentencePrediction": Task(
         lambda out, batch: [cross_entropy(out[0][:, 0], batch["follows"])], ("logits",), {"labels": "follows"}
@@ -84,7 +95,10 @@ TASKS: dict[str, Task] = {
         "regression",
     ),
     "BertForTokenClassification": Task(
-        lambda out, batch: [cross_entropy(out[0], batch["tags"])], ("logits",), {"labels": "tags"}
+        lambda out, batch: [cross_entropy(out[0], batch["tags"])],
+        ("logits",),
+        {"labels": "tags"},
+        for_tokens=("logits",),
     ),
     "BertForMultipleChoice": Task(
         lambda out, batch: [cross_entropy(out[0], batch["choices"])], ("logits",), {"labels": "choices"}
@@ -93,6 +107,7 @@ TASKS: dict[str, Task] = {
         lambda out, batch: [span_cross_entropy(*out, batch["starts"], batch["ends"])],
         ("start_logits", "end_logits"),
         {"start_positions": "starts", "end_positions": "ends"},
+        for_tokens=("start_logits", "end_logits"),
     ),
 }
 
@@ -170,11 +185,11 @@ def our_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
     for index, layer in enumerate(_layers(states["encoder"], model.config), 1):
         found[f"hidden states {index}"] = layer["hidden"][0].reshape(*shape, -1)
         found[f"attentions {index}"] = layer["attention"]["probabilities"][0].swapaxes(1, 2)
-    found |= dict(zip(task.outputs, out, strict=True)) | {"loss": value}
-    found |= {} if pooled is None else {"pooled": pooled}
+    found |= dict(zip(task.outputs, out, strict=True))
+    found = task.at_tokens({name: np.asarray(array, np.float32) for name, array in found.items()}, inside)
+    found |= {"loss": np.asarray(value)} | ({} if pooled is None else {"pooled": np.asarray(pooled, np.float32)})
     gradients = disassemble(dataclasses.replace(model, params=jax.device_get(gradients)))
-    values = {name: _at_tokens(np.asarray(array, np.float32), inside) for name, array in found.items()}
-    return values | {f"gradient of {name}": array for name, array in gradients.items()}
+    return found | {f"gradient of {name}": array for name, array in gradients.items()}
 
 
 def _layers(encoder: dict, config: ModelConfig) -> list[dict]:
@@ -183,11 +198,6 @@ def _layers(encoder: dict, config: ModelConfig) -> list[dict]:
     if config.scan_layers:
         return [jax.tree.map(lambda stack, index=index: stack[index], encoder["layers"]) for index in indices]
     return [encoder[f"layer_{index}"] for index in indices]
-
-
-def _at_tokens(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """[B, L, ...] -> [tokens, ...]; an array of another shape as it is."""
-    return array[inside] if array.shape[:2] == inside.shape else array
 
 
 def their_values(
@@ -209,41 +219,46 @@ def their_values(
         import torch
         import transformers
     except ImportError as error:
-        raise UserError(f"{error.name} is needed to compare with: pip install 'bert_jax[test]'") from error
+        raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
     task, architecture = TASKS[name], name.split(",")[0]
     transformers.utils.logging.disable_progress_bar()
     network = getattr(transformers, architecture).from_pretrained(directory, attn_implementation="eager")
     network = network.to(device, torch.float64 if dtype == "float64" else torch.float32).eval()
-    network.get_input_embeddings().padding_idx = None  # it only takes [PAD]'s share of the gradient away
-    tensors = {key: torch.tensor(np.asarray(value), device=device) for key, value in batch.items()}
     inside = batch["attention_mask"] > 0
-    inputs = {key: tensors[key].long() for key in ("input_ids", "token_type_ids", "attention_mask")}
-    if architecture == "BertForMultipleChoice":
-        inputs = {key: value.reshape(-1, 2, inside.shape[1]) for key, value in inputs.items()}
-    labels = {}
-    for key, label in task.labels.items():
-        value = tensors[label]
-        labels[key] = value.to(next(network.parameters()).dtype) if value.is_floating_point() else value.long()
-        if not value.is_floating_point():
-            labels[key][labels[key] < 0] = -100
+    inputs, labels = _their_arguments(task, architecture, batch, network)
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bfloat16"):
         output = network(**inputs, **labels, output_hidden_states=True, output_attentions=True)
         loss = _span_loss(output, inside, labels) if architecture == "BertForQuestionAnswering" else output.loss
         pooled = network.bert.pooler(output.hidden_states[-1]) if network.bert.pooler is not None else None
     loss.backward()
     array = lambda tensor: tensor.detach().cpu().to(torch.float64).numpy()  # noqa: E731
-    values = {
-        f"hidden states {index}": _at_tokens(array(state), inside) for index, state in enumerate(output.hidden_states)
-    }
+    found = {f"hidden states {index}": array(state) for index, state in enumerate(output.hidden_states)}
     for index, probabilities in enumerate(output.attentions, 1):
-        values[f"attentions {index}"] = _at_tokens(array(probabilities).swapaxes(1, 2), inside)
-    if pooled is not None:
-        values["pooled"] = array(pooled)
-    for key in task.outputs:
-        values[key] = _at_tokens(array(output[key]), inside)
-    values["loss"] = array(loss)
+        found[f"attentions {index}"] = array(probabilities).swapaxes(1, 2)
+    found = task.at_tokens(found | {key: array(output[key]) for key in task.outputs}, inside)
+    found |= {"loss": array(loss)} | ({} if pooled is None else {"pooled": array(pooled)})
     gradients = {key: value.grad for key, value in network.named_parameters() if value.grad is not None}
-    return values | {f"gradient of {key}": array(value) for key, value in gradients.items()}
+    return found | {f"gradient of {key}": array(value) for key, value in gradients.items()}
+
+
+def _their_arguments(task: Task, architecture: str, batch: Batch, network: Any) -> tuple[dict, dict]:
+    """Inputs and labels as PyTorch tensors; a label of -1 is theirs of -100."""
+    import torch
+
+    device, dtype = network.device, network.dtype
+    inputs = {
+        key: torch.tensor(batch[key], dtype=torch.long, device=device)
+        for key in ("input_ids", "token_type_ids", "attention_mask")
+    }
+    if architecture == "BertForMultipleChoice":
+        inputs = {key: value.reshape(-1, 2, value.shape[1]) for key, value in inputs.items()}
+    labels = {}
+    for key, label in task.labels.items():
+        if batch[label].dtype.kind == "f":
+            labels[key] = torch.tensor(batch[label], dtype=dtype, device=device)
+        else:
+            labels[key] = torch.tensor(np.where(batch[label] < 0, -100, batch[label]), dtype=torch.long, device=device)
+    return inputs, labels
 
 
 def _span_loss(output: Any, inside: np.ndarray, labels: dict[str, Any]) -> Any:
@@ -316,23 +331,16 @@ def parity_suite(_workdir: Path, model: str) -> tuple[str, dict]:
 
 
 def _model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
+    config = model_config("mini")
     if model:
-        directory = pretrained.find(model)
-        loaded, tokenizer = pretrained.load(directory), Tokenizer.load(directory)
+        loaded, tokenizer = pretrained.read(model)
+        config = loaded.config
     else:
-        config = model_config("mini")
-        tokenizer = Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *(f"{i}" for i in range(config.vocab_size - 5))])
-        loaded = None
-    config = loaded.config if loaded else config
+        tokenizer = Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(config.vocab_size - 5))])
     ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
     drawn = jax.device_get(jax.jit(init)(jax.random.key(0), *[ids] * 4)["params"])
-    if loaded is None:
-        return Pretrained(drawn, config), tokenizer
-    params, new, _ = with_heads(loaded.params, drawn)
-    if new:
-        print(f"{model} has no {', no '.join(new)}: drawn at random")
-    return Pretrained(params, config), tokenizer
+    return Pretrained(with_heads(model, loaded.params, drawn) if model else drawn, config), tokenizer
 
 
 def _has_cuda() -> bool:
@@ -346,7 +354,7 @@ def largest(found: dict[str, float]) -> dict[str, float]:
     result: dict[str, float] = {}
     for name, value in found.items():
         group = "gradients" if name.startswith("gradient") else name.rstrip(" 0123456789")
-        result[group] = max(result.get(group, 0.0), value)
+        result[group] = float(np.maximum(result.get(group, 0.0), value))  # which keeps what is not a number
     return result
 
 

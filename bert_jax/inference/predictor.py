@@ -68,6 +68,8 @@ class Model:
         Raises:
           UserError: the text has no [MASK], or one lies beyond the longest input that the model takes.
         """
+        if not isinstance(text, str):
+            raise UserError("fill_mask takes one text; for a list of texts there is fill_mask_batch")
         return _raised(self.fill_mask_batch([text], top_k)[0])
 
     def next_sentence(self, first: str, second: str) -> float:
@@ -94,6 +96,7 @@ class Model:
           progress: told after each batch how many texts it answered.
         """
         self._need("masked_language_model", "fill_mask")
+        _check(texts, batch_size, lambda text: isinstance(text, str), "texts")
         if top_k < 1:
             raise UserError(f"top_k={top_k}: ask for at least 1")
         rows = self._fill_rows(texts)
@@ -117,8 +120,8 @@ class Model:
     ) -> list[float | UserError]:
         """`next_sentence` of many pairs, in their order; a pair that has no answer gives its error in its place."""
         self._need("next_sentence", "next_sentence")
-        if self.config.type_vocab_size < 2:
-            raise UserError(f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart")
+        _check(pairs, batch_size, _is_pair, "pairs (first, second)")
+        self._check_token_types(pairs)
         rows = self._pair_rows(pairs)
         answers: list = list(rows)
         for indices, inputs, _ in self._batches(rows, batch_size):
@@ -130,7 +133,7 @@ class Model:
 
     def encode(self, texts: Sequence[str | tuple[str, str]], batch_size: int = 32) -> States:
         """Hidden states of texts or pairs of texts; what is too long is cut as BERT does."""
-        rows = self._text_rows(texts, self.config.max_position_embeddings)
+        rows = self._text_rows(texts, self.config.max_position_embeddings, batch_size)
         longest = max((len(row.ids) for row in rows), default=0)
         hidden = np.zeros((len(rows), longest, self.config.hidden_size), np.float32)
         mask = np.zeros((len(rows), longest), np.int32)
@@ -163,6 +166,7 @@ class Model:
             "pooler"'s output.
           normalize: to unit length.
           max_length: tokens, [CLS] and [SEP] included, after which texts are cut; 0 for all that the model takes.
+            Models of sentence-transformers have been trained on fewer: `max_seq_length` in sentence_bert_config.json.
           batch_size: texts that run at once.
           progress: told after each batch how many texts it answered.
 
@@ -179,7 +183,7 @@ class Model:
         most = self.config.max_position_embeddings
         if max_length > most:
             raise UserError(f"max_length={max_length} is longer than the position table of the model: at most {most}")
-        rows = self._text_rows(texts, max_length or most)
+        rows = self._text_rows(texts, max_length or most, batch_size)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for indices, inputs, _ in self._batches(rows, batch_size):
             found = self._embed(self.params, *inputs, pooling=pooling, normalize=normalize)
@@ -195,11 +199,17 @@ class Model:
     def _need(self, part: str, purpose: str) -> None:
         if part not in self.parts:
             has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
-            raise UserError(f"{purpose} needs a model with {part.replace('_', ' ')}: {has}")
+            raise UserError(f"{purpose} needs a model with {part}: {has}")
 
-    def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[_Row]:
-        if isinstance(texts, str):
-            raise UserError("a list of texts is wanted, not one text: write [text]")
+    def _check_token_types(self, texts: Sequence[str | tuple[str, str]]) -> None:
+        if self.config.type_vocab_size < 2 and not all(isinstance(text, str) for text in texts):
+            raise UserError(f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart")
+
+    def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int, batch_size: int) -> list[_Row]:
+        _check(
+            texts, batch_size, lambda text: isinstance(text, str) or _is_pair(text), "texts or pairs (first, second)"
+        )
+        self._check_token_types(texts)
         encoded = self.tokenizer.encode_inputs(texts, max_length)
         return [_Row(each.ids, each.token_type_ids.count(0), []) for each in encoded]
 
@@ -330,6 +340,21 @@ def _inputs(ids: jax.Array, lengths: jax.Array, firsts: jax.Array) -> tuple[jax.
     inside = positions < lengths[:, None]
     token_types = ((positions >= firsts[:, None]) & inside).astype(jnp.int32)
     return ids, token_types, positions, inside.astype(jnp.int32)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
+
+
+def _check(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: str) -> None:
+    """Raises UserError for what a list of texts is not, before anything runs."""
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: at least 1 is wanted")
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}: write [text] for a single one")
+    for number, item in enumerate(items):
+        if not is_good(item):
+            raise UserError(f"a list of {wanted} is wanted: item {number} is {item!r:.80}")
 
 
 def _power_of_two(number: int) -> int:

@@ -1,6 +1,6 @@
 """Google's TensorFlow checkpoints of google-research/bert: ``bert_config.json``, ``bert_model.ckpt``, ``vocab.txt``.
 
-TensorFlow reads them, and is needed for nothing else: ``pip install 'bert_jax[google]'``.
+TensorFlow reads them, and is needed for nothing else: the extra `google`.
 """
 
 import json
@@ -58,7 +58,7 @@ def find_checkpoint(directory: Path) -> Path | None:
     return found[0] if found else None
 
 
-def load(directory: Path) -> Pretrained:
+def load(directory: Path, *, upcast: bool = False) -> Pretrained:
     """Reads body, pooler and whatever heads are there; the optimizer's variables are left out.
 
     "gelu" is read as the error function, as when these weights were trained; the released code has had the tanh formula
@@ -74,21 +74,23 @@ def load(directory: Path) -> Pretrained:
     arrays = _read_variables(checkpoint)
     labels = len(arrays.get("classifier.bias", ()))
     parts = parts_in(checkpoint, set(arrays), "BertForSequenceClassification" if labels else "BertModel")
-    params = assemble(checkpoint, arrays, parts, config, labels, upcast=False)
+    params = assemble(checkpoint, arrays, parts, config, labels, upcast=upcast)
     return Pretrained(params, config, tuple(f"LABEL_{index}" for index in range(labels)))
 
 
 def _read_config(file: Path) -> ModelConfig:
     try:
         theirs = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(theirs, dict):
+            raise ValueError(f"it holds a {type(theirs).__name__}")
         unknown = [key for key in theirs if key not in _FIELDS and not key.startswith(_UNREAD)]
         if unknown:
             raise UserError(f"{unknown[0]} is not known")
         return from_config_dict(ModelConfig, {key: theirs[key] for key in _FIELDS if key in theirs})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a JSON object: {error}") from error
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {str(error).replace('model.', '')}") from error
 
 
 def _read_variables(checkpoint: Path) -> dict[str, np.ndarray]:
@@ -97,7 +99,7 @@ def _read_variables(checkpoint: Path) -> dict[str, np.ndarray]:
         import tensorflow as tf
     except ImportError as error:
         raise UserError(
-            f"{checkpoint} is a TensorFlow checkpoint, and TensorFlow is not installed: pip install 'bert_jax[google]'"
+            f"{checkpoint} is a TensorFlow checkpoint, and TensorFlow is not installed: pip install tensorflow-cpu"
         ) from error
     try:
         reader = tf.train.load_checkpoint(str(checkpoint))

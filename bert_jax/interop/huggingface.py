@@ -34,7 +34,7 @@ WEIGHTS_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 
 # Keys of config.json that change the mathematics in ways this project does not have, and the one value that it does.
-# A file without the key has that value, by the defaults of transformers' BertConfig; only model_type must be there.
+# A file without the key has that value, by the defaults of transformers' BertConfig.
 _FIXED = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
@@ -69,11 +69,11 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
       UserError: a file is missing or torn; the config asks for what this project does not have; tensors are missing,
         surplus or misshapen (all are listed), or not float32.
     """
-    directory = Path(directory)
-    settings = _read_settings(directory)
-    config = load_config(directory)
-    architecture = _architecture(directory / CONFIG_FILE, settings)
-    labels, problem_type = _labels(directory / CONFIG_FILE, settings)
+    directory, config_file = Path(directory), Path(directory) / CONFIG_FILE
+    settings = _read_settings(config_file)
+    config = _read_architecture(config_file, settings)
+    architecture = _architecture(config_file, settings)
+    labels, problem_type = _labels(config_file, settings)
     file, arrays = _read_weights(directory)
     arrays = _canonical(file, arrays)
     parts = parts_in(file, set(arrays), architecture)
@@ -83,27 +83,19 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     return Pretrained(params, config, labels, problem_type)
 
 
-def load_config(directory: str | os.PathLike) -> ModelConfig:
-    """The architecture in DIRECTORY/config.json.
-
-    Raises:
-      UserError: names the file and the key that is wrong.
-    """
-    file = Path(directory) / CONFIG_FILE
-    theirs = _read_settings(Path(directory))
+def _read_architecture(file: Path, theirs: dict[str, Any]) -> ModelConfig:
     for key, value in (_FIXED | _EMPTY).items():
-        found = theirs.get(key, None if key == "model_type" else value)
-        if found != value:
+        found = theirs.get(key)
+        if found not in (None, value):
             raise UserError(f"{file}: {key} is {json.dumps(found)}, and only {json.dumps(value)} is supported")
     known = {field.name for field in dataclasses.fields(ModelConfig)} - _OURS_ALONE
     try:
         return from_config_dict(ModelConfig, {key: value for key, value in theirs.items() if key in known})
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {str(error).replace('model.', '')}") from error
 
 
-def _read_settings(directory: Path) -> dict[str, Any]:
-    file = directory / CONFIG_FILE
+def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file} does not exist: a model in Hugging Face layout has its architecture there")
     try:
@@ -116,15 +108,22 @@ def _read_settings(directory: Path) -> dict[str, Any]:
 
 
 def _architecture(file: Path, settings: dict[str, Any]) -> str | None:
-    names = settings.get("architectures") or [None]
-    if names[0] is not None and names[0] not in ARCHITECTURES:
-        raise UserError(f"{file}: architectures is {json.dumps(names)}, and only {', '.join(ARCHITECTURES)} are known")
+    names = settings.get("architectures")
+    if not names:
+        return None
+    if not isinstance(names, list) or names[0] not in list(ARCHITECTURES):
+        raise UserError(
+            f'{file}: architectures is {json.dumps(names)}, and only ["NAME"] is known, where NAME is one of '
+            f"{', '.join(ARCHITECTURES)}; BertModel takes the body alone"
+        )
     return names[0]
 
 
 def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     """Names of the classes, by transformers' rules where the file is silent, and the type of problem."""
     count = settings.get("num_labels", 2)
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"{file}: num_labels is {json.dumps(count)}, and a number from 1 is wanted")
     names = settings.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count)}
     try:
         labels = tuple(str(names[str(index)]) for index in range(len(names)))
@@ -147,6 +146,11 @@ def _read_weights(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    with file.open("rb") as start:
+        if start.read(24) == b"version https://git-lfs.":
+            raise UserError(
+                f"{file} is a pointer of Git LFS and not the weights: run `git lfs pull` where it was cloned"
+            )
     try:
         with safe_open(file, framework="numpy") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (has only keys())
@@ -163,17 +167,25 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
         # Nothing but tensors is unpickled: a pickle could run any program.
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler stumbles over in a file that is something else
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is not a file of PyTorch weights: {reason}") from error
+        raise UserError(
+            f"{file} is not a file of PyTorch weights ({type(error).__name__}): it is torn, or holds more than "
+            "tensors; copy it again, or save the model's state_dict as safetensors"
+        ) from error
     if not isinstance(tensors, dict):
         raise UserError(f"{file} is not a file of PyTorch weights: it holds a {type(tensors).__name__}, not names")
-    foreign = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
-    if foreign:
-        raise UserError(f"{file} is not a file of PyTorch weights: {foreign[0]} is no tensor")
-    return {
-        name: value.view(torch.int16).numpy().view("bfloat16") if value.dtype == torch.bfloat16 else value.numpy()
-        for name, value in tensors.items()
-    }
+    arrays = {}
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise UserError(f"{file} is not a file of PyTorch weights: {name} is no tensor with a name")
+        try:
+            value = value.detach()
+            is_bfloat16 = value.dtype == torch.bfloat16
+            arrays[name] = value.view(torch.int16).numpy().view("bfloat16") if is_bfloat16 else value.numpy()
+        except (TypeError, RuntimeError) as error:
+            raise UserError(
+                f"{file}: {name} is {value.dtype}, {value.layout}: a dense float32 tensor is wanted"
+            ) from error
+    return arrays
 
 
 def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -206,9 +218,10 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     Raises:
       UserError: `directory` holds other files, or cannot be written; or no class of Hugging Face has these heads.
     """
-    directory = Path(directory).absolute()
+    directory = Path(directory).expanduser().resolve()
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    settings = _their_config(model, tokenizer)
+    model, architecture = _their_class(model)
+    settings = _their_config(model, architecture, tokenizer)
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
         temporary.mkdir(parents=True)
@@ -233,13 +246,29 @@ def _save_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) 
     file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _their_config(model: Pretrained, tokenizer: Tokenizer) -> dict[str, Any]:
+def _their_class(model: Pretrained) -> tuple[Pretrained, str]:
+    """The model as one of theirs has it, and its name: some of them have no pooler, and complain of one."""
     heads = parts_of(model.params) - {"pooler"}
     names = [name for name, parts in ARCHITECTURES.items() if set(parts) - {"pooler"} == heads]
     if not names:
         raise UserError(f"no class of Hugging Face holds {' and '.join(sorted(heads))}: save one head of fine-tuning")
+    if len(set(model.labels)) < len(model.labels):
+        raise UserError(f"two labels have the same name: {', '.join(model.labels)}")
+    if heads and "pooler" not in ARCHITECTURES[names[0]]:
+        body = {key: value for key, value in model.params["bert"].items() if key != "pooler"}
+        model = dataclasses.replace(model, params={**model.params, "bert": body})
+    return model, names[0]
+
+
+def _their_config(model: Pretrained, architecture: str, tokenizer: Tokenizer) -> dict[str, Any]:
     fields = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _OURS_ALONE}
-    settings = {"architectures": names, **_FIXED, **fields, "pad_token_id": tokenizer.pad_id, "dtype": "float32"}
+    settings = {
+        "architectures": [architecture],
+        **_FIXED,
+        **fields,
+        "pad_token_id": tokenizer.pad_id,
+        "dtype": "float32",
+    }
     if model.labels:
         settings["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         settings["label2id"] = {label: index for index, label in enumerate(model.labels)}

@@ -64,6 +64,7 @@ _TIED = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
+_LISTED = 40  # problems in one message
 _BUFFERS = {"bert.embeddings.position_ids"}  # 0, 1, 2, ...: no weight, written by old versions
 
 
@@ -173,8 +174,9 @@ def assemble(
         if arrays[name].shape != expected[name]:
             problems.append(f"{name} is {list(arrays[name].shape)}, the config wants {list(expected[name])}")
     if problems:
-        raise UserError(f"{file} does not hold what its config describes: {'; '.join(problems)}")
-    _check_types(file, arrays, expected, upcast)
+        rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise UserError(f"{file} does not hold what its config describes: {'; '.join(problems[:_LISTED])}{rest}")
+    _check_values(file, arrays, expected, upcast)
     for second, first in _TIED.items():
         if second in arrays and first in arrays and not np.array_equal(arrays[second], arrays[first]):
             raise UserError(f"{file}: {second} differs from {first}, and only a tied decoder is supported")
@@ -188,14 +190,18 @@ def assemble(
     return params
 
 
-def _check_types(file: Path, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], upcast: bool) -> None:
+def _check_values(file: Path, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], upcast: bool) -> None:
     wide = {np.dtype(kind) for kind in ("float32", *(("float16", ml_dtypes.bfloat16) if upcast else ()))}
     others = [name for name in expected if arrays[name].dtype not in wide]
     if others:
         kind = arrays[others[0]].dtype
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        advice = "" if upcast else "; scripts/convert.py --upcast writes float16 and bfloat16 weights as float32"
+        half = kind in (np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
+        advice = "; scripts/convert.py --upcast writes it as float32" if half else ""
         raise UserError(f"{file}: {others[0]} is {kind}{more}, wanted float32{advice}")
+    for name in expected:
+        if not np.isfinite(arrays[name].astype(np.float32, copy=False)).all():
+            raise UserError(f"{file}: {name} holds numbers that are not finite: the run that wrote it had diverged")
 
 
 def disassemble(model: Pretrained) -> dict[str, np.ndarray]:
@@ -239,17 +245,22 @@ def _over_leaves(function: Any, *trees: Any) -> Any:
     return function(*trees)
 
 
-def with_heads(params: dict, wanted: dict) -> tuple[dict, list[str], list[str]]:
-    """Puts read weights into a tree as a task wants it.
+def with_heads(model: str, params: dict, wanted: dict) -> dict:
+    """Puts read weights into a tree as a task wants it, and says what is new and what is left out.
 
     Args:
+      model: what the weights were read from, for the message.
       params: as read.
       wanted: freshly drawn parameters of the task; the same architecture, other heads perhaps.
 
     Returns:
-      The tree of `wanted` with what `params` has, and the names of the parts that are new and of those left out.
+      The tree of `wanted`, with what `params` has of it.
     """
-    have, want = parts_of(params), parts_of(wanted)
+    new, left_out = parts_of(wanted) - parts_of(params), parts_of(params) - parts_of(wanted)
+    if new:
+        print(f"{model} has no {', no '.join(sorted(new))}: drawn at random")
+    if left_out:
+        print(f"{model} also has {', '.join(sorted(left_out))}: not needed here, left out")
     merged = {key: params.get(key, wanted[key]) for key in wanted}
     merged["bert"] = {key: params["bert"].get(key, wanted["bert"][key]) for key in wanted["bert"]}
-    return merged, sorted(want - have), sorted(have - want)
+    return merged

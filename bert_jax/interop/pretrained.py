@@ -6,6 +6,7 @@ from pathlib import Path
 from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface
 from bert_jax.interop.layout import Pretrained
+from bert_jax.text.tokenizer import Tokenizer
 
 MODEL = (
     "MODEL is a workdir of a finished run, a folder in Hugging Face layout (config.json, model.safetensors and the "
@@ -21,7 +22,7 @@ def find(model: str | os.PathLike) -> Path:
     """
     path = Path(model).expanduser()
     if not path.is_dir():
-        raise UserError(f"{path} is no folder: {MODEL}")
+        raise UserError(f"{path} is no folder (nothing is downloaded by name): {MODEL}")
     for directory in (path, path / "model"):
         if huggingface.has_weights(directory):
             return directory
@@ -32,6 +33,12 @@ def find(model: str | os.PathLike) -> Path:
             f"{path} is the workdir of a run that has not finished: run the command that began it again with "
             f"--workdir={path}; it goes on from its last checkpoint and writes {path / 'model'} at its end"
         )
+    if (path / huggingface.CONFIG_FILE).is_file():
+        sharded = "; sharded weights are not read" if any(path.glob("*.index.json")) else ""
+        raise UserError(
+            f"{path} has a {huggingface.CONFIG_FILE} and no weights: looked for {huggingface.WEIGHTS_FILE} and "
+            f"{huggingface.PICKLE_FILE}{sharded}"
+        )
     raise UserError(f"{path} holds no model: {MODEL}")
 
 
@@ -39,4 +46,25 @@ def load(directory: Path, *, upcast: bool = False) -> Pretrained:
     """Reads the weights in a folder that `find` found; see `huggingface.load` and `google.load`."""
     if huggingface.has_weights(directory) or not google.find_checkpoint(directory):
         return huggingface.load(directory, upcast=upcast)
-    return google.load(directory)
+    return google.load(directory, upcast=upcast)
+
+
+def read(model: str | os.PathLike, *, upcast: bool = False) -> tuple[Pretrained, Tokenizer]:
+    """Weights and tokenizer of MODEL.
+
+    Args:
+      model: a path.
+      upcast: take float16 and bfloat16 weights as well.
+
+    Raises:
+      UserError: MODEL is none, its run has not finished, or its files do not fit each other.
+    """
+    directory = find(model)
+    loaded, tokenizer = load(directory, upcast=upcast), Tokenizer.load(directory)
+    if tokenizer.vocab_size != loaded.config.vocab_size:
+        raise UserError(
+            f"{directory}: the vocabulary has {tokenizer.vocab_size} entries and the word embeddings "
+            f"{loaded.config.vocab_size} (vocab_size): give the vocabulary that the model was trained with; if the "
+            "embeddings were padded, append as many lines such as [unused1000] to vocab.txt"
+        )
+    return loaded, tokenizer

@@ -218,12 +218,7 @@ def load_initial_params(config: PretrainingConfig, drawn: dict) -> dict:
     ]
     if different:
         raise UserError(f"init_from={config.init_from} is of another architecture: set {', '.join(different)}")
-    params, new, left_out = with_heads(arrange_layers(loaded.params, config.model), drawn)
-    if new:
-        print(f"{config.init_from} has no {', no '.join(new)}: drawn at random")
-    if left_out:
-        print(f"{config.init_from} also has {', '.join(left_out)}: not needed here, left out")
-    return params
+    return with_heads(config.init_from, arrange_layers(loaded.params, config.model), drawn)
 
 
 def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -87,11 +88,13 @@ class Tokenizer:
         """Reads a folder with `tokenizer.json` or `vocab.txt`.
 
         What `tokenizer_config.json`, if there, says of case, accents and Chinese characters holds, also where
-        `tokenizer.json` says otherwise: so `transformers` has it.
+        `tokenizer.json` says otherwise: so `transformers` has it. Without it text is lower-cased, but beside Google's
+        `bert_config.json` only if the vocabulary has no capitals.
         """
         directory = os.fspath(directory)
         fast = os.path.join(directory, "tokenizer.json")
         plain = os.path.join(directory, "vocab.txt")
+        google = os.path.exists(os.path.join(directory, "bert_config.json"))  # whose folders do not tell the case
         try:
             config = _read_json(os.path.join(directory, "tokenizer_config.json"))
             if os.path.exists(fast):
@@ -100,11 +103,15 @@ class Tokenizer:
                 _follow_config(backend, config)
                 return cls(backend)
             if os.path.exists(plain):
+                if os.path.exists(os.path.join(directory, "added_tokens.json")):
+                    raise UserError(
+                        "added_tokens.json is not read without tokenizer.json: save it with a fast tokenizer"
+                    )
                 with open(plain, encoding="utf-8") as file:
                     vocabulary = file.read().removesuffix("\n").split("\n")
                 return cls.from_vocabulary(
                     vocabulary,
-                    lower_case=config.get("do_lower_case", _is_lower_case(vocabulary)),
+                    lower_case=config.get("do_lower_case", not (google and _has_capitals(vocabulary))),
                     strip_accents=config.get("strip_accents"),
                     split_chinese=config.get("tokenize_chinese_chars", True),
                 )
@@ -151,6 +158,11 @@ class Tokenizer:
         if normalizer.get("type") != "BertNormalizer":
             raise UserError("the tokenizer's normaliser is not BertNormalizer")
         return {**normalizer, "max_input_chars_per_word": settings["model"]["max_input_chars_per_word"]}
+
+    @property
+    def lower_case(self) -> bool:
+        """Whether text is lower-cased."""
+        return self._settings["lowercase"]
 
     @functools.cached_property
     def tokens(self) -> list[str]:
@@ -386,9 +398,9 @@ def _follow_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> Non
         )
 
 
-def _is_lower_case(vocabulary: list[str]) -> bool:
-    """Whether a vocabulary is of lower-cased text, that is, without capitals: Google's folders do not say it."""
-    return all(token == token.lower() for token in vocabulary if not token.startswith("["))
+def _has_capitals(vocabulary: list[str]) -> bool:
+    """Whether a vocabulary is of cased text. The Chinese one of lower-cased text holds <S> and <T>."""
+    return set(string.ascii_uppercase) <= set(vocabulary)
 
 
 def _read_json(path: str) -> dict:
