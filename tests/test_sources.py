@@ -121,21 +121,22 @@ def tfds_dir(tmp_path_factory):
     return path
 
 
-def test_tfds_is_read_without_tensorflow(tfds_dir):
+def test_tfds_is_read(tfds_dir):
     documents = read("tfds:toy_reviews:train", column="body", data_dir=tfds_dir)
     assert sorted(documents) == ["A fine film.\n\nI liked it.", "Dull, dull, dull.", "Ein schöner Film über Käse."]
     assert len(read("tfds:toy_reviews:train[:2]", column="body", data_dir=tfds_dir)) == 2
-    assert "tensorflow" not in sys.modules
 
 
-def test_tfds_finds_its_data_by_environment_and_needs_no_builder_code(tfds_dir, tmp_path):
+def test_tfds_finds_its_data_by_environment_and_needs_neither_builder_code_nor_tensorflow(tfds_dir, tmp_path):
     code = (
+        "import sys\n"
         "from bert_jax.text.sources import read_documents\n"
         "print(len(list(read_documents('tfds:toy_reviews:1.0.0:train', column='body'))))\n"
+        "print('tensorflow' in sys.modules)\n"
     )
     environment = {"TFDS_DATA_DIR": tfds_dir, "PATH": "", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "3\n", done.stderr
+    assert done.stdout == "3\nFalse\n", done.stderr
 
 
 @pytest.mark.parametrize(
