@@ -136,10 +136,13 @@ class OptimizerConfig:
     eps: float = 1e-6
     clip_norm: float = 1.0  # of the whole gradient; 0 turns it off
     bias_correction: bool = False  # of bert_adamw; the others always correct
+    layer_decay: float = 1.0  # each layer learns at so much of the rate of the layer above it
+    frozen_layers: int = -1  # 0: the embeddings do not learn; k: nor do the k lowest layers; -1: all learn
 
     def __post_init__(self) -> None:
         _check_choice(self, "optimizer.", "name", ("bert_adamw", "adamw", "lamb"))
         ranges = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "eps"), (0, math.inf))
+        ranges |= {"layer_decay": (0.01, 1), "frozen_layers": (-1, math.inf)}
         _check_ranges(self, "optimizer.", ranges | dict.fromkeys(("b1", "b2"), (0, 0.999999999)))
 
 
@@ -178,6 +181,7 @@ class TrainingConfig:
     eval_every: int = 500
     checkpoint_every: int = 500  # a multiple of eval_every, to have each ranked
     keep_checkpoints: int = 2  # the newest; the best is kept besides
+    patience: int = 0  # stop after so many evaluations that were no better than the best; 0: never
     compute_dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU
     accumulate: int = 1  # micro-batches a step
     tensorboard: bool = True
@@ -187,7 +191,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "accumulate")
-        _check_ranges(self, "", dict.fromkeys(counts, (1, math.inf)))
+        _check_ranges(self, "", dict.fromkeys(counts, (1, math.inf)) | {"patience": (0, math.inf)})
         _check_choice(self, "", "compute_dtype", ("auto", "float32", "bfloat16"))
         durations = ("total_steps", "total_epochs", "total_tokens", "total_minutes")
         _check_ranges(self, "", dict.fromkeys(durations, (0, math.inf)))

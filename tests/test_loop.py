@@ -19,7 +19,7 @@ from conftest import metric_lines
 
 from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
 from bert_jax.errors import Interrupted, UserError
-from bert_jax.training.checkpoint import Progress
+from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.loop import Data, planned_steps, train
 from bert_jax.training.metrics import Reporter
 from bert_jax.training.objective import Mean
@@ -117,18 +117,65 @@ def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
     """The host asks for an interval only when the next one is complete; a pause asks for everything."""
     asked: list[int] = []
     monkeypatch.setattr(
-        "bert_jax.training.metrics.jax.device_get", lambda ready: asked.extend(step for step, _ in ready) or ready
+        "bert_jax.training.metrics.jax.device_get", lambda ready: asked.extend(step for step, *_ in ready) or ready
     )
     written: list[int] = []
     writer = SimpleNamespace(write=lambda step, split, values: written.append(step))
-    reporter = Reporter(writer, ("a",), log_every=4, tokens_per_step=1, step=0, sums={})
+    reporter = Reporter(writer, ("a",), log_every=4, step=0, sums={})
     for step in range(1, 11):
-        reporter.add(step, {"a": Mean(jnp.float32(step), jnp.float32(1))}, 20)
+        reporter.add(step, {"a": Mean(jnp.float32(step), jnp.float32(1))}, 8, 20)
         assert asked == list(range(1, max(0, step - step % 4 - 4) + 1))
     with reporter.paused():
         assert asked == list(range(1, 11))
     assert written == [4, 8]
     assert reporter.sums == {"a": [9.0 + 10.0, 2.0]}
+
+
+def scripted(ranks: list[float], seen: list) -> Data:
+    """Data whose evaluations give these ranks one after the other; `seen` gets what was evaluated."""
+
+    def evaluate(params):
+        seen.append(jax.device_get(params))
+        return {"loss": 1.0, "score": ranks[len(seen) - 1]}
+
+    return dataclasses.replace(toy_data(), evaluate=evaluate, rank=lambda evaluation: evaluation["score"])
+
+
+def test_training_stops_when_patience_is_out_and_the_best_is_kept(tmp_path) -> None:
+    config = dataclasses.replace(CONFIG, eval_every=2, checkpoint_every=2, patience=2, keep_checkpoints=1)
+    seen: list = []
+    state, evaluation = train(Toy(), config, tmp_path, scripted([0.1, 0.5, 0.4, 0.3, 0.9], seen))
+    assert int(state.step) == 8
+    assert evaluation["score"] == 0.3
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    shapes = jax.eval_shape(lambda: state)
+    best = checkpoints.restore_best(shapes, jax.tree.map(lambda leaf: leaf.sharding, state))
+    assert int(best.step) == 4
+    assert_same_bits(best.params, seen[1])
+    again, _ = train(Toy(), config, tmp_path, scripted([0.9] * 5, []))  # it had stopped for good
+    assert int(again.step) == 8
+
+
+def test_patience_counts_over_a_restart(tmp_path) -> None:
+    config = dataclasses.replace(CONFIG, eval_every=2, checkpoint_every=2, patience=3)
+    data = scripted([0.5, 0.4, 0.3], [])
+    with pytest.raises(Interrupted):
+        train(Toy(), config, tmp_path, dataclasses.replace(data, train=toy_data(kill=(5, signal.SIGTERM)).train))
+    state, _ = train(Toy(), config, tmp_path, scripted([0.3, 0.2, 0.1, 0.6], []))
+    assert int(state.step) == 8
+
+
+def test_batches_of_several_lengths_compile_once_each(tmp_path) -> None:
+    traced: list = []
+
+    class Watched(Toy):
+        def metrics(self, params, batch, dropout_key):
+            traced.append(len(batch["y"]))
+            return super().metrics(params, batch, dropout_key)
+
+    stream = lambda step: (toy_batch(number, rows=8 + number % 3) for number in itertools.count(step))  # noqa: E731
+    train(Watched(), CONFIG, tmp_path, dataclasses.replace(toy_data(), train=stream))
+    assert sorted(traced) == [8, 8, 9, 10]  # three steps and the evaluation
 
 
 def test_interrupted_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:

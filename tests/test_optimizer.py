@@ -109,3 +109,54 @@ def test_warmup_stable_decay_holds_then_falls_with_the_square_root() -> None:
     got = rates(ScheduleConfig("wsd", warmup=0.1, decay=0.2))
     np.testing.assert_allclose(got[10:81], 2.0, rtol=1e-6)
     np.testing.assert_allclose(got[80:], 2.0 * (1 - np.sqrt(np.arange(20) / 20)), rtol=1e-5, atol=1e-6)
+
+
+def tree_of_layers(stacked: bool) -> dict:
+    """Embeddings, three layers, pooler and a head, all ones."""
+    one = np.ones((2, 2), np.float32)
+    layers = {"layers": {"kernel": np.ones((3, 2, 2), np.float32)}}
+    if not stacked:
+        layers = {f"layer_{index}": {"kernel": one} for index in range(3)}
+    return {
+        "bert": {"embeddings": {"kernel": one}, "encoder": layers, "pooler": {"kernel": one}},
+        "head": {"kernel": one},
+    }
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize(
+    ("config", "embeddings", "layers", "top"),
+    [
+        (dict(layer_decay=0.5), 1 / 16, [1 / 8, 1 / 4, 1 / 2], 1.0),
+        (dict(frozen_layers=0), 0.0, [1.0, 1.0, 1.0], 1.0),
+        (dict(frozen_layers=2, layer_decay=0.5), 0.0, [0.0, 0.0, 1 / 2], 1.0),
+        (dict(frozen_layers=9), 0.0, [0.0, 0.0, 0.0], 1.0),
+    ],
+    ids=str,
+)
+def test_layers_learn_at_their_own_rates(stacked, config, embeddings, layers, top) -> None:
+    """Against the same update without; weight decay included, nothing clipped."""
+    params = tree_of_layers(stacked)
+    gradients = jax.tree.map(lambda leaf: 0.1 * leaf, params)
+    updates = []
+    for changes in ({}, config):
+        optimizer = make_optimizer(OptimizerConfig(clip_norm=0.0, weight_decay=0.1, **changes))
+        updates.append(optimizer.update(gradients, optimizer.init(params), params)[0])
+    shares = jax.tree.map(lambda one, other: np.asarray(other / one), *updates)
+    body = shares["bert"]
+    np.testing.assert_allclose(body["embeddings"]["kernel"], embeddings, rtol=1e-6)
+    for index, expected in enumerate(layers):
+        found = body["encoder"]["layers"]["kernel"][index] if stacked else body["encoder"][f"layer_{index}"]["kernel"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for found in (body["pooler"]["kernel"], shares["head"]["kernel"]):
+        np.testing.assert_allclose(found, top, rtol=1e-6)
+
+
+def test_what_is_frozen_is_not_counted_by_the_clipping() -> None:
+    params = tree_of_layers(False)
+    gradients = jax.tree.map(np.zeros_like, params)
+    gradients["bert"]["embeddings"]["kernel"] = np.full((2, 2), 1e6, np.float32)
+    gradients["head"]["kernel"] = np.full((2, 2), 1e-5, np.float32)
+    optimizer = make_optimizer(OptimizerConfig(frozen_layers=3, weight_decay=0.0))
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert float(updates["head"]["kernel"][0, 0]) > 0.1  # clipped by the large one it would be 1e-11 before eps

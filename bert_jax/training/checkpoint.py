@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Progress:
       total_minutes: that `total_steps` was planned for; 0 if it was not planned by time.
       vocabulary: names what the ids mean.
       sums: of the metrics of the unfinished interval.
+      best: highest rank so far, and evaluations since; empty before the first.
     """
 
     seconds: float = 0.0
@@ -31,6 +32,7 @@ class Progress:
     total_minutes: float = 0.0
     vocabulary: str = ""
     sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    best: Sequence[float] = ()
 
 
 class Checkpoints:
@@ -39,13 +41,12 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int) -> None:
         self.directory = directory
         options = ocp.CheckpointManagerOptions(
-            best_fn=lambda metrics: metrics["loss"],
-            best_mode="min",
+            best_fn=lambda metrics: metrics["rank"],
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(n=keep),
                     policies.BestN(
-                        get_metric_fn=lambda metrics: -metrics["loss"], n=1, keep_checkpoints_without_metrics=False
+                        get_metric_fn=lambda metrics: metrics["rank"], n=1, keep_checkpoints_without_metrics=False
                     ),
                 ]
             ),
@@ -53,8 +54,8 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def save(self, step: int, state: Any, progress: Progress, loss: float | None) -> None:
-        """Starts writing `state` (a tree of arrays) and `progress`; `loss`, if known, ranks the checkpoint.
+    def save(self, step: int, state: Any, progress: Progress, rank: float | None) -> None:
+        """Starts writing `state` (a tree of arrays) and `progress`; of those with a `rank` the highest is kept.
 
         Raises:
           UserError: this one, or the one before, cannot be written.
@@ -77,7 +78,7 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=items,
-                metrics=None if loss is None else {"loss": loss},
+                metrics=None if rank is None else {"rank": rank},
             )
 
     @contextlib.contextmanager
@@ -99,9 +100,7 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none can be read.
         """
-        laid_out = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_state, shardings
-        )
+        laid_out = _laid_out(abstract_state, shardings)
         torn = []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
@@ -121,6 +120,13 @@ class Checkpoints:
             raise UserError(f"none of the checkpoints in {self.directory} can be read: move that folder away to start")
         return None
 
+    def restore_best(self, abstract_state: Any, shardings: Any) -> Any:
+        """The state of the highest rank, after all is written; the newest if none has a rank."""
+        self.manager.wait_until_finished()
+        best = self.manager.best_step()
+        step = self.manager.latest_step() if best is None else best
+        return self._read(step, _laid_out(abstract_state, shardings))[0]
+
     def _read(self, step: int, abstract_state: Any) -> tuple[Any, Progress]:
         restored = self.manager.restore(
             step,
@@ -134,3 +140,9 @@ class Checkpoints:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
             self.manager.close()
+
+
+def _laid_out(abstract_state: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_state, shardings
+    )

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,22 +28,34 @@ CALIBRATION_STEPS = 50
 PROVISIONAL_STEPS = 10_000  # what the schedule of such a run goes by until then
 
 
+Evaluation = dict[str, float]
+
+
+def lowest_loss(evaluation: Evaluation) -> float:
+    """Ranks an evaluation by its loss: the lower, the better."""
+    return -evaluation["loss"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Data:
     """What the loop feeds on.
 
     Attributes:
       train: from a number of finished steps, the batches (this process's rows) of the steps that follow, endless.
-      validation: the same batches at every evaluation.
       rows_per_epoch: training rows of one pass over the data.
-      tokens_per_row: L.
+      tokens_per_row: L, the longest.
+      validation: the same batches at every evaluation, scored by the objective's means.
+      evaluate: in place of `validation`, the function from parameters to an evaluation.
+      rank: of an evaluation; the highest is the best.
       vocabulary: names what the ids mean; a checkpoint of another vocabulary is refused.
     """
 
     train: Callable[[int], Iterator[HostBatch]]
-    validation: Sequence[HostBatch]
     rows_per_epoch: int
     tokens_per_row: int
+    validation: Sequence[HostBatch] = ()
+    evaluate: Callable[[Parameters], Evaluation] | None = None
+    rank: Callable[[Evaluation], float] = lowest_loss
     vocabulary: str = ""
 
 
@@ -52,7 +65,7 @@ def train(
     workdir: Path,
     data: Data,
     initial_params: Callable[[Parameters], Parameters] | None = None,
-) -> tuple[TrainState, dict[str, float]]:
+) -> tuple[TrainState, Evaluation]:
     """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -63,7 +76,7 @@ def train(
       initial_params: gives the parameters to start from, in place of the random ones that it is given.
 
     Returns:
-      The last state, and the metrics of the last evaluation.
+      The last state, and its evaluation.
 
     Raises:
       UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, a metric is no
@@ -85,29 +98,31 @@ def train(
     step = first_step = int(state.step)
     elapsed = lambda: progress.seconds + time.monotonic() - began  # noqa: E731
 
-    # ---- The steps, compiled ahead: a batch of another shape is an error, never a second compilation ----
+    # ---- The steps, compiled once for each length of batches ----
     batches = (put_batch(batch, batch_sharding(mesh)) for batch in data.train(step))
     batch = next(batches)
     train_step = jax.jit(
         make_train_step(objective, optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
     )
-    train_step = train_step.lower(state, batch, np.int32(0)).compile()
-    score = compile_evaluation(objective, state.params, data.validation, mesh)
+    train_step = compiled_by_shape(train_step, state, batch)
+    score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
     # ---- Watching ----
     writer = MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard)
-    tokens_per_step = config.batch_size * data.tokens_per_row
-    reporter = Reporter(writer, objective.losses, config.log_every, tokens_per_step, step, progress.sums)
+    reporter = Reporter(writer, objective.losses, config.log_every, step, progress.sums)
     devices = f"{mesh.size} {jax.devices()[0].platform} device{'s' if mesh.size > 1 else ''}"
     reporter.say(f"ready to train on {devices} from step {step:,} after {time.monotonic() - began:.1f} s")
 
     # ---- The loop ----
-    evaluation, loop_began = {}, time.monotonic()
+    evaluation, best, loop_began = {}, Best(*progress.best), time.monotonic()
+    if best.exhausts(config.patience):  # already before the restart
+        total_steps = step
     with contextlib.closing(reporter), contextlib.closing(checkpoints), stop_signals() as received:
         while step < (total_steps or math.inf):
             state, metrics = train_step(state, batch, np.int32(total_steps or PROVISIONAL_STEPS))
+            positions = max(array.size for array in batch.values())  # B x L, padding too
             step, batch = step + 1, next(batches)
-            reporter.add(step, metrics, total_steps)
+            reporter.add(step, metrics, positions, total_steps)
 
             if not total_steps and (step - first_step >= CALIBRATION_STEPS or elapsed() > 6 * config.total_minutes):
                 with reporter.paused():
@@ -122,14 +137,52 @@ def train(
                 with reporter.paused():
                     evaluation = score(state.params)
                     reporter.evaluated(step, evaluation)
+                    best = best.after(data.rank(evaluation))
+                if best.exhausts(config.patience):
+                    reporter.say(f"no better for {config.patience} evaluations: training stops")
+                    total_steps = step
             if received or step == total_steps or step % config.checkpoint_every == 0:
                 with reporter.paused():
-                    progress = Progress(elapsed(), total_steps, config.total_minutes, data.vocabulary, reporter.sums)
+                    progress = Progress(
+                        elapsed(), total_steps, config.total_minutes, data.vocabulary, reporter.sums, best
+                    )
                     began = time.monotonic()
-                    checkpoints.save(step, state, progress, evaluation["loss"] if evaluation_due else None)
+                    checkpoints.save(step, state, progress, data.rank(evaluation) if evaluation_due else None)
             if received:
                 raise Interrupted(step, received[0])
     return state, evaluation or score(state.params)
+
+
+class Best(NamedTuple):
+    """The highest rank so far, and how many evaluations have not reached it since."""
+
+    rank: float = -math.inf
+    evaluations_since: int = 0
+
+    def after(self, rank: float) -> "Best":
+        """With one more evaluation."""
+        return Best(rank) if rank > self.rank else Best(self.rank, self.evaluations_since + 1)
+
+    def exhausts(self, patience: int) -> bool:
+        """Whether it is time to stop; never if `patience` is 0."""
+        return 0 < patience <= self.evaluations_since
+
+
+def compiled_by_shape(function: jax.stages.Wrapped, state: TrainState, batch: HostBatch) -> Callable:
+    """The jitted step, compiled ahead for the shape of `batch`, and for another when it comes."""
+    compiled: dict[tuple, jax.stages.Compiled] = {}
+
+    def run(state: TrainState, batch: HostBatch, total_steps: np.int32) -> tuple:
+        return for_shape(state, batch)(state, batch, total_steps)
+
+    def for_shape(state: TrainState, batch: HostBatch) -> jax.stages.Compiled:
+        shape = tuple(array.shape for array in batch.values())
+        if shape not in compiled:
+            compiled[shape] = function.lower(state, batch, np.int32(0)).compile()
+        return compiled[shape]
+
+    for_shape(state, batch)
+    return run
 
 
 def planned_steps(config: TrainingConfig, data: Data, progress: Progress) -> int:

@@ -82,27 +82,26 @@ class Reporter:
         writer: MetricsWriter,
         losses: tuple[str, ...],
         log_every: int,
-        tokens_per_step: int,
         step: int,
         sums: dict[str, list[float]],
     ) -> None:
         """`step` and `sums` (of the interval that it lies in) are where a resumed run goes on."""
         self._writer, self._losses = writer, losses
-        self._log_every, self._tokens_per_step = log_every, tokens_per_step
+        self._log_every = log_every
         self._boundaries: dict[int, jax.Array] = {}  # last steps of intervals that the device may be working on
         self._finished: dict[int, float] = {}  # when it had done them
-        self._unread: list[tuple[int, dict[str, Mean]]] = []
+        self._unread: list[tuple[int, int, dict[str, Mean]]] = []
         self._reported_step = step
         self._seconds = 0.0  # of training within this interval, pauses left out
-        self._steps = 0
+        self._steps = self._positions = 0
         self._started = time.monotonic()
         self.sums = sums
         # Without a terminal, tqdm is silent and each interval prints a line.
         self._bar = tqdm(initial=step, unit="step", disable=None, file=sys.stdout, dynamic_ncols=True)
 
-    def add(self, step: int, metrics: dict[str, Mean], total_steps: int | None) -> None:
-        """Takes the metrics of a step that the device may still be working on."""
-        self._unread.append((step, metrics))
+    def add(self, step: int, metrics: dict[str, Mean], positions: int, total_steps: int | None) -> None:
+        """Takes the metrics of a step that the device may still be working on; `positions` is B x L."""
+        self._unread.append((step, positions, metrics))
         self._bar.total = total_steps
         self._bar.update()
         # A device that queues few steps finishes an interval before the host asks for it: then it is seen here.
@@ -123,11 +122,12 @@ class Reporter:
         self._started = time.monotonic()
 
     def _read(self, last_step: float) -> None:
-        ready = [(step, metrics) for step, metrics in self._unread if step <= last_step]
+        ready = [each for each in self._unread if each[0] <= last_step]
         self._unread = self._unread[len(ready) :]
-        for step, metrics in jax.device_get(ready):
+        for step, positions, metrics in jax.device_get(ready):
             add_sums(self.sums, metrics)
             self._steps += 1
+            self._positions += positions
             broken = [name for name, (total, _) in self.sums.items() if not math.isfinite(total)]
             if broken:
                 raise UserError(
@@ -143,14 +143,14 @@ class Reporter:
         finished = self._finished.pop(step, None) or time.monotonic()
         seconds = self._seconds + finished - self._started
         values = divided(self.sums, self._losses)
-        values["tokens_per_second"] = self._steps * self._tokens_per_step / max(seconds, 1e-9)
+        values["tokens_per_second"] = self._positions / max(seconds, 1e-9)
         self._writer.write(step, "train", values)
         shown = f"loss {values['loss']:.3f}  {values['tokens_per_second']:,.0f} tokens/s"
         self._bar.set_postfix_str(shown, refresh=False)
         if self._bar.disable:
             left = ((self._bar.total or step) - step) * seconds / max(self._steps, 1)
             print(f"step {step:>7,}  {shown}  {tqdm.format_interval(left)} left", flush=True)
-        self.sums, self._seconds, self._steps, self._started = {}, 0.0, 0, finished
+        self.sums, self._seconds, self._steps, self._positions, self._started = {}, 0.0, 0, 0, finished
         self._reported_step = step
 
     def evaluated(self, step: int, values: dict[str, float]) -> None:

@@ -1,9 +1,12 @@
 """Update rules and learning-rate schedules, as optax transformations that leave the learning rate to the step."""
 
+import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bert_jax.config import OptimizerConfig, ScheduleConfig
@@ -36,6 +39,32 @@ def decay_mask(params: optax.Params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
 
 
+def layer_scales(params: optax.Params, config: OptimizerConfig) -> Any:
+    """What each update is multiplied by: 0 up to `frozen_layers`, and `layer_decay` once for each layer above.
+
+    The embeddings are layer 0; pooler and heads lie above the last (Howard & Ruder 2018, section 3.2). Leaves are
+    float32 scalars, or [layers, 1, ...] where a scan stacks the layers.
+    """
+
+    def depth(path: Any, leaf: jax.Array) -> np.ndarray:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if "/layers/" in name:
+            return np.arange(1, len(leaf) + 1).reshape(-1, *[1] * (leaf.ndim - 1))
+        found = re.search(r"/layer_(\d+)/", name)
+        return np.array(int(found[1]) + 1 if found else 0 if "embeddings/" in name else -1)
+
+    depths = jax.tree_util.tree_map_with_path(depth, params)
+    top = max(int(each.max()) for each in jax.tree.leaves(depths)) + 1
+
+    def scale(depth: np.ndarray) -> np.ndarray:
+        depth = np.where(depth < 0, top, depth)
+        return np.where(depth <= min(config.frozen_layers, top - 1), 0.0, config.layer_decay ** (top - depth)).astype(
+            np.float32
+        )
+
+    return jax.tree.map(scale, depths)
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping, the update rule and decoupled weight decay. The step multiplies the result by -learning_rate.
 
@@ -52,7 +81,18 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.name == "lamb":
         steps.append(optax.masked(optax.scale_by_trust_ratio(), decay_mask))
+    if config.layer_decay != 1 or config.frozen_layers >= 0:
+        # Before the clipping, so that what does not learn is not counted; and behind the decay, which is not frozen.
+        frozen = dataclasses.replace(config, layer_decay=1.0)
+        steps = [_scale_by_layer(frozen), *steps, _scale_by_layer(config)]
     return optax.chain(*steps)
+
+
+def _scale_by_layer(config: OptimizerConfig) -> optax.GradientTransformation:
+    def update(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+        return jax.tree.map(jnp.multiply, updates, layer_scales(params, config))
+
+    return optax.stateless(update)
 
 
 def learning_rate(
