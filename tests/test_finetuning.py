@@ -1,9 +1,11 @@
 """Fine-tuning from a user's files to scores, predictions and an exported model, for every kind of task."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,9 +13,10 @@ import pytest
 import random_model
 import transformers
 
-from bert_jax.config import FinetuningConfig, OptimizerConfig, ScheduleConfig, TaskDataConfig
+from bert_jax.config import FinetuningConfig, OptimizerConfig, ScheduleConfig, TaskDataConfig, from_config_dict
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.finetuning.run import balanced_weights, finetune
+from bert_jax.finetuning.tasks import TASKS
 from bert_jax.interop import huggingface
 
 WORDS = ["the", "film", "was", "a", "actor", "cafe", "word1", "word2", "word3"]
@@ -209,3 +212,25 @@ def test_balanced_weights_are_those_of_scikit_learn():
     examples = [TextExample(str(number), "x", None, label) for number, label in enumerate(labels)]
     want = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels)
     np.testing.assert_allclose(balanced_weights(("a", "b", "c"), examples), want)
+
+
+@pytest.mark.parametrize(
+    ("file", "task"),
+    [
+        *[("glue.py", task) for task in ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")],
+        *[("squad.py", task) for task in ("squad", "squad2")],
+        *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
+        *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
+        ("conll2003.py", None),
+    ],
+)
+def test_every_config_names_a_task(file, task):
+    """And opens with its command."""
+    path = Path(__file__).parents[1] / "configs" / "finetune" / file
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
+    assert config.task in TASKS
+    assert config.task.endswith(task or "conll2003")
+    assert f"--config=configs/finetune/{file}" in module.__doc__
