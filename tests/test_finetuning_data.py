@@ -20,7 +20,7 @@ from bert_jax.finetuning.examples import AnsweringExample, ChoiceExample, Taggin
 from bert_jax.finetuning.tasks import TASKS, task_named
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.exists(), reason="the data shared between sessions is not here")
+shared = pytest.mark.skipif(not SHARED.exists(), reason="the data sets to try this with are not here")
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")
 SPLITS = [(name, split) for name, task in TASKS.items() for split in task.files]
 torn_rows = pytest.mark.filterwarnings("ignore:.*torn rows are left out")
