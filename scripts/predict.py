@@ -1,14 +1,22 @@
 r"""Predictions of a trained model, one JSON object a line, in the order of the input.
 
   echo "A [MASK] performance." | python scripts/predict.py fill-mask --model=runs/quickstart
-  python scripts/predict.py next-sentence --model=runs/quickstart --input=pairs.tsv --output=predictions.jsonl
+  python scripts/predict.py classify --model=runs/sentiment --input=reviews.txt --output=predictions.jsonl
+  python scripts/predict.py answer --model=runs/squad --input=questions.jsonl
 
-TASK, and what a line of the input holds:
-  fill-mask       a text with one or more [MASK]   -> {"masks": [[{"token", "score", "text"}, ...] for each mask]}
-  next-sentence   first text <TAB> second text     -> {"probability": that the second follows the first}
+TASK, what a line of the input holds, and what is said of it:
+  fill-mask       text with one or more [MASK]   {"masks": [[{"token", "score", "text"}, ...] for each mask]}
+  next-sentence   text <TAB> text_pair           {"probability": that the second follows the first}
+  classify        text [<TAB> text_pair]         {"label", "score", "scores"}; {"labels", "scores"} if there may be
+                                                 several; {"value"} in regression
+  tag             text                           {"words": [{"text", "start", "stop", "tag", "score"}, ...],
+                                                  "entities": [{"label", "text", "start", "stop", "score"}, ...]}
+  answer          question <TAB> context         {"answer", "start", "stop", "score", "null_score_diff", "ranked"}
+  embed           text [<TAB> text_pair]         {"vector": [...]}
 
-A line that cannot be answered gives {"error": ...} on its own line. The input is read and answered in windows of
-`--window` lines, so it may be of any length.
+With an input that ends in .jsonl, or with --json_lines, a line is an object with these names as keys ("text" may be a
+list of words for tag), and its "id", if there is one, comes back. A line that cannot be answered gives {"error": ...}
+on its own line. The input is read and answered in windows of `--window` lines, so it may be of any length.
 """
 
 import contextlib
@@ -21,6 +29,7 @@ import bert_jax
 from bert_jax import command
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
+from bert_jax.inference.predictor import POOLINGS
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -35,26 +44,62 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "lines run at once, as in -
 _WINDOW = flags.DEFINE_integer(
     "window", 4_096, "lines read, sorted by length and answered together, as in --window=100", lower_bound=1
 )
-
-
-TASKS = ("fill-mask", "next-sentence")
+_JSON_LINES = flags.DEFINE_bool(
+    "json_lines", None, "lines are JSON objects, as in --json_lines; by default if the input ends in .jsonl"
+)
+_MAX_LENGTH = flags.DEFINE_integer(
+    "max_length",
+    0,
+    "classify, tag, answer, embed: tokens read at once, as in --max_length=128; 0: all that the model takes, 384 for "
+    "answer",
+    lower_bound=0,
+)
+_TRUNCATION = flags.DEFINE_enum(
+    "truncation",
+    "head",
+    ["head", "tail", "both", "windows"],
+    "classify: what is read of longer texts, as in --truncation=windows (all of it, averaged)",
+)
+_NULL_THRESHOLD = flags.DEFINE_float(
+    "null_threshold",
+    None,
+    "answer: a question whose null_score_diff is above it has no answer, as in --null_threshold=0; by default as the "
+    "model was tuned",
+)
+_POOLING = flags.DEFINE_enum("pooling", "mean", POOLINGS, "embed: of the last layer, as in --pooling=cls")
+_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of unit length, as in --normalize")
 
 
 def main(arguments: list[str]) -> None:
     """Runs one task over the input."""
-    if len(arguments) != 2 or arguments[1] not in TASKS:
-        raise UserError(f"wanted one TASK of {', '.join(TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
+    if len(arguments) != 2 or arguments[1] not in lines.TASKS:
+        raise UserError(f"wanted one TASK of {', '.join(lines.TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
+    name = arguments[1]
+    json_lines = _INPUT.value.endswith(".jsonl") if _JSON_LINES.value is None else _JSON_LINES.value
     with contextlib.ExitStack() as stack:
         # Opened before the model is loaded: a misspelt name is told at once.
         source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
         target = stack.enter_context(lines.opened_output(_OUTPUT.value))
         model = bert_jax.load(_MODEL.value)
-        task = functools.partial(lines.next_sentence, model, batch_size=_BATCH_SIZE.value)
-        if arguments[1] == "fill-mask":
-            task = functools.partial(lines.fill_mask, model, batch_size=_BATCH_SIZE.value, top_k=_TOP_K.value)
-        errors = lines.predict_lines(task, source, target, window=_WINDOW.value)
+        run = functools.partial(lines.TASKS[name].run, model, batch_size=_BATCH_SIZE.value, **options(name))
+        errors = lines.predict_lines(
+            lines.TASKS[name], run, source, target, window=_WINDOW.value, json_lines=json_lines
+        )
     if errors:
         print(f'{errors} lines have no answer: see "error" in the output', file=sys.stderr)
+
+
+def options(task: str) -> dict[str, object]:
+    """The flags that a task reads."""
+    length = {"max_length": _MAX_LENGTH.value}
+    return {
+        "fill-mask": {"top_k": _TOP_K.value},
+        "next-sentence": {},
+        "classify": {"truncation": _TRUNCATION.value, **length},
+        "tag": length,
+        "answer": {"null_threshold": _NULL_THRESHOLD.value, "max_length": _MAX_LENGTH.value or 384},
+        "embed": {"pooling": _POOLING.value, "normalize": _NORMALIZE.value, **length},
+    }[task]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import string
 
 import pytest
 
-from bert_jax.finetuning import scoring
+from bert_jax.finetuning import answer_scoring as scoring
 
 ANSWERS = [  # prediction, answer, exact, F1
     ("The Eiffel Tower", "eiffel tower!", 1, 1),

@@ -14,13 +14,13 @@ from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.examples import ChoiceExample, TaggingExample, TextExample
 from bert_jax.finetuning.features import (
+    at_words,
     check_max_length,
     choice_rows,
     mean_over_rows,
     tagging_rows,
     text_rows,
     windows,
-    word_tags,
 )
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -208,7 +208,8 @@ def test_every_word_has_its_tag_back(sentences, max_length, data):
     predictions = [  # right where a label is, anything elsewhere, and padded
         np.append(np.where(row.label >= 0, row.label, noise.integers(0, 4, len(row.ids))), [3, 3]) for row in rows
     ]
-    assert word_tags(rows, predictions, examples, NAMES) == [list(example.tags) for example in examples]
+    found = [[NAMES[number] for number in each] for each in at_words(rows, predictions, examples)]
+    assert found == [list(example.tags) for example in examples]
 
     unlabelled = [TaggingExample(example.id, example.words, None) for example in examples]
     for row, labelled in zip(tagging_rows(unlabelled, OURS, max_length, NAMES), rows, strict=True):

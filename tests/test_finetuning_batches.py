@@ -14,6 +14,7 @@ from bert_jax.finetuning.answering import AnsweringRow
 from bert_jax.finetuning.batches import (
     SHAPES,
     FinetuningBatches,
+    bucket,
     evaluation_batches,
     in_row_order,
     padded_lengths,
@@ -114,8 +115,15 @@ def test_shapes_are_few_and_padding_is_counted():
     assert len(batches.lengths) == 6
     assert {batch["input_ids"].shape for batch in epoch} == {(32, length) for length in batches.lengths}
     assert batches.padding_share == pytest.approx(counted_padding(epoch))
-    evaluated = evaluation_batches(rows, 32, 128)
-    assert {batch.arrays["input_ids"].shape for batch in evaluated} <= {(32, length) for length in batches.lengths}
+
+
+def test_shapes_of_evaluation_do_not_depend_on_the_rows():
+    lengths = (16, 24, 32, 48, 64, 96, 100)
+    assert {bucket(length, 100) for length in range(1, 101)} == set(lengths)
+    assert all(bucket(length, 100) == min(each for each in lengths if each >= length) for length in range(1, 101))
+    batches = evaluation_batches(random_rows(333), 32, 128)
+    assert [len(batch.rows) for batch in batches] == [32] * 10 + [16]
+    assert all(batch.arrays["input_ids"].shape[1] in (*lengths, 128) for batch in batches)
 
 
 def test_few_batches_have_rows_of_different_padded_length():
@@ -222,12 +230,13 @@ def test_training_batches_are_what_a_plain_loop_writes(kind):
     assert batches.padding_share == pytest.approx(counted_padding([batches[0], batches[1]]))
 
 
+@pytest.mark.parametrize(("batch_size", "empty"), [(2, 0), (8, 3)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluation_batches_hold_every_row_and_empty_ones(kind):
+def test_evaluation_batches_hold_every_row_and_empty_ones(kind, batch_size, empty):
     rows, dtype, nothing = KINDS[kind]
-    batches = evaluation_batches(rows, 4, 16)
+    batches = evaluation_batches(rows, batch_size, 16)
     numbers = np.concatenate([batch.rows for batch in batches])
-    assert sorted(numbers) == [-1, -1, -1, 0, 1, 2, 3, 4]
+    assert sorted(numbers) == [-1] * empty + [0, 1, 2, 3, 4]
     assert numbers.dtype == np.int32
     assert (np.diff(row_lengths(rows)[numbers[:5]]) <= 0).all()  # the longest first
     for batch in batches:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
-from bert_jax.finetuning import scoring
+from bert_jax.finetuning import answer_scoring, scoring
 
 pytestmark = pytest.mark.filterwarnings("error")  # scikit-learn and scipy warn of what is 0/0; users need not see it
 NAMES = ("negative", "neutral", "positive")
@@ -278,7 +278,9 @@ def test_all_figures_are_plain_numbers():
         scoring.score_numbers(several[0], several[1]),
         scoring.score_tags(*map(sentences, LONG)),
         scoring.tag_report(*map(sentences, LONG)),
-        scoring.score_answers({"q": "a", "r": "b"}, {"q": ["b"], "r": []}, dict(zip("qr", several[0], strict=True))),
+        answer_scoring.score_answers(
+            {"q": "a", "r": "b"}, {"q": ["b"], "r": []}, dict(zip("qr", several[0], strict=True))
+        ),
     ]
     for result in results:
         assert is_plain(result), result
@@ -318,10 +320,16 @@ WRONG = [
     (lambda: scoring.score_tags([["O"], ["O"]], [["O"], []]), r"sentence 1 has 1 tags, but 0 predicted ones"),
     (lambda: scoring.score_tags([["O"], ["O", "NN"]], [["O"], ["O"] * 2]), r"sentence 1 of the tags: token 1 .* 'NN'"),
     (lambda: scoring.score_tags([["O"]], [["O-PER"]]), r"sentence 0 of the predicted tags: token 0 .* 'O-PER': wanted"),
-    (lambda: scoring.score_answers({}, {}), r"nothing to score: there are no questions"),
-    (lambda: scoring.score_answers({"p": "x"}, QUESTION), r"question 'q' has no prediction: .* 1 were given"),
-    (lambda: scoring.score_answers({"q": "x"}, QUESTION, {}), r"question 'q' has no null score: .* 0 were given"),
-    (lambda: scoring.score_answers({"q": "x"}, QUESTION, {"q": math.nan}), r"question 'q' has the null score nan"),
+    (lambda: answer_scoring.score_answers({}, {}), r"nothing to score: there are no questions"),
+    (lambda: answer_scoring.score_answers({"p": "x"}, QUESTION), r"question 'q' has no prediction: .* 1 were given"),
+    (
+        lambda: answer_scoring.score_answers({"q": "x"}, QUESTION, {}),
+        r"question 'q' has no null score: .* 0 were given",
+    ),
+    (
+        lambda: answer_scoring.score_answers({"q": "x"}, QUESTION, {"q": math.nan}),
+        r"question 'q' has the null score nan",
+    ),
 ]
 
 

@@ -111,20 +111,29 @@ class FinetuningBatches:
 def evaluation_batches(rows: Sequence[Row], batch_size: int, max_length: int) -> list[EvaluationBatch]:
     """All rows, the longest first, in batches as `FinetuningBatches` has them.
 
-    The last batch is filled up with empty rows (`sequence_ids` 0, no labels), so that all have `batch_size`.
+    The shapes do not depend on the rows, so that many lists of rows compile a few times only: L is a `bucket`, and the
+    last batch is filled up to a power of two with empty rows (`sequence_ids` 0, no labels).
     """
-    if not rows:
-        return []
     lengths = row_lengths(rows)
-    allowed = padded_lengths(lengths, max_length)
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     batches = []
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
-        length = allowed[np.searchsorted(allowed, lengths[numbers[0]])]
-        arrays = lay_out([rows[number] for number in numbers], batch_size, length)
-        batches.append(EvaluationBatch(np.pad(numbers, (0, batch_size - len(numbers)), constant_values=-1), arrays))
+        size = min(batch_size, power_of_two(len(numbers)))
+        arrays = lay_out([rows[number] for number in numbers], size, bucket(int(lengths[numbers[0]]), max_length))
+        batches.append(EvaluationBatch(np.pad(numbers, (0, size - len(numbers)), constant_values=-1), arrays))
     return batches
+
+
+def bucket(length: int, max_length: int) -> int:
+    """The length to which evaluation pads: the next of 16, 24, 32, 48, 64, 96, 128, ..., or `max_length`."""
+    whole = max(16, power_of_two(length))
+    return min(max_length, whole if 4 * length > 3 * whole or whole == 16 else 3 * whole // 4)
+
+
+def power_of_two(number: int) -> int:
+    """The next, from `number` on."""
+    return 1 << (number - 1).bit_length()
 
 
 def in_row_order(batches: Sequence[EvaluationBatch], outputs: Sequence[np.ndarray]) -> list[np.ndarray]:

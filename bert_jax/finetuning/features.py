@@ -6,6 +6,7 @@ An example gives one row or, where it is longer than `max_length` allows, severa
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -279,25 +280,22 @@ def tagging_rows(
     return rows
 
 
-def word_tags(
-    rows: Sequence[TaggingRow],
-    predictions: Sequence[np.ndarray],
-    examples: Sequence[TaggingExample],
-    names: Sequence[str],
-) -> list[list[str]]:
-    """A tag for each word of each example, from the label that is predicted at each position of each row.
+def at_words(
+    rows: Sequence[TaggingRow], values: Sequence[np.ndarray], examples: Sequence[TaggingExample]
+) -> list[list[Any]]:
+    """A value for each word of each example, from those at each position of each row.
 
     Args:
       rows: all rows of the examples.
-      predictions: int [at least L] for each row, numbers of labels; only those at first tokens are read.
+      values: [at least L] for each row, of any type; only those at first tokens are read.
       examples: as `tagging_rows` had them.
-      names: of the labels.
     """
-    tags = [[""] * len(example.words) for example in examples]
-    for row, predicted in zip(rows, predictions, strict=True):
-        for position in np.flatnonzero(row.words >= 0):
-            tags[row.example][row.words[position]] = names[predicted[position]]
-    return tags
+    found: list[list[Any]] = [[None] * len(example.words) for example in examples]
+    for row, each in zip(rows, values, strict=True):
+        positions = np.flatnonzero(row.words >= 0)
+        for word, value in zip(row.words[positions], each[positions].tolist(), strict=True):
+            found[row.example][word] = value
+    return found
 
 
 def _word_tokens(examples: Sequence[TaggingExample], tokenizer: Tokenizer) -> Iterator[list[list[int]]]:

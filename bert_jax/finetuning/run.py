@@ -17,10 +17,11 @@ from bert_jax.config import FinetuningConfig, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import Batch, FinetuningBatches
 from bert_jax.finetuning.data import read_examples, source_name
-from bert_jax.finetuning.evaluation import PROBLEM_TYPES, Evaluator, Reading
+from bert_jax.finetuning.evaluation import Evaluator
 from bert_jax.finetuning.examples import Example, TaggingExample, check_labels, label_names
 from bert_jax.finetuning.features import check_max_length
 from bert_jax.finetuning.objective import FinetuningObjective
+from bert_jax.finetuning.reading import PROBLEM_TYPES, Prediction, Reading, as_json
 from bert_jax.finetuning.tasks import Task, task_named
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
@@ -50,29 +51,28 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
     task = task_named(config.task)
-    splits = {split: examples_of(config, task, split) for split in ("train", "validation", "test")}
-    if not splits["train"] or not splits["validation"]:
-        raise UserError(f"task {task.name} needs examples to train and to validate on: set data.train, data.validation")
-    names = label_names(task, splits["train"], source_of(config, task, "train"))
-    for split in ("validation", "test"):
-        check_labels(names, splits[split], split, source_of(config, task, split))
+    train_examples = examples_of(config, task, "train")
+    names = label_names(task, train_examples, source_of(config, task, "train"))
+    splits = {split: examples_of(config, task, split) for split in scored_splits(config, task)}
+    for split, examples in splits.items():
+        check_labels(names, examples, split, source_of(config, task, split))
     loaded, tokenizer = starting_point(config)
     check_max_length(config.max_length, loaded.config)
     workdirs.claim(workdir, config)
 
     reading = Reading(task.kind, tokenizer, names, config.max_length, config.truncation, config.stride)
-    objective = make_objective(config, task, loaded.config, names, splits["train"])
+    if not all(getattr(example, "answerable", True) for example in train_examples):
+        reading = dataclasses.replace(reading, null_threshold=0.0)
+    objective = make_objective(config, task, loaded.config, names, train_examples)
     batches = FinetuningBatches(
-        reading.rows(splits["train"]), batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
+        reading.rows(train_examples), batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
     )
     print(
-        f"{len(splits['train']):,} examples make {len(batches.rows):,} rows, padded to {batches.lengths} tokens "
+        f"{len(train_examples):,} examples make {len(batches.rows):,} rows, padded to {batches.lengths} tokens "
         f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
     )
     evaluators = {
-        split: Evaluator(objective, reading, splits[split], max(config.batch_size, 32))
-        for split in ("validation", "test")
-        if splits[split]
+        split: Evaluator(objective, reading, examples, max(config.batch_size, 32)) for split, examples in splits.items()
     }
     data = Data(
         train=functools.partial(stream, batches),
@@ -84,35 +84,39 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
     )
     train(objective, config, workdir, data, functools.partial(initial_params, config, loaded))
     params = best_params(config, objective, workdir)
-    scores = write_results(workdir, evaluators, splits, params)
+    scores, null_threshold = write_results(workdir, evaluators, params)
     model = Pretrained(
-        params, objective.model, names if task.kind != "regression" else ("value",), PROBLEM_TYPES.get(task.kind, "")
+        params,
+        objective.model,
+        names if task.kind != "regression" else ("value",),
+        PROBLEM_TYPES.get(task.kind, ""),
+        null_threshold,
     )
     huggingface.save(workdir / "model", model, tokenizer)
     return scores
 
 
 def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Example]:
-    """The examples of a split; none if it is the test split and there is none."""
-    if split == "test" and not has_test_split(config, task):
-        return []
+    """The examples of a split."""
     columns = {name: getattr(config.data, name) for name in ("directory", "text", "text_pair", "label")}
-    return read_examples(task, split, file=getattr(config.data, split), **columns)
+    return read_examples(task, split, file=getattr(config.data, split, ""), **columns)
 
 
-def has_test_split(config: FinetuningConfig, task: Task) -> bool:
-    """Whether a test split is given or belongs to the task; with files of one's own for training, it must be given."""
-    if config.data.test or config.data.train:
-        return bool(config.data.test)
-    if config.data.directory:
-        return "test" in task.files and (Path(config.data.directory).expanduser() / task.files["test"]).exists()
-    return bool(task.package) or (bool(task.tfds) and "test" in task.splits)
+def scored_splits(config: FinetuningConfig, task: Task) -> list[str]:
+    """Validation, and the test splits that are given or belong to the task; next to own training files, those given."""
+    given, directory = config.data, config.data.directory
+    if given.train or given.test:
+        others = ["test"] if given.test else []
+    elif directory:
+        others = [split for split, file in task.files.items() if (Path(directory).expanduser() / file).exists()]
+    else:
+        others = ["test"] if task.package else list(task.splits) if task.tfds else []
+    return ["validation", *(split for split in others if split not in ("train", "validation"))]
 
 
 def source_of(config: FinetuningConfig, task: Task, split: str) -> str:
     """Where a split is read from, for messages."""
-    file = getattr(config.data, split)
-    return source_name(task, split, directory=config.data.directory, file=file) if file or split != "test" else split
+    return source_name(task, split, directory=config.data.directory, file=getattr(config.data, split, ""))
 
 
 def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
@@ -171,7 +175,8 @@ def stream(batches: FinetuningBatches, step: int) -> Iterator[Batch]:
 
 def rank(metric: str, evaluation: Evaluation) -> float:
     """The score that chooses the best checkpoint."""
-    names = MEANS.get(metric, (metric if metric in evaluation else f"micro_{metric}",))
+    others = (metric, metric.removeprefix("best_"), f"micro_{metric}", "accuracy")  # where a task has none of that name
+    names = MEANS.get(metric) or [name for name in others if name in evaluation][:1]
     return float(np.mean([evaluation[name] for name in names]))
 
 
@@ -197,29 +202,42 @@ def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdi
 
 
 def write_results(
-    workdir: Path, evaluators: dict[str, Evaluator], splits: dict[str, list[Example]], params: dict
-) -> dict[str, Evaluation]:
-    """WORKDIR/predictions/SPLIT.jsonl for each split, and the scores of those with labels in WORKDIR/scores.json."""
+    workdir: Path, evaluators: dict[str, Evaluator], params: dict
+) -> tuple[dict[str, Evaluation], float | None]:
+    """WORKDIR/predictions/SPLIT.jsonl for each split, and the scores of those with labels in WORKDIR/scores.json.
+
+    Where questions may have no answer, the threshold that is best on validation is used on all splits.
+
+    Returns:
+      the scores, and the threshold or None.
+    """
+    validation = evaluators["validation"]
+    if validation.reading.null_threshold is not None:
+        threshold = validation(params)["best_f1_thresh"]
+        for evaluator in evaluators.values():
+            evaluator.reading = dataclasses.replace(evaluator.reading, null_threshold=threshold)
     scores = {}
     (workdir / "predictions").mkdir(exist_ok=True)
     for split, evaluator in evaluators.items():
-        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in evaluator.predictions(params)]
-        _write(workdir / "predictions" / f"{split}.jsonl", "".join(lines))
-        if is_labelled(splits[split]):
-            scores[split] = evaluator(params)
-    _write(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
-    return scores
+        outcome = evaluator.outcome(params)
+        write_predictions(workdir / "predictions" / f"{split}.jsonl", evaluator.examples, outcome.predictions)
+        if outcome.scores:
+            scores[split] = outcome.scores
+    write_whole(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
+    return scores, validation.reading.null_threshold
 
 
-def is_labelled(examples: Sequence[Example]) -> bool:
-    """Whether a split can be scored; all of it has labels or none of it."""
-    first = examples[0]
-    if hasattr(first, "answers"):
-        return any(each.answers or not each.answerable for each in examples)
-    return (first.tags if isinstance(first, TaggingExample) else first.label) is not None
+def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+    """A JSON object for each example: its id and what the model says of it."""
+    lines = [
+        json.dumps({"id": example.id, **as_json(prediction)}, ensure_ascii=False) + "\n"
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+    write_whole(path, "".join(lines))
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """The file with all of the text, or as it was."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

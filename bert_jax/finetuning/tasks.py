@@ -20,8 +20,8 @@ class Task:
       kind: ``classification`` (one label), ``several`` (any number of labels), ``regression``, ``tagging`` (a label for
         each word), ``answering`` (a span of the context) or ``choice`` (one of some endings).
       metric: chooses the best checkpoint: ``accuracy``; ``matthews``; ``f1`` (of entities in tagging, SQuAD's in
-        answering, over all decisions in several); ``f1_accuracy`` and ``pearson_spearman``, the mean of both, as GLUE
-        does for its average.
+        answering, over all decisions in several; the accuracy, where tags mark no entities); ``best_f1``, SQuAD's with
+        the best threshold; ``f1_accuracy`` and ``pearson_spearman``, the mean of both, as GLUE does for its average.
       text: the column of the text: of the words in tagging (a number from 1), of the beginning in choice.
       text_pair: the column of the second text; in choice, of what stands before each ending. Empty if there is none.
       label: the column of the label; in tagging a number from 1, or empty for the last one that holds labels.
@@ -172,7 +172,7 @@ _OTHERS = (
     Task(
         name="squad2",
         kind="answering",
-        metric="f1",
+        metric="best_f1",
         tfds=("squad/v2.0",),
         splits={"train": "train", "validation": "validation"},
         files={"train": "train-v2.0.json", "validation": "dev-v2.0.json"},

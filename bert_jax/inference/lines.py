@@ -7,21 +7,35 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
+from bert_jax.finetuning.reading import as_json
 from bert_jax.inference.predictor import Model
 
 Answer = dict[str, Any] | UserError
+Record = dict[str, Any]
 
 
-def fill_mask(
-    model: Model, lines: list[str], progress: Callable[[int], object], *, top_k: int, batch_size: int
-) -> list[Answer]:
-    """Answers texts with [MASK]."""
-    answers = model.fill_mask_batch(lines, top_k, batch_size, progress)
+class Task(NamedTuple):
+    """What the lines of an input are, and what answers them.
+
+    Attributes:
+      fields: of a line with tabs, and the keys of a JSON object, in this order.
+      needed: so many of them must be there.
+      run: from the model, the records and a function to be told of progress to an answer for each record.
+    """
+
+    fields: tuple[str, ...]
+    needed: int
+    run: Callable[..., list[Answer]]
+
+
+def fill_mask(model: Model, records: list[Record], progress: Callable, *, top_k: int, batch_size: int) -> list[Answer]:
+    """Proposals for each [MASK]."""
+    answers = model.fill_mask_batch([record["text"] for record in records], top_k, batch_size, progress)
     return [
         answer
         if isinstance(answer, UserError)
@@ -30,26 +44,59 @@ def fill_mask(
     ]
 
 
-def next_sentence(
-    model: Model, lines: list[str], progress: Callable[[int], object], *, batch_size: int
-) -> list[Answer]:
-    """Answers lines of two texts with a tab between."""
-    answers: list[Answer] = [UserError(f"wanted first<TAB>second, found {line.count(chr(9))} tabs") for line in lines]
-    good = [number for number, line in enumerate(lines) if line.count("\t") == 1]
-    pairs = [tuple(lines[number].split("\t")) for number in good]
-    for number, answer in zip(good, model.next_sentence_batch(pairs, batch_size, progress), strict=True):
-        answers[number] = answer if isinstance(answer, UserError) else {"probability": answer}
-    return answers
+def next_sentence(model: Model, records: list[Record], progress: Callable, *, batch_size: int) -> list[Answer]:
+    """The probability that the second text follows the first."""
+    answers = model.next_sentence_batch(_texts(records), batch_size, progress)
+    return [answer if isinstance(answer, UserError) else {"probability": answer} for answer in answers]
 
 
-def predict_lines(task: Callable[..., list[Answer]], source: BinaryIO, target: TextIO, *, window: int) -> int:
+def classify(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
+    """The class of each text or pair."""
+    return [answer._asdict() for answer in model.classify(_texts(records), progress=progress, **options)]
+
+
+def tag(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
+    """The words and entities of each text."""
+    texts = [record["text"] for record in records]
+    return [
+        {"words": [word._asdict() for word in each.words], "entities": [entity._asdict() for entity in each.entities]}
+        for each in model.tag(texts, progress=progress, **options)
+    ]
+
+
+def answer(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
+    """The answer to each question in its context."""
+    questions = [(record["question"], record["context"]) for record in records]
+    return [as_json(reply) for reply in model.answer_batch(questions, progress=progress, **options)]
+
+
+def embed(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
+    """A vector for each text or pair."""
+    return [{"vector": vector.tolist()} for vector in model.embed(_texts(records), progress=progress, **options)]
+
+
+TASKS = {
+    "fill-mask": Task(("text",), 1, fill_mask),
+    "next-sentence": Task(("text", "text_pair"), 2, next_sentence),
+    "classify": Task(("text", "text_pair"), 1, classify),
+    "tag": Task(("text",), 1, tag),
+    "answer": Task(("question", "context"), 2, answer),
+    "embed": Task(("text", "text_pair"), 1, embed),
+}
+
+
+def predict_lines(
+    task: Task, run: Callable[..., list[Answer]], source: BinaryIO, target: TextIO, *, window: int, json_lines: bool
+) -> int:
     """Answers every line of `source` with a JSON object in `target`, {"error": ...} for a line that has no answer.
 
     Args:
-      task: `fill_mask` or `next_sentence`, with all but the lines and the progress given.
+      task: what the lines are.
+      run: `task.run` with all but the records and the progress given.
       source: UTF-8, of any length: `window` lines at a time are read, sorted by length and answered.
-      target: gets a line for each.
+      target: gets a line for each; the "id" of a line of JSON, if it has one, comes first.
       window: lines held in memory.
+      json_lines: each line is an object; otherwise it is the fields of the task with tabs between.
 
     Returns:
       How many lines have no answer.
@@ -58,28 +105,74 @@ def predict_lines(task: Callable[..., list[Answer]], source: BinaryIO, target: T
     first = 1
     with tqdm(unit=" lines", file=sys.stderr) as bar:
         while lines := list(itertools.islice(source, window)):
-            for answer in _answered(task, lines, first, bar):
-                errors += "error" in answer
-                target.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            records = [_record(task, line, json_lines) for line in lines]
+            for found in _answered(task, run, records, first, bar):
+                errors += "error" in found
+                target.write(json.dumps(found, ensure_ascii=False) + "\n")
             target.flush()
             first += len(lines)
             bar.update(first - 1 - bar.n)  # the lines without an answer
     return errors
 
 
-def _answered(task: Callable[..., list[Answer]], lines: list[bytes], first: int, bar: tqdm) -> Iterator[dict]:
-    """One object for each line; `first` is the number of the first line in the input."""
-    answers: list[Any] = [None] * len(lines)
-    texts = {}
-    for number, line in enumerate(lines):
+def _texts(records: list[Record]) -> list[str | tuple[str, str]]:
+    return [
+        (record["text"], record["text_pair"]) if record.get("text_pair") is not None else record["text"]
+        for record in records
+    ]
+
+
+def _record(task: Task, line: bytes, json_lines: bool) -> Record | UserError:
+    """The fields of a line, not yet checked, or what is wrong with it."""
+    try:
+        text = line.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        return UserError(f"not UTF-8 at byte {error.start + 1}")
+    if json_lines:
         try:
-            texts[number] = line.rstrip(b"\r\n").decode("utf-8")
-        except UnicodeDecodeError as error:
-            answers[number] = UserError(f"not UTF-8 at byte {error.start + 1}")
-    for number, answer in zip(texts, task(list(texts.values()), bar.update), strict=True):
-        answers[number] = answer
-    for number, answer in enumerate(answers, first):
-        yield {"error": f"line {number}: {answer}"} if isinstance(answer, UserError) else answer
+            record = json.loads(text)
+        except ValueError as error:
+            return UserError(f"not JSON: {error}")
+        if not isinstance(record, dict):
+            return UserError(f"not a JSON object but a {type(record).__name__}")
+    else:
+        # Where there is one field only, a tab is a character like any other.
+        values = text.split("\t") if len(task.fields) > 1 else [text]
+        if not task.needed <= len(values) <= len(task.fields):
+            return UserError(f"wanted {'<TAB>'.join(task.fields)}, found {len(values) - 1} tabs")
+        record = dict(zip(task.fields, values, strict=False))
+    return record
+
+
+def _checked(task: Task, record: Record) -> Record | UserError:
+    """The record, or what is missing in it."""
+    for number, field in enumerate(task.fields):
+        value = record.get(field)
+        if value is None and number >= task.needed:
+            continue
+        if value is None:
+            return UserError(f"no {field!r} in it: there is {', '.join(map(repr, record)) or 'nothing'}")
+        if task.run is tag and isinstance(value, list):
+            if not value or not all(isinstance(word, str) and word.strip() for word in value):
+                return UserError(f"{field!r} is not a list of words")
+        elif not isinstance(value, str):
+            return UserError(f"{field!r} is not a text but a {type(value).__name__}")
+        elif not value.strip():
+            return UserError(f"the {field} is empty")
+    return record
+
+
+def _answered(
+    task: Task, run: Callable, records: list[Record | UserError], first: int, bar: tqdm
+) -> Iterator[dict[str, Any]]:
+    """One object for each line; `first` is the number of the first line in the input."""
+    checked = [record if isinstance(record, UserError) else _checked(task, record) for record in records]
+    good = [record for record in checked if not isinstance(record, UserError)]
+    answers = iter(run(good, bar.update) if good else [])
+    for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
+        name = {"id": record["id"]} if isinstance(record, dict) and "id" in record else {}
+        found = found if isinstance(found, UserError) else next(answers)
+        yield name | ({"error": f"line {number}: {found}"} if isinstance(found, UserError) else found)
 
 
 @contextlib.contextmanager

@@ -1,23 +1,42 @@
-"""A loaded model that answers: what stands behind a [MASK], whether one text follows another, vectors of texts."""
+"""A loaded model that answers: masked words, sentence pairs, vectors, classes, tags, answers, fluency."""
 
 import functools
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.finetuning.batches import evaluation_batches
+from bert_jax.finetuning.evaluation import forward
+from bert_jax.finetuning.examples import AnsweringExample, Example, TaggingExample, TextExample
+from bert_jax.finetuning.features import check_max_length
+from bert_jax.finetuning.objective import FinetuningObjective
+from bert_jax.finetuning.reading import Class, Classes, Number, Reading, Reply
+from bert_jax.finetuning.reading import Prediction as TaskPrediction
+from bert_jax.inference import compute
+from bert_jax.inference.rows import (
+    Row,
+    check_items,
+    fill_rows,
+    filled,
+    is_pair,
+    is_text_or_pair,
+    is_text_or_words,
+    pair_rows,
+    row_batches,
+    token_rows,
+)
+from bert_jax.inference.tagging import Tagging, tagging_of, words_of
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, parts_of
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.text.tokenizer import Tokenizer
 
-MASK = "[MASK]"
-SHORTEST = 16  # tokens; shorter inputs are padded to this
 POOLINGS = ("mean", "cls", "pooler")
 
 
@@ -37,18 +56,15 @@ class States(NamedTuple):
     attention_mask: np.ndarray  # int32 [B, L], 1 where a token is
 
 
-class _Row(NamedTuple):
-    ids: list[int]  # [CLS] A [SEP], or [CLS] A [SEP] B [SEP]
-    first: int  # tokens up to and with the first [SEP]: they have token type 0, the others 1
-    masks: list[int]  # positions of [MASK]
+class PseudoPerplexity(NamedTuple):
+    """Of a text; over several texts it is the exp of the mean of ln(value), weighted by their tokens."""
+
+    value: float
+    tokens: int
 
 
 class Model:
-    """Tokenizer, config and parameters; inference in float32 on the default device.
-
-    Inputs are padded to powers of two (tokens, texts and masks), so that a stream of any lengths compiles a few times
-    only: the logarithm of the longest length, not once per length.
-    """
+    """Tokenizer, config and parameters; inference in float32 on the default device."""
 
     def __init__(self, model: Pretrained, tokenizer: Tokenizer) -> None:
         self.config = model.config
@@ -57,10 +73,17 @@ class Model:
         self.problem_type = model.problem_type
         self.params = jax.device_put(model.params)
         self.parts = parts_of(model.params)  # what it has besides the body: "pooler" and the heads
-        self._fill = jax.jit(functools.partial(_fill, BertForMaskedLM(model.config)), static_argnames="top_k")
-        self._follow = jax.jit(functools.partial(_follow, BertForNextSentencePrediction(model.config)))
-        self._encode = jax.jit(functools.partial(_encode, Bert(model.config)), static_argnames="pooled")
-        self._embed = jax.jit(functools.partial(_embed, Bert(model.config)), static_argnames=("pooling", "normalize"))
+        self.null_threshold = model.null_threshold
+        self._batches = functools.partial(
+            row_batches, pad_id=tokenizer.pad_id, max_length=model.config.max_position_embeddings
+        )
+        self._fill = jax.jit(functools.partial(compute.fill, BertForMaskedLM(model.config)), static_argnames="top_k")
+        self._log_probability = jax.jit(functools.partial(compute.log_probability, BertForMaskedLM(model.config)))
+        self._follow = jax.jit(functools.partial(compute.follow, BertForNextSentencePrediction(model.config)))
+        self._encode = jax.jit(functools.partial(compute.encode, Bert(model.config)), static_argnames="pooled")
+        self._embed = jax.jit(
+            functools.partial(compute.embed, Bert(model.config)), static_argnames=("pooling", "normalize")
+        )
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """The `top_k` most probable tokens for each [MASK] in the text, best first.
@@ -96,17 +119,17 @@ class Model:
           progress: told after each batch how many texts it answered.
         """
         self._need("masked_language_model", "fill_mask")
-        _check(texts, batch_size, lambda text: isinstance(text, str), "texts")
+        check_items(texts, batch_size, lambda text: isinstance(text, str), "texts")
         if top_k < 1:
             raise UserError(f"top_k={top_k}: ask for at least 1")
-        rows = self._fill_rows(texts)
+        rows = fill_rows(texts, self.tokenizer, self.config.max_position_embeddings)
         answers: list = list(rows)  # where a row is an error, that is the answer
         for indices, inputs, masked in self._batches(rows, batch_size):
             found = self._fill(self.params, *inputs, masked, top_k=min(top_k, self.config.vocab_size))
             scores, ids = map(np.asarray, found)
             for number, index in enumerate(indices):
                 answers[index] = [
-                    self._predictions(texts[index], mask, scores[number, mask], ids[number, mask])
+                    self._proposals(texts[index], mask, scores[number, mask], ids[number, mask])
                     for mask in range(len(rows[index].masks))
                 ]
             progress(len(indices))
@@ -120,9 +143,9 @@ class Model:
     ) -> list[float | UserError]:
         """`next_sentence` of many pairs, in their order; a pair that has no answer gives its error in its place."""
         self._need("next_sentence", "next_sentence")
-        _check(pairs, batch_size, _is_pair, "pairs (first, second)")
+        check_items(pairs, batch_size, is_pair, "pairs (first, second)")
         self._check_token_types(pairs)
-        rows = self._pair_rows(pairs)
+        rows = pair_rows(pairs, self.tokenizer, self.config.max_position_embeddings)
         answers: list = list(rows)
         for indices, inputs, _ in self._batches(rows, batch_size):
             probabilities = np.asarray(self._follow(self.params, *inputs))
@@ -180,10 +203,7 @@ class Model:
             raise UserError(f"pooling={pooling!r} is not known: choose {', '.join(POOLINGS[:-1])} or {POOLINGS[-1]}")
         if pooling == "pooler":
             self._need("pooler", "pooling='pooler'")
-        most = self.config.max_position_embeddings
-        if max_length > most:
-            raise UserError(f"max_length={max_length} is longer than the position table of the model: at most {most}")
-        rows = self._text_rows(texts, max_length or most, batch_size)
+        rows = self._text_rows(texts, self._length(max_length), batch_size)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for indices, inputs, _ in self._batches(rows, batch_size):
             found = self._embed(self.params, *inputs, pooling=pooling, normalize=normalize)
@@ -191,9 +211,142 @@ class Model:
             progress(len(indices))
         return vectors
 
+    def classify(
+        self,
+        texts: Sequence[str | tuple[str, str]],
+        *,
+        truncation: str = "head",
+        max_length: int = 0,
+        batch_size: int = 32,
+        progress: Callable[[int], object] = lambda answered: None,
+    ) -> list[Class | Classes | Number]:
+        """The class of each text or pair: the likeliest; all that are likelier than not; or a number, in regression.
+
+        Args:
+          texts: they are batched by length, whatever their order.
+          truncation: what is read of a text that is too long: its "head", its "tail", "both", or "windows" averaged.
+          max_length: tokens at which a text is too long; 0 for all that the model takes.
+          batch_size: texts that run at once.
+          progress: told after each batch how many texts it answered.
+
+        Raises:
+          UserError: the model has no head for it.
+        """
+        self._need("sequence_classification", "classify")
+        check_items(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
+        self._check_token_types(texts)
+        kind = {"regression": "regression", "multi_label_classification": "several"}.get(
+            self.problem_type, "classification"
+        )
+        if len(self.labels) == 1:  # whatever the file says: a single class would always be right
+            kind = "regression"
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        examples = [TextExample(str(number), *pair, None) for number, pair in enumerate(pairs)]
+        length = self._length(max_length)
+        reading = Reading(kind, self.tokenizer, self.labels, length, truncation, max(1, min(128, (length - 2) // 2)))
+        return self._answers(reading, examples, batch_size, progress)
+
+    def tag(
+        self,
+        texts: Sequence[str | Sequence[str]],
+        *,
+        max_length: int = 0,
+        batch_size: int = 32,
+        progress: Callable[[int], object] = lambda answered: None,
+    ) -> list[Tagging]:
+        """The tag of each word of each text, and the entities that they make; long texts are read in parts.
+
+        Args:
+          texts: each a text, which is cut into words at whitespace and marks, or a list of words.
+          max_length: tokens of a part; 0 for all that the model takes.
+          batch_size: parts that run at once.
+          progress: told after each batch how many texts it answered.
+
+        Raises:
+          UserError: the model has no head for it.
+        """
+        self._need("token_classification", "tag")
+        check_items(texts, batch_size, is_text_or_words, "texts or lists of words")
+        given = [words_of(text) for text in texts]
+        examples = [
+            TaggingExample(str(number), tuple(text[start:stop] for start, stop in places), None)
+            for number, (text, places) in enumerate(given)
+        ]
+        reading = Reading("tagging", self.tokenizer, self.labels, self._length(max_length))
+        found = self._answers(reading, examples, batch_size, progress)
+        return [tagging_of(*each, tags) for each, tags in zip(given, found, strict=True)]
+
+    def answer(self, question: str, context: str) -> Reply:
+        """The answer that the context has to the question; see `answer_batch`."""
+        return self.answer_batch([(question, context)])[0]
+
+    def answer_batch(
+        self,
+        questions: Sequence[tuple[str, str]],
+        *,
+        null_threshold: float | None = None,
+        max_length: int = 384,
+        batch_size: int = 32,
+        progress: Callable[[int], object] = lambda answered: None,
+    ) -> list[Reply]:
+        """The best stretch of the context for each (question, context), long contexts in overlapping windows.
+
+        Args:
+          questions: the pairs.
+          null_threshold: a question whose `null_score_diff` is above it has no answer, an empty text; by default the
+            one that fine-tuning found on its validation questions, and none if all of these had answers.
+          max_length: tokens of question and window together.
+          batch_size: windows that run at once.
+          progress: told after each batch how many questions it answered.
+
+        Raises:
+          UserError: the model has no head for it.
+        """
+        self._need("question_answering", "answer")
+        check_items(questions, batch_size, is_pair, "pairs (question, context)")
+        self._check_token_types(questions)
+        examples = [AnsweringExample(str(number), *pair, (), True) for number, pair in enumerate(questions)]
+        length = min(max_length, self.config.max_position_embeddings)
+        threshold = self.null_threshold if null_threshold is None else null_threshold
+        stride = max(1, min(128, (length - 67) // 2))
+        reading = Reading("answering", self.tokenizer, (), length, stride=stride, null_threshold=threshold)
+        return self._answers(reading, examples, batch_size, progress)
+
+    def pseudo_perplexity(self, text: str) -> float:
+        """exp of the mean negative logarithm of each token's probability where it alone is hidden; the lower, the more
+        fluent (Salazar et al. 2020, equation 4).
+
+        Raises:
+          UserError: the text is empty, or longer than the model takes.
+        """
+        if not isinstance(text, str):
+            raise UserError("pseudo_perplexity takes one text; for a list of texts there is pseudo_perplexity_batch")
+        return _raised(self.pseudo_perplexity_batch([text])[0]).value
+
+    def pseudo_perplexity_batch(
+        self,
+        texts: Sequence[str],
+        batch_size: int = 32,
+        progress: Callable[[int], object] = lambda answered: None,
+    ) -> list[PseudoPerplexity | UserError]:
+        """`pseudo_perplexity` of many texts, in their order; a text that has none gives its error in its place."""
+        self._need("masked_language_model", "pseudo_perplexity")
+        check_items(texts, batch_size, lambda text: isinstance(text, str), "texts")
+        room = self.config.max_position_embeddings - 2
+        answers: list[PseudoPerplexity | UserError] = []
+        for ids in self.tokenizer.encode_batch(texts):
+            if not ids:
+                answers.append(UserError("the text is empty"))
+            elif len(ids) > room:
+                answers.append(UserError(f"the text has {len(ids)} tokens, the model reads {room}: shorten the text"))
+            else:
+                answers.append(self._score_tokens(ids, batch_size))
+            progress(1)
+        return answers
+
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
-        model = Pretrained(self.params, self.config, self.labels, self.problem_type)
+        model = Pretrained(self.params, self.config, self.labels, self.problem_type, self.null_threshold)
         huggingface.save(directory, model, self.tokenizer)
 
     def _need(self, part: str, purpose: str) -> None:
@@ -201,164 +354,56 @@ class Model:
             has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
             raise UserError(f"{purpose} needs a model with {part}: {has}")
 
+    def _length(self, max_length: int) -> int:
+        """What 0 stands for; raises UserError for a length that the model does not take."""
+        check_max_length(max_length, self.config)
+        return max_length or self.config.max_position_embeddings
+
+    def _answers(
+        self, reading: Reading, examples: Sequence[Example], batch_size: int, progress: Callable[[int], object]
+    ) -> list[TaskPrediction]:
+        """The predictions of a head of fine-tuning."""
+        if not examples:
+            return []
+        rows = reading.rows(examples)
+        owners = np.array([row.example for row in rows], np.int64)
+        waiting = np.bincount(owners, minlength=len(examples))  # rows of each example
+
+        def done(numbers: np.ndarray) -> None:
+            np.subtract.at(waiting, owners[numbers], 1)
+            progress(int((waiting[np.unique(owners[numbers])] == 0).sum()))
+
+        objective = FinetuningObjective(reading.kind, self.config, max(1, len(reading.names)))
+        batches = evaluation_batches(rows, batch_size, reading.max_length)
+        return reading.predictions(examples, rows, forward(objective, self.params, batches, done)[0])
+
+    def _proposals(self, text: str, mask: int, scores: np.ndarray, ids: np.ndarray) -> list[Prediction]:
+        tokens = [self.tokenizer.id_to_token(number) for number in ids]
+        return [
+            Prediction(token, float(score), filled(text, mask, token))
+            for score, token in zip(scores, tokens, strict=True)
+        ]
+
+    def _score_tokens(self, ids: Sequence[int], batch_size: int) -> PseudoPerplexity:
+        """Of a text without [CLS] and [SEP]: each of its tokens is hidden in a row of its own."""
+        rows = token_rows(ids, self.tokenizer)
+        total = 0.0
+        for indices, inputs, masked in self._batches(rows, batch_size):
+            targets = np.zeros(len(masked), np.int32)
+            targets[: len(indices)] = [ids[index] for index in indices]
+            found = self._log_probability(self.params, *inputs, masked, targets)
+            total += float(np.asarray(found, np.float64)[: len(indices)].sum())
+        return PseudoPerplexity(math.exp(-total / len(ids)), len(ids))
+
     def _check_token_types(self, texts: Sequence[str | tuple[str, str]]) -> None:
         if self.config.type_vocab_size < 2 and not all(isinstance(text, str) for text in texts):
             raise UserError(f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart")
 
-    def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int, batch_size: int) -> list[_Row]:
-        _check(
-            texts, batch_size, lambda text: isinstance(text, str) or _is_pair(text), "texts or pairs (first, second)"
-        )
+    def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int, batch_size: int) -> list[Row]:
+        check_items(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
         self._check_token_types(texts)
         encoded = self.tokenizer.encode_inputs(texts, max_length)
-        return [_Row(each.ids, each.token_type_ids.count(0), []) for each in encoded]
-
-    def _fill_rows(self, texts: Sequence[str]) -> list[_Row | UserError]:
-        # Masks are put in by id between the pieces of text: as many as `_predictions` finds, whatever an imported
-        # tokenizer makes of the characters "[MASK]".
-        pieces = [text.split(MASK) for text in texts]
-        encoded = iter(self.tokenizer.encode_batch([piece for text in pieces for piece in text]))
-        room = self.config.max_position_embeddings - 2
-        rows: list[_Row | UserError] = []
-        for text in pieces:
-            ids = list(next(encoded))
-            masks = []
-            for _ in text[1:]:
-                masks.append(len(ids) + 1)
-                ids += [self.tokenizer.mask_id, *next(encoded)]
-            if not masks:
-                rows.append(UserError(f"no {MASK} in the text: write {MASK} where a token is wanted"))
-            elif masks[-1] > room:
-                rows.append(
-                    UserError(f"a {MASK} is token {masks[-1]} of the text, the model reads {room}: shorten the text")
-                )
-            else:
-                ids = [self.tokenizer.cls_id, *ids[:room], self.tokenizer.sep_id]
-                rows.append(_Row(ids, len(ids), masks))
-        return rows
-
-    def _pair_rows(self, pairs: Sequence[tuple[str, str]]) -> list[_Row | UserError]:
-        rows: list[_Row | UserError] = []
-        for ids, token_type_ids, _ in self.tokenizer.encode_inputs(pairs, self.config.max_position_embeddings):
-            first = token_type_ids.index(1)
-            if first == 2:  # [CLS] [SEP]
-                rows.append(UserError("the first text is empty"))
-            elif first == len(ids) - 1:
-                rows.append(UserError("the second text is empty"))
-            else:
-                rows.append(_Row(ids, first, []))
-        return rows
-
-    def _batches(
-        self, rows: Sequence[_Row | UserError], batch_size: int
-    ) -> Iterator[tuple[list[int], tuple[np.ndarray, ...], np.ndarray]]:
-        """Yields indices into rows; `ids` int32 [B, L], `lengths` and `firsts` int32 [B]; masks int32 [B, P]."""
-        good = [index for index, row in enumerate(rows) if isinstance(row, _Row)]
-        good.sort(key=lambda index: len(rows[index].ids), reverse=True)
-        for start in range(0, len(good), batch_size):
-            indices = good[start : start + batch_size]
-            chosen = [rows[index] for index in indices]
-            size = _power_of_two(len(chosen))
-            length = min(_power_of_two(max(len(chosen[0].ids), SHORTEST)), self.config.max_position_embeddings)
-            ids = np.full((size, length), self.tokenizer.pad_id, np.int32)
-            lengths, firsts = np.zeros((2, size), np.int32)
-            masks = max(1, *(len(row.masks) for row in chosen))
-            masked = np.zeros((size, _power_of_two(masks)), np.int32)
-            for number, row in enumerate(chosen):
-                ids[number, : len(row.ids)] = row.ids
-                masked[number, : len(row.masks)] = row.masks
-                lengths[number], firsts[number] = len(row.ids), row.first
-            yield indices, (ids, lengths, firsts), masked
-
-    def _predictions(self, text: str, mask: int, scores: np.ndarray, ids: np.ndarray) -> list[Prediction]:
-        pieces = text.split(MASK)
-        left, right = MASK.join(pieces[: mask + 1]), MASK.join(pieces[mask + 1 :])
-        predictions = []
-        for score, entry in zip(scores, ids, strict=True):
-            token = self.tokenizer.id_to_token(entry)
-            filled = left.rstrip() + token[2:] if token.startswith("##") else left + token
-            predictions.append(Prediction(token, float(score), filled + right))
-        return predictions
-
-
-def _fill(
-    module: BertForMaskedLM,
-    params: dict,
-    ids: jax.Array,
-    lengths: jax.Array,
-    firsts: jax.Array,
-    masked: jax.Array,
-    top_k: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Probabilities float32 [B, P, top_k] at the masked positions, and whose they are."""
-    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), masked_positions=masked)
-    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
-
-
-def _follow(
-    module: BertForNextSentencePrediction, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array
-) -> jax.Array:
-    """Probabilities float32 [B] of label 0, "is next"."""
-    starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
-    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), sequence_starts=starts)
-    return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
-
-
-def _encode(
-    module: Bert, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array, pooled: bool
-) -> tuple[jax.Array, jax.Array | None]:
-    """Hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
-    variables = {"params": params["bert"]}
-    hidden = module.apply(variables, *_inputs(ids, lengths, firsts))
-    starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
-    return hidden, module.apply(variables, hidden, starts, method="pool")[:, 0] if pooled else None
-
-
-def _embed(
-    module: Bert,
-    params: dict,
-    ids: jax.Array,
-    lengths: jax.Array,
-    firsts: jax.Array,
-    pooling: str,
-    normalize: bool,
-) -> jax.Array:
-    """Vectors float32 [B, D]."""
-    hidden, pooled = _encode(module, params, ids, lengths, firsts, pooled=pooling == "pooler")
-    if pooling == "mean":
-        inside = jnp.arange(ids.shape[1]) < lengths[:, None]
-        # A row of the padded batch has no tokens: its mean is thrown away, and must only not divide by 0.
-        pooled = jnp.where(inside[:, :, None], hidden, 0).sum(1) / jnp.maximum(lengths, 1)[:, None]
-    elif pooling == "cls":
-        pooled = hidden[:, 0]
-    return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if normalize else pooled
-
-
-def _inputs(ids: jax.Array, lengths: jax.Array, firsts: jax.Array) -> tuple[jax.Array, ...]:
-    """The four arguments of `Bert`, int32 [B, L], for one sequence a row."""
-    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
-    inside = positions < lengths[:, None]
-    token_types = ((positions >= firsts[:, None]) & inside).astype(jnp.int32)
-    return ids, token_types, positions, inside.astype(jnp.int32)
-
-
-def _is_pair(item: Any) -> bool:
-    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
-
-
-def _check(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: str) -> None:
-    """Raises UserError for what a list of texts is not, before anything runs."""
-    if batch_size < 1:
-        raise UserError(f"batch_size={batch_size}: at least 1 is wanted")
-    if isinstance(items, str) or not isinstance(items, Sequence):
-        raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}: write [text] for a single one")
-    for number, item in enumerate(items):
-        if not is_good(item):
-            raise UserError(f"a list of {wanted} is wanted: item {number} is {item!r:.80}")
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+        return [Row(each.ids, each.token_type_ids.count(0), []) for each in encoded]
 
 
 def _raised(answer: Any) -> Any:

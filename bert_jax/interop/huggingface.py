@@ -44,6 +44,7 @@ _FIXED = {
 }
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 _OURS_ALONE = {"scan_layers", "remat"}  # fields of ModelConfig that say how to compute, not what
+_NULL_THRESHOLD = "null_score_diff_threshold"  # our own key, named as the argument of BERT's run_squad.py
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -80,7 +81,7 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     params = assemble(file, arrays, parts, config, len(labels), upcast=upcast)
     if not parts.intersection(LABELLED):
         labels, problem_type = (), ""
-    return Pretrained(params, config, labels, problem_type)
+    return Pretrained(params, config, labels, problem_type, _null_threshold(config_file, settings, parts))
 
 
 def _read_architecture(file: Path, theirs: dict[str, Any]) -> ModelConfig:
@@ -133,6 +134,13 @@ def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]
     if problem_type not in ("", *_PROBLEM_TYPES):
         raise UserError(f"{file}: problem_type is {problem_type!r}, and only {', '.join(_PROBLEM_TYPES)} are known")
     return labels, problem_type
+
+
+def _null_threshold(file: Path, settings: dict[str, Any], parts: set[str]) -> float | None:
+    threshold = settings.get(_NULL_THRESHOLD) if "question_answering" in parts else None
+    if threshold is not None and (not isinstance(threshold, int | float) or isinstance(threshold, bool)):
+        raise UserError(f"{file}: {_NULL_THRESHOLD} is {json.dumps(threshold)}, and a number is wanted")
+    return threshold
 
 
 def _read_weights(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
@@ -274,6 +282,8 @@ def _their_config(model: Pretrained, architecture: str, tokenizer: Tokenizer) ->
         settings["label2id"] = {label: index for index, label in enumerate(model.labels)}
     if model.problem_type:
         settings["problem_type"] = model.problem_type
+    if model.null_threshold is not None:
+        settings[_NULL_THRESHOLD] = model.null_threshold
     return settings
 
 

@@ -78,12 +78,14 @@ class Pretrained:
       labels: names of the C classes of a fine-tuned head; empty if it has none.
       problem_type: of a sequence classification, as transformers names it: regression,
         single_label_classification or multi_label_classification; empty if it is not said.
+      null_threshold: of question answering, see `bert_jax.finetuning.reading.Reading`.
     """
 
     params: dict
     config: ModelConfig
     labels: tuple[str, ...] = ()
     problem_type: str = ""
+    null_threshold: float | None = None
 
 
 class Tensor(NamedTuple):

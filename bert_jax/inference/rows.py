@@ -1,0 +1,126 @@
+"""From texts to arrays: rows of token ids, and batches of them in few shapes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bert_jax.errors import UserError
+from bert_jax.finetuning.batches import bucket, power_of_two
+from bert_jax.text.tokenizer import Tokenizer
+
+MASK = "[MASK]"
+
+
+class Row(NamedTuple):
+    """One input of the model."""
+
+    ids: list[int]  # [CLS] A [SEP], or [CLS] A [SEP] B [SEP]
+    first: int  # tokens up to and with the first [SEP]: they have token type 0, the others 1
+    masks: list[int]  # positions of [MASK]
+
+
+def fill_rows(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Row | UserError]:
+    """A row for each text with [MASK] in it, of at most `max_length` tokens, or what is wrong with the text."""
+    # Masks are put in by id between the pieces of text: as many as `filled` finds, whatever an imported
+    # tokenizer makes of the characters "[MASK]".
+    pieces = [text.split(MASK) for text in texts]
+    encoded = iter(tokenizer.encode_batch([piece for text in pieces for piece in text]))
+    room = max_length - 2
+    rows: list[Row | UserError] = []
+    for text in pieces:
+        ids = list(next(encoded))
+        masks = []
+        for _ in text[1:]:
+            masks.append(len(ids) + 1)
+            ids += [tokenizer.mask_id, *next(encoded)]
+        if not masks:
+            rows.append(UserError(f"no {MASK} in the text: write {MASK} where a token is wanted"))
+        elif masks[-1] > room:
+            rows.append(
+                UserError(f"a {MASK} is token {masks[-1]} of the text, the model reads {room}: shorten the text")
+            )
+        else:
+            ids = [tokenizer.cls_id, *ids[:room], tokenizer.sep_id]
+            rows.append(Row(ids, len(ids), masks))
+    return rows
+
+
+def pair_rows(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length: int) -> list[Row | UserError]:
+    """A row for each pair of texts, cut as BERT does, or what is wrong with the pair."""
+    rows: list[Row | UserError] = []
+    for ids, token_type_ids, _ in tokenizer.encode_inputs(pairs, max_length):
+        first = token_type_ids.index(1)
+        if first == 2:  # [CLS] [SEP]
+            rows.append(UserError("the first text is empty"))
+        elif first == len(ids) - 1:
+            rows.append(UserError("the second text is empty"))
+        else:
+            rows.append(Row(ids, first, []))
+    return rows
+
+
+def token_rows(ids: Sequence[int], tokenizer: Tokenizer) -> list[Row]:
+    """A row for each token of a text without [CLS] and [SEP], in which that token is [MASK]."""
+    whole = [tokenizer.cls_id, *ids, tokenizer.sep_id]
+    places = range(1, len(ids) + 1)
+    return [Row([*whole[:place], tokenizer.mask_id, *whole[place + 1 :]], len(whole), [place]) for place in places]
+
+
+def filled(text: str, mask: int, token: str) -> str:
+    """The text with its [MASK] of that number replaced by an entry of the vocabulary, other masks left."""
+    pieces = text.split(MASK)
+    left, right = MASK.join(pieces[: mask + 1]), MASK.join(pieces[mask + 1 :])
+    return (left.rstrip() + token[2:] if token.startswith("##") else left + token) + right
+
+
+def row_batches(
+    rows: Sequence[Row | UserError], batch_size: int, pad_id: int, max_length: int
+) -> Iterator[tuple[list[int], tuple[np.ndarray, ...], np.ndarray]]:
+    """The good rows by length: indices into `rows`; `ids`, `lengths` and `firsts`; `masked`, as in `compute`.
+
+    Inputs are padded to a `bucket` of tokens and to powers of two of rows and masks, so that a stream of any lengths
+    compiles a few times only.
+    """
+    good = [index for index, row in enumerate(rows) if isinstance(row, Row)]
+    good.sort(key=lambda index: len(rows[index].ids), reverse=True)
+    for start in range(0, len(good), batch_size):
+        indices = good[start : start + batch_size]
+        chosen = [rows[index] for index in indices]
+        size = power_of_two(len(chosen))
+        length = bucket(len(chosen[0].ids), max_length)
+        ids = np.full((size, length), pad_id, np.int32)
+        lengths, firsts = np.zeros((2, size), np.int32)
+        masks = max(1, *(len(row.masks) for row in chosen))
+        masked = np.zeros((size, power_of_two(masks)), np.int32)
+        for number, row in enumerate(chosen):
+            ids[number, : len(row.ids)] = row.ids
+            masked[number, : len(row.masks)] = row.masks
+            lengths[number], firsts[number] = len(row.ids), row.first
+        yield indices, (ids, lengths, firsts), masked
+
+
+def is_pair(item: Any) -> bool:
+    """Whether it is two texts."""
+    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
+
+
+def is_text_or_pair(item: Any) -> bool:
+    """Whether it is a text or two."""
+    return isinstance(item, str) or is_pair(item)
+
+
+def is_text_or_words(item: Any) -> bool:
+    """Whether it is a text, or a list of words."""
+    return isinstance(item, str) or (isinstance(item, Sequence) and all(isinstance(word, str) for word in item))
+
+
+def check_items(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: str) -> None:
+    """Raises UserError for what a list of texts is not, before anything runs."""
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: at least 1 is wanted")
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}: write [text] for a single one")
+    for number, item in enumerate(items):
+        if not is_good(item):
+            raise UserError(f"a list of {wanted} is wanted: item {number} is {item!r:.80}")
