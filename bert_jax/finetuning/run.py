@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from bert_jax.finetuning.examples import Example, TaggingExample, check_labels, 
 from bert_jax.finetuning.features import check_max_length
 from bert_jax.finetuning.objective import FinetuningObjective
 from bert_jax.finetuning.reading import PROBLEM_TYPES, Prediction, Reading, as_json
+from bert_jax.finetuning.submission import write_submission
 from bert_jax.finetuning.tasks import Task, task_named
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
@@ -84,7 +86,7 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
     )
     train(objective, config, workdir, data, functools.partial(initial_params, config, loaded))
     params = best_params(config, objective, workdir)
-    scores, null_threshold = write_results(workdir, evaluators, params)
+    scores, null_threshold = write_results(workdir, task, evaluators, params)
     model = Pretrained(
         params,
         objective.model,
@@ -202,10 +204,11 @@ def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdi
 
 
 def write_results(
-    workdir: Path, evaluators: dict[str, Evaluator], params: dict
+    workdir: Path, task: Task, evaluators: dict[str, Evaluator], params: dict
 ) -> tuple[dict[str, Evaluation], float | None]:
     """WORKDIR/predictions/SPLIT.jsonl for each split, and the scores of those with labels in WORKDIR/scores.json.
 
+    WORKDIR/submission gets the files that the graders of the task read, if it has any.
     Where questions may have no answer, the threshold that is best on validation is used on all splits.
 
     Returns:
@@ -220,20 +223,23 @@ def write_results(
     (workdir / "predictions").mkdir(exist_ok=True)
     for split, evaluator in evaluators.items():
         outcome = evaluator.outcome(params)
-        write_predictions(workdir / "predictions" / f"{split}.jsonl", evaluator.examples, outcome.predictions)
+        records = write_predictions(workdir / "predictions" / f"{split}.jsonl", evaluator.examples, outcome.predictions)
+        write_submission(workdir / "submission", task, split, evaluator.examples, records)
         if outcome.scores:
             scores[split] = outcome.scores
     write_whole(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
     return scores, validation.reading.null_threshold
 
 
-def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
-    """A JSON object for each example: its id and what the model says of it."""
-    lines = [
-        json.dumps({"id": example.id, **as_json(prediction)}, ensure_ascii=False) + "\n"
-        for example, prediction in zip(examples, predictions, strict=True)
+def write_predictions(
+    path: Path, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> list[dict[str, Any]]:
+    """A JSON object for each example: its id and what the model says of it; returns these objects."""
+    records = [
+        {"id": example.id, **as_json(prediction)} for example, prediction in zip(examples, predictions, strict=True)
     ]
-    write_whole(path, "".join(lines))
+    write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return records
 
 
 def write_whole(path: Path, text: str) -> None:
