@@ -4,6 +4,8 @@ r"""Fine-tunes a pre-trained BERT for a task, scores it and exports it. Run agai
       --config.init_from=runs/minilm --config.data.directory=glue_data/MRPC
   python scripts/finetune.py --config=configs/finetune/custom.py:classification --workdir=runs/mine \
       --config.init_from=runs/quickstart --config.data.train=train.csv --config.data.validation=dev.csv
+
+With --seeds=5 it does so with five seeds, and WORKDIR/scores.json has the mean and the deviation of each score.
 """
 
 from pathlib import Path
@@ -14,18 +16,26 @@ from ml_collections import config_flags
 from bert_jax import command
 from bert_jax.config import FinetuningConfig, from_config_dict
 from bert_jax.finetuning.run import finetune
+from bert_jax.finetuning.seeds import check_layout, finetune_seeds, score_table
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/finetune/ and its task; any key can be set, as in --config.total_epochs=4"
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --workdir=runs/mrpc", required=True)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "how many runs, with config.seed and the numbers after it; several are in WORKDIR/seed_*", lower_bound=1
+)
 flags.mark_flag_as_required("config")
 
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    scores = finetune(from_config_dict(FinetuningConfig, _CONFIG.value), Path(_WORKDIR.value))
-    for split, values in scores.items():
+    config, workdir, seeds = from_config_dict(FinetuningConfig, _CONFIG.value), Path(_WORKDIR.value), _SEEDS.value
+    if seeds > 1:
+        print(score_table(finetune_seeds(config, workdir, seeds)))
+        return
+    check_layout(workdir, seeds)
+    for split, values in finetune(config, workdir).items():
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 
