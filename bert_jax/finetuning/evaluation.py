@@ -38,9 +38,9 @@ class Evaluator:
         """The measures of the task and the `loss`."""
         return self.outcome(params).scores
 
-    def outcome(self, params: Parameters) -> Outcome:
-        """Predictions, and their scores if the examples have labels."""
-        outputs, loss = forward(self.objective, params, self.batches)
+    def outcome(self, params: Parameters, progress: Callable[[np.ndarray], object] = lambda rows: None) -> Outcome:
+        """Predictions, and their scores if the examples have labels; `progress` as in `forward`."""
+        outputs, loss = forward(self.objective, params, self.batches, progress)
         predictions = self.reading.predictions(self.examples, self.rows, outputs)
         if not is_labelled(self.examples):
             return Outcome(predictions, {}, {})

@@ -91,7 +91,9 @@ def label_names(task: Task, train: Sequence[Example], file: str = "the training 
     return task.labels or tuple(_sorted(set(_labels(train))))
 
 
-def check_labels(names: Sequence[str], examples: Sequence[Example], split: str, file: str) -> None:
+def check_labels(
+    names: Sequence[str], examples: Sequence[Example], split: str, file: str, knower: str = "training"
+) -> None:
     """Makes sure that every label has a name.
 
     Args:
@@ -99,9 +101,10 @@ def check_labels(names: Sequence[str], examples: Sequence[Example], split: str, 
       examples: of a split.
       split: its name, for the error.
       file: where they were read from, for the error.
+      knower: who has the names, for the error.
 
     Raises:
-      UserError: labels that training never saw; names them, how often they stand there, and the first example.
+      UserError: labels that it never saw; names them, how often they stand there, and the first example.
     """
     if not names:
         return
@@ -111,7 +114,7 @@ def check_labels(names: Sequence[str], examples: Sequence[Example], split: str, 
         first = next(example.id for example in examples if not known.issuperset(_labels([example])))
         counts = _list(f"{label!r} ({count} times)" for label, count in unseen.most_common())
         raise UserError(
-            f"{file}: {split} has labels that training never saw: {counts}, first in example {first}; training has "
+            f"{file}: {split} has labels that {knower} never saw: {counts}, first in example {first}; {knower} has "
             f"{_list(map(repr, names))}: add examples of them to training, or take them out of {split}"
         )
 

@@ -118,7 +118,7 @@ class Model:
           batch_size: texts that run at once.
           progress: told after each batch how many texts it answered.
         """
-        self._need("masked_language_model", "fill_mask")
+        self.need("masked_language_model", "fill_mask")
         check_items(texts, batch_size, lambda text: isinstance(text, str), "texts")
         if top_k < 1:
             raise UserError(f"top_k={top_k}: ask for at least 1")
@@ -142,7 +142,7 @@ class Model:
         progress: Callable[[int], object] = lambda answered: None,
     ) -> list[float | UserError]:
         """`next_sentence` of many pairs, in their order; a pair that has no answer gives its error in its place."""
-        self._need("next_sentence", "next_sentence")
+        self.need("next_sentence", "next_sentence")
         check_items(pairs, batch_size, is_pair, "pairs (first, second)")
         self._check_token_types(pairs)
         rows = pair_rows(pairs, self.tokenizer, self.config.max_position_embeddings)
@@ -202,8 +202,8 @@ class Model:
         if pooling not in POOLINGS:
             raise UserError(f"pooling={pooling!r} is not known: choose {', '.join(POOLINGS[:-1])} or {POOLINGS[-1]}")
         if pooling == "pooler":
-            self._need("pooler", "pooling='pooler'")
-        rows = self._text_rows(texts, self._length(max_length), batch_size)
+            self.need("pooler", "pooling='pooler'")
+        rows = self._text_rows(texts, self.checked_length(max_length), batch_size)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for indices, inputs, _ in self._batches(rows, batch_size):
             found = self._embed(self.params, *inputs, pooling=pooling, normalize=normalize)
@@ -232,7 +232,7 @@ class Model:
         Raises:
           UserError: the model has no head for it.
         """
-        self._need("sequence_classification", "classify")
+        self.need("sequence_classification", "classify")
         check_items(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
         self._check_token_types(texts)
         kind = {"regression": "regression", "multi_label_classification": "several"}.get(
@@ -242,7 +242,7 @@ class Model:
             kind = "regression"
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         examples = [TextExample(str(number), *pair, None) for number, pair in enumerate(pairs)]
-        length = self._length(max_length)
+        length = self.checked_length(max_length)
         reading = Reading(kind, self.tokenizer, self.labels, length, truncation, max(1, min(128, (length - 2) // 2)))
         return self._answers(reading, examples, batch_size, progress)
 
@@ -265,14 +265,14 @@ class Model:
         Raises:
           UserError: the model has no head for it.
         """
-        self._need("token_classification", "tag")
+        self.need("token_classification", "tag")
         check_items(texts, batch_size, is_text_or_words, "texts or lists of words")
         given = [words_of(text) for text in texts]
         examples = [
             TaggingExample(str(number), tuple(text[start:stop] for start, stop in places), None)
             for number, (text, places) in enumerate(given)
         ]
-        reading = Reading("tagging", self.tokenizer, self.labels, self._length(max_length))
+        reading = Reading("tagging", self.tokenizer, self.labels, self.checked_length(max_length))
         found = self._answers(reading, examples, batch_size, progress)
         return [tagging_of(*each, tags) for each, tags in zip(given, found, strict=True)]
 
@@ -302,7 +302,7 @@ class Model:
         Raises:
           UserError: the model has no head for it.
         """
-        self._need("question_answering", "answer")
+        self.need("question_answering", "answer")
         check_items(questions, batch_size, is_pair, "pairs (question, context)")
         self._check_token_types(questions)
         examples = [AnsweringExample(str(number), *pair, (), True) for number, pair in enumerate(questions)]
@@ -330,7 +330,7 @@ class Model:
         progress: Callable[[int], object] = lambda answered: None,
     ) -> list[PseudoPerplexity | UserError]:
         """`pseudo_perplexity` of many texts, in their order; a text that has none gives its error in its place."""
-        self._need("masked_language_model", "pseudo_perplexity")
+        self.need("masked_language_model", "pseudo_perplexity")
         check_items(texts, batch_size, lambda text: isinstance(text, str), "texts")
         room = self.config.max_position_embeddings - 2
         answers: list[PseudoPerplexity | UserError] = []
@@ -344,20 +344,21 @@ class Model:
             progress(1)
         return answers
 
-    def save(self, directory: str | os.PathLike) -> None:
-        """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
-        model = Pretrained(self.params, self.config, self.labels, self.problem_type, self.null_threshold)
-        huggingface.save(directory, model, self.tokenizer)
-
-    def _need(self, part: str, purpose: str) -> None:
+    def need(self, part: str, purpose: str) -> None:
+        """Raises UserError if the model has no such part, a head or the pooler."""
         if part not in self.parts:
             has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
             raise UserError(f"{purpose} needs a model with {part}: {has}")
 
-    def _length(self, max_length: int) -> int:
+    def checked_length(self, max_length: int) -> int:
         """What 0 stands for; raises UserError for a length that the model does not take."""
         check_max_length(max_length, self.config)
         return max_length or self.config.max_position_embeddings
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
+        model = Pretrained(self.params, self.config, self.labels, self.problem_type, self.null_threshold)
+        huggingface.save(directory, model, self.tokenizer)
 
     def _answers(
         self, reading: Reading, examples: Sequence[Example], batch_size: int, progress: Callable[[int], object]

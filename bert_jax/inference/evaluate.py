@@ -1,0 +1,216 @@
+"""Scores of a finished model: of a fine-tuned head on a task, of a masked LM on text."""
+
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax.config import DataConfig, PretrainingConfig, TaskDataConfig
+from bert_jax.errors import UserError
+from bert_jax.finetuning.data import read_examples, source_name
+from bert_jax.finetuning.evaluation import Evaluator
+from bert_jax.finetuning.examples import Example, check_labels
+from bert_jax.finetuning.objective import FinetuningObjective
+from bert_jax.finetuning.reading import PROBLEM_TYPES, Reading
+from bert_jax.finetuning.run import write_predictions, write_whole
+from bert_jax.finetuning.scoring import report_table
+from bert_jax.finetuning.submission import write_submission
+from bert_jax.finetuning.tasks import Task, task_named
+from bert_jax.inference.predictor import Model
+from bert_jax.pretraining.batches import validation_batches
+from bert_jax.pretraining.run import make_objective, unigram_loss
+from bert_jax.text import sources
+from bert_jax.text.build import build_corpus
+from bert_jax.text.corpus import Corpus
+from bert_jax.training.loop import compile_evaluation
+from bert_jax.training.sharding import make_mesh
+
+HEADS = {"tagging": "token_classification", "answering": "question_answering", "choice": "multiple_choice"}
+_LONGEST = {"answering": 384}  # tokens of a row by default; elsewhere all that the model takes
+
+
+def evaluate_task(
+    model: Model,
+    name: str,
+    split: str,
+    data: TaskDataConfig,
+    output: Path,
+    *,
+    max_length: int = 0,
+    truncation: str = "head",
+    batch_size: int = 32,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> dict[str, Any]:
+    """Scores a fine-tuned model on a split of a task.
+
+    Args:
+      model: with the head that the task needs.
+      name: of the task.
+      split: train, validation, test, or another that the task has.
+      data: where it is, and its columns; `train`, `validation` and `test` are files for these splits.
+      output: folder; gets scores.json, report.txt, predictions.jsonl, and what the task's graders read.
+      max_length: tokens of a row at the most; 0 for all that the model takes (384 for questions).
+      truncation: of single texts that are longer.
+      batch_size: rows that run at once.
+      progress: told after each batch how many rows it ran.
+
+    Returns:
+      What scores.json holds: "task", "split", "source", "examples", and if these have labels "scores" and "report".
+
+    Raises:
+      UserError: the head does not fit the task, or the data cannot be read.
+    """
+    task = task_named(name)
+    names = class_names(model, task)
+    columns = dict(directory=data.directory, text=data.text, text_pair=data.text_pair, label=data.label)
+    file = getattr(data, split, "")
+    examples = read_examples(task, split, file=file, **columns)
+    source = source_name(task, split, directory=data.directory, file=file)
+    check_labels(names, examples, split, source, "the model")
+    length = max_length or min(_LONGEST.get(task.kind, math.inf), model.config.max_position_embeddings)
+    reading = Reading(
+        task.kind,
+        model.tokenizer,
+        names,
+        model.checked_length(length),
+        truncation,
+        stride=max(1, min(128, (length - 67) // 2)),
+        null_threshold=_threshold(model, examples),
+    )
+    objective = FinetuningObjective(task.kind, model.config, max(1, len(names)))
+    outcome = Evaluator(objective, reading, examples, batch_size).outcome(model.params, progress)
+    records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
+    write_submission(output / "submission", task, split, examples, records)
+    found = {"task": name, "split": split, "source": source, "examples": len(examples)}
+    if outcome.scores:
+        found |= {"reference": task.reference, "scores": outcome.scores, "report": outcome.report}
+    return _written(output, found)
+
+
+def class_names(model: Model, task: Task) -> tuple[str, ...]:
+    """The names of the classes of the model's head, in the words of the task.
+
+    Raises:
+      UserError: the head is of another kind of task, or has other classes.
+    """
+    model.need(HEADS.get(task.kind, "sequence_classification"), f"task {task.name}")
+    if task.kind in ("answering", "choice"):
+        return ()
+    wanted = PROBLEM_TYPES.get(task.kind, "")
+    if wanted and model.problem_type not in ("", wanted):
+        raise UserError(f"task {task.name} is {wanted}, the model was trained for {model.problem_type}")
+    if (task.kind == "regression") != (len(model.labels) == 1):
+        raise UserError(f"task {task.name} is {task.kind}, and the head of the model has {len(model.labels)} outputs")
+    if task.kind == "regression":
+        return ()
+    nameless = all(label == f"LABEL_{number}" for number, label in enumerate(model.labels))
+    if nameless and len(task.labels) == len(model.labels):
+        print(f"the model does not name its classes: they are taken as {', '.join(task.labels)}")
+        return task.labels
+    by_case = {label.casefold(): label for label in task.labels}  # ENTAILMENT is entailment
+    return tuple(by_case.get(label.casefold(), label) for label in model.labels)
+
+
+def evaluate_text(
+    model: Model,
+    source: str,
+    output: Path,
+    *,
+    column: str = "text",
+    document_per_file: bool = False,
+    length: int = 128,
+    max_rows: int = 10_000,
+    pseudo_perplexity_of: int = 0,
+    batch_size: int = 32,
+    progress: Callable[[int], object] = lambda texts: None,
+) -> dict[str, Any]:
+    """Scores a masked LM on text: the loss of single tokens hidden at 15 %, as validation in pre-training does.
+
+    Args:
+      model: with the masked-LM head; with the next-sentence head too, sentence pairs are scored.
+      source: SOURCE, cleaned as in pre-training.
+      output: folder; gets scores.json and report.txt.
+      column: of the text in a table.
+      document_per_file: a .txt file is one document.
+      length: L of the rows.
+      max_rows: so many rows are scored at the most.
+      pseudo_perplexity_of: so many documents, from the first on, are scored by pseudo-perplexity too, as far as the
+        model reads them.
+      batch_size: rows that run at once.
+      progress: told after each document whose pseudo-perplexity is found.
+
+    Returns:
+      What scores.json holds: "source", "documents", "tokens", "scores" with `mlm_loss` and `unigram_loss` in nats,
+      `mlm_perplexity`, `mlm_accuracy`, `nsp_loss` and `nsp_accuracy` of pairs, `pseudo_perplexity` over all tokens.
+
+    Raises:
+      UserError: the model has no such head, or the source cannot be read.
+    """
+    model.need("masked_language_model", "scores on text")
+    model.checked_length(length)
+    reading = dict(column=column, document_per_file=document_per_file)
+    with tempfile.TemporaryDirectory() as directory:
+        build_corpus(
+            source, model.tokenizer, directory, **reading, longest=length - 3, validation_share=0.0, verbose=False
+        )
+        corpus = Corpus.open(directory, "train", model.tokenizer)
+        pairs = "next_sentence" in model.parts and corpus.num_documents > 1
+        data = DataConfig(length=length, objective="nsp" if pairs else "none")
+        ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=batch_size)
+        batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
+        found = {"source": source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
+        unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer)
+    config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype="float32")
+    objective = make_objective(config, model.tokenizer)
+    params = _with_unused_heads(model.params, objective)
+    scores = compile_evaluation(objective, params, batches, make_mesh(config.mesh))(params)
+    scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}
+    if pseudo_perplexity_of:
+        documents = itertools.islice(sources.read_documents(source, **reading), pseudo_perplexity_of)
+        scores["pseudo_perplexity"] = _pseudo_perplexity(model, list(documents), batch_size, progress)
+    return _written(output, found | {"scores": scores})
+
+
+def _threshold(model: Model, examples: Sequence[Example]) -> float | None:
+    """The model's; where it has none, 0 if a question has no answer."""
+    if model.null_threshold is None and any(not getattr(example, "answerable", True) for example in examples):
+        return 0.0
+    return model.null_threshold
+
+
+def _with_unused_heads(params: dict, objective: Any) -> dict:
+    """The parameters, and zeros for what the network of pre-training has besides, which is not scored."""
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    whole = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
+    return {**whole, **params, "bert": {**whole["bert"], **params["bert"]}}
+
+
+def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, progress: Callable[[int], object]) -> float:
+    room = model.config.max_position_embeddings
+    whole = model.tokenizer.encode_inputs(documents, room)
+    # What of each document fits between [CLS] and [SEP]
+    heads = [text[: each.offsets[-2][1]] for text, each in zip(documents, whole, strict=True) if len(each.ids) > 2]
+    found = [each for each in model.pseudo_perplexity_batch(heads, batch_size, progress) if isinstance(each, tuple)]
+    tokens = sum(each.tokens for each in found)
+    return math.exp(sum(each.tokens * math.log(each.value) for each in found) / tokens)
+
+
+def _written(output: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Writes scores.json and report.txt, and prints the latter."""
+    lines = [f"{key}: {value}" for key, value in found.items() if key not in ("scores", "report")]
+    scores = found.get("scores", {})
+    width = max(map(len, scores), default=0)
+    lines += ["", *(f"{name:{width}}  {value:.4f}" for name, value in scores.items())]
+    if found.get("report"):
+        lines += ["", report_table(found["report"])]
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    write_whole(output / "report.txt", text)
+    write_whole(output / "scores.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return found

@@ -1,0 +1,102 @@
+r"""Scores a model on a task, or its masked LM on text; prints a table and writes it, as JSON too, into a folder.
+
+  python scripts/evaluate.py --model=runs/mrpc --task=mrpc --directory=glue_data/MRPC --split=test \
+      --output=runs/mrpc_test
+  python scripts/evaluate.py --model=runs/mine --task=custom:classification --input=more.csv --output=runs/more
+  python scripts/evaluate.py --model=runs/quickstart --source='texts/*.txt' --output=runs/on_texts
+
+On a task the folder gets scores.json, report.txt, predictions.jsonl and, for tasks with graders of their own (GLUE,
+SQuAD, CoNLL-2003), submission/. Without labels in the data there are predictions only.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+import bert_jax
+from bert_jax import command
+from bert_jax.config import TaskDataConfig
+from bert_jax.errors import UserError
+from bert_jax.finetuning.features import TRUNCATIONS
+from bert_jax.inference.evaluate import evaluate_task, evaluate_text
+
+_MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "folder for the results, as in --output=runs/mrpc_test", required=True)
+_TASK = flags.DEFINE_string("task", "", "a row of bert_jax/finetuning/tasks.py, as in --task=mrpc")
+_SPLIT = flags.DEFINE_string("split", "", "of the task, as in --split=test; by default validation")
+_DIRECTORY = flags.DEFINE_string("directory", "", "folder of the official files, as in --directory=glue_data/MRPC")
+_INPUT = flags.DEFINE_string("input", "", "file of one's own, with or without labels, as in --input=more.csv")
+_TEXT = flags.DEFINE_string("text", "", "column of the text, if not the task's own, as in --text=review")
+_TEXT_PAIR = flags.DEFINE_string("text_pair", "", "column of the second text, as in --text_pair=hypothesis")
+_LABEL = flags.DEFINE_string("label", "", "column of the label, as in --label=stars")
+_MAX_LENGTH = flags.DEFINE_integer(
+    "max_length", 0, "tokens of a row, as in --max_length=128; 0: all that the model takes", lower_bound=0
+)
+_TRUNCATION = flags.DEFINE_enum(
+    "truncation", "head", TRUNCATIONS, "of longer single texts, as in --truncation=windows (all of it, averaged)"
+)
+_SOURCE = flags.DEFINE_string("source", "", "text for a masked LM, as in --source='texts/*.txt'")
+_COLUMN = flags.DEFINE_string("column", "text", "of the text in a table of --source, as in --column=body")
+_DOCUMENT_PER_FILE = flags.DEFINE_bool(
+    "document_per_file", False, "a .txt file of --source is one document, as in --document_per_file"
+)
+_ROWS = flags.DEFINE_integer(
+    "rows", 10_000, "of --source that are scored at the most, as in --rows=1000", lower_bound=1
+)
+_PSEUDO_PERPLEXITY = flags.DEFINE_integer(
+    "pseudo_perplexity",
+    0,
+    "of so many documents of --source (slow), as in --pseudo_perplexity=20",
+    lower_bound=0,
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "rows run at once, as in --batch_size=8", lower_bound=1)
+
+
+def main(_: list[str]) -> None:
+    """Flags in, one call into the package."""
+    if bool(_TASK.value) == bool(_SOURCE.value):
+        raise UserError("set either --task (a fine-tuned head) or --source (a masked LM on text)")
+    model, output = bert_jax.load(_MODEL.value), Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    if _SOURCE.value:
+        with tqdm(unit=" documents", disable=not _PSEUDO_PERPLEXITY.value) as bar:
+            evaluate_text(
+                model,
+                _SOURCE.value,
+                output,
+                column=_COLUMN.value,
+                document_per_file=_DOCUMENT_PER_FILE.value,
+                length=_MAX_LENGTH.value or min(128, model.config.max_position_embeddings),
+                max_rows=_ROWS.value,
+                pseudo_perplexity_of=_PSEUDO_PERPLEXITY.value,
+                batch_size=_BATCH_SIZE.value,
+                progress=bar.update,
+            )
+        return
+    if _INPUT.value and _SPLIT.value:
+        raise UserError("--input is a file, --split a part of the task's own data: set one of them")
+    split = "test" if _INPUT.value else _SPLIT.value or "validation"  # test may be without labels
+    data = TaskDataConfig(
+        directory=_DIRECTORY.value,
+        test=_INPUT.value,
+        text=_TEXT.value,
+        text_pair=_TEXT_PAIR.value,
+        label=_LABEL.value,
+    )
+    with tqdm(unit=" rows") as bar:
+        evaluate_task(
+            model,
+            _TASK.value,
+            split,
+            data,
+            output,
+            max_length=_MAX_LENGTH.value,
+            truncation=_TRUNCATION.value,
+            batch_size=_BATCH_SIZE.value,
+            progress=lambda rows: bar.update(len(rows)),
+        )
+
+
+if __name__ == "__main__":
+    command.run(main)
