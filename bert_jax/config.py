@@ -214,8 +214,15 @@ class PretrainingConfig(TrainingConfig):
     """One pre-training run."""
 
     init_from: str = ""  # MODEL whose weights the run starts from; empty: random weights
+    initial_attention: str = "random"  # or neighbours: the first heads start out looking at the words beside each word
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self, "", "initial_attention", ("random", "neighbours"))
+        if self.init_from and self.initial_attention != "random":
+            raise UserError("initial_attention is for random weights: with init_from, leave it at random")
 
 
 @dataclasses.dataclass(frozen=True)
