@@ -67,13 +67,18 @@ def write_task(directory, kind):
 
 
 def squad(sentences):
-    """Each sentence asks for the word that is "good" or "bad" in it."""
+    """Each sentence asks for the word that is "good" or "bad" in it; every fourth has none."""
     paragraphs = []
     for number, (words, positive) in enumerate(sentences):
-        context, answer = " ".join(words), "good" if positive else "bad"
-        answers = [{"text": answer, "answer_start": context.index(answer)}]
-        paragraphs.append({"context": context, "qas": [{"id": str(number), "question": "a film", "answers": answers}]})
-    return {"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}
+        question = {"id": str(number), "question": "a film"}
+        if number % 4:
+            context, answer = " ".join(words), "good" if positive else "bad"
+            question["answers"] = [{"text": answer, "answer_start": context.index(answer)}]
+        else:
+            context = " ".join(word for word in words if word not in ("good", "bad"))
+            question |= {"answers": [], "is_impossible": True}
+        paragraphs.append({"context": context, "qas": [question]})
+    return {"version": "2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +135,11 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "validation.jsonl").open()]
     assert len(lines) == 40
     assert "drawn at random" in capsys.readouterr().out
+    if kind == "answering":  # the threshold is that of validation, and goes into the model
+        threshold = huggingface.load(tmp_path / "run" / "model").null_threshold
+        assert threshold == scores["validation"]["best_f1_thresh"]
+        assert [not line["answer"] for line in lines] == [line["null_score_diff"] > threshold for line in lines]
+        assert scores["validation"]["NoAns_total"] == 10
     network, info = getattr(transformers, architecture).from_pretrained(
         tmp_path / "run" / "model", output_loading_info=True
     )

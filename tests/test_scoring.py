@@ -337,3 +337,16 @@ WRONG = [
 def test_what_cannot_be_scored_is_said(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_tags_that_mark_no_entities():
+    """Parts of speech are scored by word."""
+    tags, predicted = [["NOUN", "VERB"], ["DET", "NOUN", "X"]], [["NOUN", "NOUN"], ["DET", "NOUN", "VERB"]]
+    assert scoring.marks_entities(["O", "B-PER", "I-PER", "S", "E-X"])
+    assert not scoring.marks_entities(["O", "NOUN"])
+    assert not scoring.marks_entities(["B-PER", "BAD"])
+    # By hand: NOUN 2 of 3 and 2 of 2, DET 1 of 1, VERB 0 of 1 and 0 of 1, X none.
+    assert scoring.score_words(tags, predicted) == pytest.approx({"accuracy": 0.6, "macro_f1": (0.8 + 1) / 4})
+    report = scoring.word_report(tags, predicted)["classes"]
+    assert report["NOUN"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2})
+    assert list(report) == ["DET", "NOUN", "VERB", "X"]

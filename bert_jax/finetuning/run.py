@@ -1,6 +1,7 @@
 """A fine-tuning run: examples, a pre-trained body, training, the best checkpoint, scores, predictions, export."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -198,8 +199,8 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
 def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdir: Path) -> dict:
     """The parameters of the checkpoint with the highest rank."""
     abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    state = checkpoints.restore_best(abstract, state_sharding(make_mesh(config.mesh), abstract))
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)) as checkpoints:
+        state = checkpoints.restore_best(abstract, state_sharding(make_mesh(config.mesh), abstract))
     return jax.device_get(state.params)
 
 
