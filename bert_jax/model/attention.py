@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.layers import dense, precision
+from bert_jax.model.layers import Dropout, dense, precision
 
 
 def sequence_mask(sequence_ids: jax.Array) -> jax.Array:
@@ -19,7 +19,7 @@ def sequence_mask(sequence_ids: jax.Array) -> jax.Array:
 
 
 def scaled_dot_product_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: nn.Dropout | None = None
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: Dropout | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(Q K^T / sqrt(H)) V, the softmax in float32 (Vaswani et al. 2017, equation 1).
 
@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
             dense(config, config.hidden_size, self.dtype, name)(hidden).reshape(split)
             for name in ("query", "key", "value")
         )
-        dropout = nn.Dropout(config.attention_probs_dropout_prob, deterministic=deterministic)
+        dropout = Dropout(config.attention_probs_dropout_prob, deterministic=deterministic)
         context, probabilities = scaled_dot_product_attention(query, key, value, mask, dropout)
         self.sow("intermediates", "probabilities", probabilities)
         return dense(config, config.hidden_size, self.dtype, "output")(context.reshape(hidden.shape))

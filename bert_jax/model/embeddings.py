@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.layers import initializer, layer_norm, precision
+from bert_jax.model.layers import Dropout, initializer, layer_norm, precision
 
 
 class Embeddings(nn.Module):
@@ -21,7 +21,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embed(config.max_position_embeddings, **shared)
         self.token_type_embeddings = nn.Embed(config.type_vocab_size, **shared)
         self.layer_norm = layer_norm(config, self.dtype, name=None)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(
         self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, *, deterministic: bool

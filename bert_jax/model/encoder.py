@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from bert_jax.config import ModelConfig
 from bert_jax.model.attention import MultiHeadAttention, sequence_mask
 from bert_jax.model.embeddings import Embeddings
-from bert_jax.model.layers import ACTIVATIONS, dense, layer_norm
+from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
 
 
 class PositionwiseFeedForward(nn.Module):
@@ -35,7 +35,7 @@ class EncoderLayer(nn.Module):
     def __call__(self, hidden: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
         """Tokens [T, D] and mask bool [B, 1, L, L] -> [T, D], and nothing: the form that a scan wants."""
         config, deterministic = self.config, self.deterministic
-        dropout = nn.Dropout(config.hidden_dropout_prob, deterministic=deterministic)
+        dropout = Dropout(config.hidden_dropout_prob, deterministic=deterministic)
         attended = MultiHeadAttention(config, self.dtype, name="attention")(hidden, mask, deterministic=deterministic)
         hidden = layer_norm(config, self.dtype, "attention_layer_norm")(hidden + dropout(attended))
         transformed = PositionwiseFeedForward(config, self.dtype, name="feed_forward")(hidden)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
 from bert_jax.model.encoder import Bert
-from bert_jax.model.layers import ACTIVATIONS, dense, layer_norm
+from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
 
 
 class MaskedLanguageModelHead(nn.Module):
@@ -178,6 +178,6 @@ class BertForQuestionAnswering(nn.Module):
         return logits[..., 0], logits[..., 1]
 
 
-def _classifier_dropout(config: ModelConfig) -> nn.Dropout:
+def _classifier_dropout(config: ModelConfig) -> Dropout:
     rate = config.classifier_dropout
-    return nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
+    return Dropout(config.hidden_dropout_prob if rate is None else rate)
