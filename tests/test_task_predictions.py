@@ -271,3 +271,10 @@ def test_lines_of_questions_and_vectors():
     assert "the question is empty" in found[2]["error"]
     (vector,) = run_lines("embed", model, b"the film", pooling="cls", normalize=True)
     np.testing.assert_allclose(vector["vector"], model.embed(["the film"], "cls", normalize=True)[0], atol=1e-6)
+
+
+def test_a_missing_head_is_told_before_a_line_is_read():
+    for name in lines.TASKS.keys() - {"answer", "embed"}:
+        with pytest.raises(UserError, match="needs a model with"):
+            run_lines(name, fine_tuned("answering"), b"", **({"top_k": 1} if name == "fill-mask" else {}))
+    assert run_lines("embed", fine_tuned("answering"), b"") == []
