@@ -2,11 +2,15 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
 
   python scripts/benchmark.py --suite=input --workdir=runs/quickstart
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
+  python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
 
 Suites:
   input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
   parity   how far states, attentions, logits, loss and gradients are from `transformers` in PyTorch with the same
            weights, in float32 and bfloat16 on this machine's devices (needs: pip install torch transformers)
+  finetune fine-tuning here and in a plain PyTorch loop: the same start, batches, recipe and scoring; scores over
+           several seeds, and the time of a step, measured in turns. Each finished run is kept in
+           WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
 """
 
 from pathlib import Path
@@ -15,6 +19,7 @@ from absl import flags
 
 from bert_jax import command
 from bert_jax.experiments.benchmark import SUITES, benchmark
+from bert_jax.experiments.finetuning_sides import RECIPES
 
 _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input", required=True)
 _WORKDIR = flags.DEFINE_string(
@@ -25,14 +30,27 @@ _WORKDIR = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     "",
-    "parity: whose weights, a workdir of a finished run, a folder in Hugging Face layout or one with Google's "
-    "checkpoint, as in --model=runs/quickstart; empty: random weights of 4 layers, 256 wide",
+    "parity and finetune: whose weights, a workdir of a finished run, a folder in Hugging Face layout or one with "
+    "Google's checkpoint, as in --model=runs/quickstart; empty, for parity: random weights of 4 layers, 256 wide",
+)
+_TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "finetune: turns of each side to tell the speed; 0: none", lower_bound=0)
+_DIRECTORIES = flags.DEFINE_list(
+    "directories",
+    [],
+    "finetune: folders with the official files, as in --directories=mrpc=glue_data/MRPC,stsb=glue_data/STS-B; a task "
+    "without one comes from TFDS",
 )
 
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value)
+    settings = {}
+    if _SUITE.value == "finetune":
+        folders = dict(each.partition("=")[::2] for each in _DIRECTORIES.value)
+        settings = dict(tasks=_TASKS.value, seeds=_SEEDS.value, rounds=_ROUNDS.value, directories=folders)
+    benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import os
 
 import numpy as np
 import pytest
-from random_model import random_model, tokenizer
+from random_model import CONFIG, random_model, tokenizer
 from synthetic_corpus import synthetic_corpus
 
 from bert_jax.config import DataConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import benchmark as module
+from bert_jax.experiments import finetuning_comparison
 from bert_jax.experiments.benchmark import Measurement, benchmark, table
+from bert_jax.experiments.finetuning_sides import Comparison, Ours, Theirs, check_same_start
 from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, largest, parity_table
 from bert_jax.interop import huggingface
 
@@ -103,3 +105,94 @@ def test_what_is_missing_is_named(tmp_path, workdir):
     (workdir / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="tokens_per_second"):
         benchmark("input", workdir)
+
+
+# ------------------------------------------------------------------------------------------------------------ finetune
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """A tiny model, and a folder for each task with a few labelled rows in its official files."""
+    config = dataclasses.replace(CONFIG, num_hidden_layers=1)
+    huggingface.save(tmp_path / "model", random_model(config, "BertForMaskedLM"), tokenizer())
+    pairs = [(number % 2, f"the film was {'good' if number % 2 else 'bad'}", "a good film .") for number in range(16)]
+    for name, header, row in (
+        ("mrpc", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "{0}\t1\t2\t{1}\t{2}"),
+        ("stsb", "index\tsentence1\tsentence2\tscore", "7\t{1}\t{2}\t{0}.5"),
+    ):
+        (tmp_path / name).mkdir()
+        text = "\n".join([header, *(row.format(*pair) for pair in pairs)]) + "\n"
+        for file in ("train", "dev", "test"):
+            (tmp_path / name / f"{file}.tsv").write_text(text)
+    (tmp_path / "conll2003").mkdir()
+    for file in ("train", "valid", "test"):
+        (tmp_path / "conll2003" / f"{file}.txt").write_text("the DT O O\nactor NN O B-PER\nwas VB O O\n\n" * 16)
+    return {name: str(tmp_path / name) for name in ("model", "mrpc", "stsb", "conll2003")}
+
+
+@pytest.mark.parametrize("name", ["mrpc", "stsb", "conll2003"])
+def test_both_sides_of_the_finetune_suite_start_alike(tasks, name):
+    task = Comparison(name, tasks["model"], tasks[name])
+    start, batch = task.start(seed=0), task.batches(seed=0)[0]
+    ours, theirs = Ours(task, start, 0), Theirs(task, start, 0)
+    check_same_start(ours, theirs, batch)
+    ours_scores, theirs_scores = task.scores(ours.logits), task.scores(theirs.logits)
+    assert ours_scores.keys() == set(task.recipe.metrics)
+    assert ours_scores == pytest.approx(theirs_scores, abs=1e-5)
+    with pytest.raises(UserError, match="do not start alike"):  # another head
+        check_same_start(ours, Theirs(task, task.start(seed=1), 0), batch)
+
+
+def test_the_finetune_suite(tasks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(finetuning_comparison, "CHUNK", 1)
+    settings = dict(tasks=["mrpc"], seeds=1, rounds=2, directories={"mrpc": tasks["mrpc"]})
+    found = benchmark("finetune", tmp_path, tasks["model"], **settings)["tasks"]["mrpc"]
+    assert json.loads((tmp_path / "benchmark" / "finetune.json").read_text())["tasks"]["mrpc"] == found
+    assert found["steps"] == 4  # 4 epochs of train and dev, 16 pairs each
+    speed = found["speed"]
+    assert speed["seconds_a_step"].keys() == {"bert_jax", "PyTorch sdpa", "PyTorch eager"}
+    assert speed["ratio"] == speed["seconds_a_step"][speed["fastest_of_theirs"]] / speed["seconds_a_step"]["bert_jax"]
+    assert len(speed["ratio_by_round"]) == 2
+    assert [(run["side"], run["seed"]) for run in found["runs"]] == [("bert_jax", 0), ("PyTorch", 0)]
+    for run in found["runs"]:
+        assert run.keys() == {"side", "seed", "scores", "seconds_a_step", "compile_seconds", "seconds"}
+        assert run["scores"].keys() == {"f1", "accuracy"}
+        assert run["seconds"] > run["compile_seconds"]
+    printed = capsys.readouterr().out
+    assert "mrpc PyTorch seed 0: step 4 of 4, loss" in printed
+    assert "times as fast" in printed
+
+    # The finished run is read and the missing one made; a run of another setting is not taken for it.
+    folder = tmp_path / "benchmark" / "finetune"
+    (folder / "mrpc-PyTorch-0.json").unlink()
+    again = benchmark("finetune", tmp_path, tasks["model"], **settings | {"rounds": 0})["tasks"]["mrpc"]
+    assert again["speed"] is None
+    assert again["runs"][0] == found["runs"][0]
+    printed = capsys.readouterr().out
+    assert "mrpc-bert_jax-0.json is finished and not repeated" in printed
+    assert "bert_jax seed 0: step" not in printed
+    assert "PyTorch seed 0: step 4 of 4" in printed
+    saved = json.loads((folder / "mrpc-PyTorch-0.json").read_text())
+    saved["setting"]["init_from"] = "another"
+    (folder / "mrpc-PyTorch-0.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match="another setting"):
+        benchmark("finetune", tmp_path, tasks["model"], **settings | {"rounds": 0})
+
+
+def test_scores_over_seeds():
+    values = {"bert_jax": (0.8, 0.9, 0.7), "PyTorch": (0.6, 0.7, 0.65)}
+    runs = [{"side": side, "scores": {"f1": value}} for side, each in values.items() for value in each]
+    found = finetuning_comparison.summary(runs)["f1"]
+    assert found["mean"] == pytest.approx({"bert_jax": 0.8, "PyTorch": 0.65})
+    assert found["deviation"] == pytest.approx({"bert_jax": 0.1, "PyTorch": 0.05})
+    assert found["difference_in_deviations"] == pytest.approx(0.15 / np.sqrt((0.1**2 + 0.05**2) / 2))
+
+
+def test_what_the_finetune_suite_cannot_use_is_named(tmp_path):
+    settings = dict(tasks=["mrpc"], seeds=1, rounds=1, directories={})
+    with pytest.raises(UserError, match="--model"):
+        benchmark("finetune", tmp_path, **settings)
+    with pytest.raises(UserError, match="TASK=FOLDER"):
+        benchmark("finetune", tmp_path, "model", **settings | {"directories": {"mrcp": "data"}})
+    with pytest.raises(UserError, match="'mrcp' is not compared"):
+        benchmark("finetune", tmp_path, "model", **settings | {"tasks": ["mrcp"]})

@@ -12,11 +12,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
+from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
 from bert_jax.text.corpus import Corpus
@@ -53,16 +55,17 @@ class Measurement:
         return (max(self.values) - min(self.values)) / self.median
 
 
-Suite = Callable[[Path, str], tuple[str, dict]]  # of a workdir and a MODEL; a table for people, figures for JSON
+Suite = Callable[..., tuple[str, dict]]  # of a workdir, a MODEL and its settings; a table for people, figures for JSON
 
 
-def benchmark(suite: str, workdir: Path, model: str = "") -> dict:
+def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> dict:
     """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json.
 
     Args:
       suite: of `SUITES`.
       workdir: of a run, for `input`; gets the result.
-      model: MODEL, for `parity`.
+      model: MODEL, for `parity` and `finetune`.
+      settings: of the suite: for `finetune` those of `finetuning_suite`, the others have none.
 
     Returns:
       The figures of the suite.
@@ -74,7 +77,7 @@ def benchmark(suite: str, workdir: Path, model: str = "") -> dict:
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
     setting = describe_setting()
     print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
-    lines, figures = SUITES[suite](workdir, model)
+    lines, figures = SUITES[suite](workdir, model, **settings)
     print(lines)
     path = workdir / "benchmark" / f"{suite}.json"
     save(path, {"suite": suite, **setting, **figures})
@@ -231,4 +234,4 @@ def _processor() -> str:
     return platform.processor()
 
 
-SUITES: dict[str, Suite] = {"input": input_suite, "parity": parity_suite}
+SUITES: dict[str, Suite] = {"input": input_suite, "parity": parity_suite, "finetune": finetuning_suite}
