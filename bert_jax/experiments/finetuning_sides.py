@@ -19,12 +19,12 @@ import numpy as np
 from bert_jax.config import OptimizerConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.finetuning import scoring
 from bert_jax.finetuning.batches import Batch, FinetuningBatches, evaluation_batches, in_row_order
 from bert_jax.finetuning.data import read_examples
-from bert_jax.finetuning.evaluation import PROBLEM_TYPES, Reading
+from bert_jax.finetuning.evaluation import score
 from bert_jax.finetuning.examples import label_names
 from bert_jax.finetuning.objective import FinetuningObjective
+from bert_jax.finetuning.reading import PROBLEM_TYPES, Reading
 from bert_jax.finetuning.recipes import paper
 from bert_jax.finetuning.run import initial_params, make_objective, starting_point
 from bert_jax.finetuning.tasks import task_named
@@ -75,8 +75,8 @@ class Comparison:
         length = min(self.recipe.max_length, self.loaded.config.max_position_embeddings)
         self.config = dataclasses.replace(config, max_length=length, compute_dtype="float32")
         self.kind, self.names = task.kind, label_names(task, train)
-        reading = Reading(self.kind, self.tokenizer, self.names, length)
-        self.train_rows, self.rows = reading.rows(train), reading.rows(self.examples)
+        self.reading = Reading(self.kind, self.tokenizer, self.names, length)
+        self.train_rows, self.rows = self.reading.rows(train), self.reading.rows(self.examples)
         self.scored_batches = evaluation_batches(self.rows, config.batch_size, length)
         self.objective = make_objective(self.config, task, self.loaded.config, self.names, train)
         self.steps = max(1, round(config.total_epochs * len(self.train_rows) / config.batch_size))
@@ -97,16 +97,11 @@ class Comparison:
         """The metrics of the recipe, from logits [B, C] or, of tags, [B, L, C]."""
         logits = in_row_order(self.scored_batches, [logits_of(batch.arrays) for batch in self.scored_batches])
         if self.kind == "tagging":
-            tags = [["O"] * len(each.words) for each in self.examples]
-            for row, values in zip(self.rows, logits, strict=True):
-                for place in np.flatnonzero(row.words >= 0):
-                    tags[row.example][row.words[place]] = self.names[values[place].argmax()]
-            found = scoring.score_tags([each.tags for each in self.examples], tags)
-        elif self.kind == "regression":
-            found = scoring.score_numbers([each.label for each in self.examples], np.stack(logits)[:, 0])
+            outputs = [(each.argmax(-1), each.max(-1)) for each in logits]
         else:
-            labels = np.array([self.names.index(each.label) for each in self.examples])
-            found = scoring.score_classes(labels, np.asarray(jax.nn.softmax(np.stack(logits))), self.names)
+            outputs = logits if self.kind == "regression" else list(np.asarray(jax.nn.softmax(np.stack(logits))))
+        predictions = self.reading.predictions(self.examples, self.rows, outputs)
+        found, _ = score(self.reading, self.examples, predictions)
         return {metric: found[metric] for metric in self.recipe.metrics}
 
 
