@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
         PretrainingConfig(
             total_minutes=7.5,
             batch_size=16,
+            initial_attention="neighbours",
             log_every=100,
             eval_every=1_000,
             checkpoint_every=1_000,
