@@ -93,6 +93,7 @@ def describe_setting() -> dict:
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "processor": _processor(),
         "threads": len(os.sched_getaffinity(0)),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # huge pages: see scripts/benchmark.py
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
