@@ -243,11 +243,12 @@ class FinetuningConfig(TrainingConfig):
     """One fine-tuning run."""
 
     task: str = ""  # a row of bert_jax/finetuning/tasks.py
-    init_from: str = ""  # MODEL whose body is trained on; none: random weights of `model`
+    init_from: str = ""  # MODEL to train on; none:MODEL: its architecture with random weights; none: that of `model`
     vocabulary: str = ""  # with init_from=none: folder of the vocabulary
+    metric: str = ""  # that chooses the best checkpoint: any of the scores, or the task's own
     max_length: int = 128  # L at the most
     truncation: str = "head"  # of single texts: head, tail, both, or windows that are averaged
-    stride: int = 128  # from one window to the next
+    stride: int = 0  # tokens from one window to the next; 0: half a window, 128 at the most
     label_smoothing: float = 0.0
     balance_classes: bool = False  # weigh each class by the inverse of its frequency
     reinitialized_layers: int = 0  # so many top layers start anew
@@ -257,7 +258,22 @@ class FinetuningConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_choice(self, "", "truncation", ("head", "tail", "both", "windows"))
+        if self.eval_every and self.checkpoint_every % self.eval_every:
+            raise UserError(
+                f"checkpoint_every={self.checkpoint_every} must be a multiple of eval_every={self.eval_every}, or 0: "
+                "the best checkpoint is one that was scored"
+            )
         _check_ranges(self, "", {"label_smoothing": (0, 0.99), "reinitialized_layers": (0, math.inf)})
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """How a head of fine-tuning was trained to read, and reads unless it is told otherwise; kept with the model."""
+
+    max_length: int = 0  # tokens of a row; 0: not known
+    truncation: str = "head"
+    stride: int = 0
+    null_threshold: float | None = None  # of answering: see `bert_jax.finetuning.reading.Reading`
 
 
 def to_config_dict(config: Any) -> ConfigDict:

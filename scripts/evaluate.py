@@ -20,6 +20,7 @@ from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.features import TRUNCATIONS
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
+from bert_jax.inference.predictor import Model
 
 _MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "folder for the results, as in --output=runs/mrpc_test", required=True)
@@ -31,10 +32,13 @@ _TEXT = flags.DEFINE_string("text", "", "column of the text, if not the task's o
 _TEXT_PAIR = flags.DEFINE_string("text_pair", "", "column of the second text, as in --text_pair=hypothesis")
 _LABEL = flags.DEFINE_string("label", "", "column of the label, as in --label=stars")
 _MAX_LENGTH = flags.DEFINE_integer(
-    "max_length", 0, "tokens of a row, as in --max_length=128; 0: all that the model takes", lower_bound=0
+    "max_length", 0, "tokens of a row, as in --max_length=128; 0: as the model was trained", lower_bound=0
 )
 _TRUNCATION = flags.DEFINE_enum(
-    "truncation", "head", TRUNCATIONS, "of longer single texts, as in --truncation=windows (all of it, averaged)"
+    "truncation",
+    None,
+    TRUNCATIONS,
+    "of longer single texts, as in --truncation=windows (all of it, averaged); by default as the model was trained",
 )
 _SOURCE = flags.DEFINE_string("source", "", "text for a masked LM, as in --source='texts/*.txt'")
 _COLUMN = flags.DEFINE_string("column", "text", "of the text in a table of --source, as in --column=body")
@@ -60,20 +64,31 @@ def main(_: list[str]) -> None:
     model, output = bert_jax.load(_MODEL.value), Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     if _SOURCE.value:
-        with tqdm(unit=" documents", disable=not _PSEUDO_PERPLEXITY.value) as bar:
-            evaluate_text(
-                model,
-                _SOURCE.value,
-                output,
-                column=_COLUMN.value,
-                document_per_file=_DOCUMENT_PER_FILE.value,
-                length=_MAX_LENGTH.value or min(128, model.config.max_position_embeddings),
-                max_rows=_ROWS.value,
-                pseudo_perplexity_of=_PSEUDO_PERPLEXITY.value,
-                batch_size=_BATCH_SIZE.value,
-                progress=bar.update,
-            )
-        return
+        score_text(model, output)
+    else:
+        score_task(model, output)
+    print((output / "report.txt").read_text(), end="")
+
+
+def score_text(model: Model, output: Path) -> None:
+    """The masked LM on text."""
+    with tqdm(unit=" documents", disable=not _PSEUDO_PERPLEXITY.value) as bar:
+        evaluate_text(
+            model,
+            _SOURCE.value,
+            output,
+            column=_COLUMN.value,
+            document_per_file=_DOCUMENT_PER_FILE.value,
+            length=_MAX_LENGTH.value or min(128, model.config.max_position_embeddings),
+            max_rows=_ROWS.value,
+            pseudo_perplexity_of=_PSEUDO_PERPLEXITY.value,
+            batch_size=_BATCH_SIZE.value,
+            progress=bar.update,
+        )
+
+
+def score_task(model: Model, output: Path) -> None:
+    """The head of fine-tuning on a task."""
     if _INPUT.value and _SPLIT.value:
         raise UserError("--input is a file, --split a part of the task's own data: set one of them")
     split = "test" if _INPUT.value else _SPLIT.value or "validation"  # test may be without labels
@@ -92,7 +107,7 @@ def main(_: list[str]) -> None:
             data,
             output,
             max_length=_MAX_LENGTH.value,
-            truncation=_TRUNCATION.value,
+            truncation=_TRUNCATION.value or "",
             batch_size=_BATCH_SIZE.value,
             progress=lambda rows: bar.update(len(rows)),
         )

@@ -28,6 +28,7 @@ from absl import flags
 import bert_jax
 from bert_jax import command
 from bert_jax.errors import UserError
+from bert_jax.finetuning.features import TRUNCATIONS
 from bert_jax.inference import lines
 from bert_jax.inference.predictor import POOLINGS
 
@@ -50,15 +51,16 @@ _JSON_LINES = flags.DEFINE_bool(
 _MAX_LENGTH = flags.DEFINE_integer(
     "max_length",
     0,
-    "classify, tag, answer, embed: tokens read at once, as in --max_length=128; 0: all that the model takes, 384 for "
-    "answer",
+    "classify, tag, answer, embed: tokens read at once, as in --max_length=128; 0: as the model was trained, else all "
+    "that it takes",
     lower_bound=0,
 )
 _TRUNCATION = flags.DEFINE_enum(
     "truncation",
-    "head",
-    ["head", "tail", "both", "windows"],
-    "classify: what is read of longer texts, as in --truncation=windows (all of it, averaged)",
+    None,
+    TRUNCATIONS,
+    "classify: what is read of longer texts, as in --truncation=windows (all of it, averaged); by default as the model "
+    "was trained",
 )
 _NULL_THRESHOLD = flags.DEFINE_float(
     "null_threshold",
@@ -72,6 +74,8 @@ _NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of unit lengt
 
 def main(arguments: list[str]) -> None:
     """Runs one task over the input."""
+    if _INPUT.value.endswith((".csv", ".parquet")):
+        raise UserError(f"{_INPUT.value} is a table: give lines of text or of JSON, or let evaluate.py read it")
     if len(arguments) != 2 or arguments[1] not in lines.TASKS:
         raise UserError(f"wanted one TASK of {', '.join(lines.TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
     name = arguments[1]
@@ -95,9 +99,9 @@ def options(task: str) -> dict[str, object]:
     return {
         "fill-mask": {"top_k": _TOP_K.value},
         "next-sentence": {},
-        "classify": {"truncation": _TRUNCATION.value, **length},
+        "classify": {"truncation": _TRUNCATION.value or "", **length},
         "tag": length,
-        "answer": {"null_threshold": _NULL_THRESHOLD.value, "max_length": _MAX_LENGTH.value or 384},
+        "answer": {"null_threshold": _NULL_THRESHOLD.value, **length},
         "embed": {"pooling": _POOLING.value, "normalize": _NORMALIZE.value, **length},
     }[task]
 

@@ -41,7 +41,7 @@ def classified(model, tmp_path, labels):
     return found, [answer.label for answer in model.classify(texts)]
 
 
-def test_scores_report_and_predictions_of_classes(tmp_path, capsys):
+def test_scores_report_and_predictions_of_classes(tmp_path):
     model = fine_tuned("classification", ("no", "maybe", "yes"))
     labels = ["no", "yes", "no", "maybe"] * 3
     found, predicted = classified(model, tmp_path, labels)
@@ -53,7 +53,6 @@ def test_scores_report_and_predictions_of_classes(tmp_path, capsys):
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
     assert [line["label"] for line in lines] == predicted
     report = (tmp_path / "out" / "report.txt").read_text()
-    assert capsys.readouterr().out == report
     assert "confusion matrix" in report
     assert "examples: 12" in report
 
@@ -122,6 +121,11 @@ def test_the_classes_of_the_head_in_the_words_of_the_task(capsys):
         (lambda: fine_tuned("classification", ("a", "b")), "squad", "task squad needs a model with question_answering"),
         (lambda: fine_tuned("classification", ("a", "b")), "stsb", "task stsb is regression, .* has 2 outputs"),
         (lambda: fine_tuned("classification", ("a",)), "sst2", "task sst2 is classification, .* has 1 outputs"),
+        (
+            lambda: fine_tuned("classification", ("neg", "pos")),
+            "sst2",
+            "the labels neg, pos, and task sst2 has negative, positive",
+        ),
         (
             lambda: fine_tuned("classification", ("a", "b"), "multi_label_classification"),
             "sst2",

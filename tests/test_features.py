@@ -254,7 +254,7 @@ def test_a_length_without_room_for_a_pair_is_an_error():
         tagging_rows([TaggingExample("0", ("One",), None)], OURS, 2, NAMES)
 
 
-@pytest.mark.parametrize("stride", [0, 62, 128])
+@pytest.mark.parametrize("stride", [-1, 62, 128])
 def test_windows_that_do_not_overlap_are_an_error(stride):
     with pytest.raises(UserError, match=rf"stride={stride} .*max_length=64 a window has 62 tokens"):
         text_rows(texts_of("A text."), OURS, 64, CLASSES, truncation="windows", stride=stride)

@@ -13,9 +13,26 @@ import pytest
 import random_model
 import transformers
 
-from bert_jax.config import FinetuningConfig, OptimizerConfig, ScheduleConfig, TaskDataConfig, from_config_dict
+from bert_jax.config import (
+    FinetuningConfig,
+    HeadSettings,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TaskDataConfig,
+    from_config_dict,
+)
 from bert_jax.errors import Interrupted, UserError
-from bert_jax.finetuning.run import balanced_weights, finetune
+from bert_jax.finetuning.evaluation import Outcome
+from bert_jax.finetuning.reading import Reply
+from bert_jax.finetuning.run import (
+    balanced_weights,
+    finetune,
+    initial_params,
+    make_objective,
+    starting_point,
+    tuned_threshold,
+)
 from bert_jax.finetuning.tasks import TASKS
 from bert_jax.interop import huggingface
 
@@ -108,7 +125,7 @@ def config_for(directory, kind, body, **changes):
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, bias_correction=True),
         schedule=ScheduleConfig(warmup=0.1),
-        model=dataclasses.replace(random_model.CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+        model=ModelConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
     )
     if kind == "answering":
         settings |= dict(max_length=80, stride=8)
@@ -136,8 +153,8 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
     assert len(lines) == 40
     assert "drawn at random" in capsys.readouterr().out
     if kind == "answering":  # the threshold is that of validation, and goes into the model
-        threshold = huggingface.load(tmp_path / "run" / "model").null_threshold
-        assert threshold == scores["validation"]["best_f1_thresh"]
+        threshold = huggingface.load(tmp_path / "run" / "model").settings.null_threshold
+        assert scores["validation"]["f1"] == scores["validation"]["best_f1"]
         assert [not line["answer"] for line in lines] == [line["null_score_diff"] > threshold for line in lines]
         assert scores["validation"]["NoAns_total"] == 10
     network, info = getattr(transformers, architecture).from_pretrained(
@@ -172,11 +189,13 @@ def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_the_best_checkpoint_is_exported_and_frozen_layers_stay(tmp_path, body):
+def test_frozen_layers_stay_and_the_head_keeps_its_settings(tmp_path, body):
     optimizer = OptimizerConfig(learning_rate=2e-3, frozen_layers=1)
     config = config_for(tmp_path, "classification", body, total_epochs=1.0, optimizer=optimizer)
-    finetune(config, tmp_path / "run")
-    before, after = huggingface.load(body).params["bert"], huggingface.load(tmp_path / "run" / "model").params["bert"]
+    finetune(dataclasses.replace(config, truncation="tail"), tmp_path / "run")
+    model = huggingface.load(tmp_path / "run" / "model")
+    assert model.settings == HeadSettings(max_length=24, truncation="tail", stride=4)
+    before, after = huggingface.load(body).params["bert"], model.params["bert"]
     for part in ("embeddings",):
         jax.tree.map(np.testing.assert_array_equal, before[part], after[part])
     jax.tree.map(np.testing.assert_array_equal, before["encoder"]["layer_0"], after["encoder"]["layer_0"])
@@ -186,12 +205,29 @@ def test_the_best_checkpoint_is_exported_and_frozen_layers_stay(tmp_path, body):
     )
 
 
-def test_from_nothing(tmp_path, body):
-    model = dataclasses.replace(random_model.CONFIG, num_hidden_layers=1)
-    config = config_for(tmp_path, "classification", body, init_from="none", vocabulary=str(body), model=model)
+def test_the_best_checkpoint_is_exported(tmp_path, body):
+    """By the metric that is asked for; at such a rate the last one is not the best."""
+    config = config_for(tmp_path, "classification", body, metric="cross_entropy", total_epochs=3.0)
+    config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=0.3), seed=1)
     scores = finetune(config, tmp_path / "run")
-    assert 0 <= scores["validation"]["accuracy"] <= 1
-    assert huggingface.load(tmp_path / "run" / "model").config.num_hidden_layers == 1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    found = [line["cross_entropy"] for line in lines if line["split"] == "validation"]
+    assert scores["validation"]["cross_entropy"] == pytest.approx(min(found), rel=1e-5)
+    assert min(found) < found[-1]
+
+
+def test_from_nothing(body):
+    """Random weights of a given architecture, or of that of a model."""
+    model = dataclasses.replace(random_model.CONFIG, num_hidden_layers=1)
+    config = FinetuningConfig(total_steps=1, init_from="none", vocabulary=str(body), model=model)
+    loaded, _ = starting_point(config)
+    assert loaded.config.num_hidden_layers == 1
+    assert loaded.params == {}
+    config = FinetuningConfig(total_steps=1, init_from=f"none:{body}")
+    loaded, tokenizer = starting_point(config)
+    assert (loaded.config.hidden_size, tokenizer.vocab_size) == (48, 99)
+    drawn = {"bert": "as drawn"}
+    assert initial_params(config, loaded, drawn) is drawn
 
 
 @pytest.mark.parametrize(
@@ -201,6 +237,10 @@ def test_from_nothing(tmp_path, body):
         (dict(init_from="none"), "init_from=none needs a vocabulary"),
         (dict(vocabulary="x"), "brings its own vocabulary"),
         (dict(max_length=81), "max_length=81 is longer than the position table of the model"),
+        (dict(metric="f2"), "metric=f2 is none of the scores of this task: loss, accuracy"),
+        (dict(model=ModelConfig(hidden_size=384)), "has model.hidden_size=48, which cannot be 384"),
+        (dict(reinitialized_layers=3), "reinitialized_layers=3 .* do not fit into the 2 layers"),
+        (dict(reinitialized_layers=1, optimizer=OptimizerConfig(frozen_layers=2)), "what starts anew has to learn"),
         (dict(task="mrcp"), "task 'mrcp' is not known: did you mean mrpc"),
         (dict(data=TaskDataConfig(train="nowhere.csv", validation="nowhere.csv")), r"nowhere\.csv"),
     ],
@@ -211,6 +251,31 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
     with pytest.raises(UserError, match=words):
         finetune(dataclasses.replace(config, **changes), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("tagging", dict(truncation="tail"), "truncation=tail is for classes"),
+        ("regression", dict(label_smoothing=0.1), "label_smoothing is for one class among several"),
+    ],
+)
+def test_settings_that_a_task_does_not_read(kind, changes, words):
+    config = FinetuningConfig(total_steps=1, task=f"custom:{kind}", **changes)
+    with pytest.raises(UserError, match=words):
+        make_objective(config, TASKS[config.task], ModelConfig(), (), [])
+
+
+def test_a_checkpoint_comes_with_its_evaluation():
+    with pytest.raises(UserError, match="checkpoint_every=5 must be a multiple of eval_every=2"):
+        FinetuningConfig(total_steps=1, eval_every=2, checkpoint_every=5)
+
+
+def test_the_threshold_where_never_to_answer_is_best():
+    """The official script says 0, which need not be below every null score."""
+    replies = [Reply("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
+    assert tuned_threshold(Outcome(replies, {"best_f1_thresh": 0.0}, {})) < -3
+    assert tuned_threshold(Outcome(replies, {"best_f1_thresh": -0.5}, {})) == -0.5
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

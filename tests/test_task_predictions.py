@@ -13,7 +13,7 @@ import random_model
 import torch
 import transformers
 
-from bert_jax.config import ModelConfig
+from bert_jax.config import HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.answering import answering_rows, best_answers
 from bert_jax.finetuning.examples import AnsweringExample
@@ -28,12 +28,12 @@ TEXTS = ["the film was good", ("the film", "was a word1 of an actor"), "the " * 
 CONFIG = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
 
 
-def fine_tuned(kind, labels=(), problem_type="", threshold=None, config: ModelConfig = CONFIG):
+def fine_tuned(kind, labels=(), problem_type="", settings=HeadSettings(), config: ModelConfig = CONFIG):
     """A model with a random head of that kind."""
     objective = FinetuningObjective(kind, config, max(1, len(labels)))
     params = jax.device_get(objective.init(jax.random.key(3)))
     params = jax.tree.map(lambda x: x + np.random.default_rng(1).normal(0, 0.3, x.shape).astype(np.float32), params)
-    return Model(Pretrained(params, config, labels, problem_type, threshold), random_model.tokenizer())
+    return Model(Pretrained(params, config, labels, problem_type, settings), random_model.tokenizer())
 
 
 def theirs(model, directory):
@@ -95,6 +95,15 @@ def test_long_texts_are_cut_or_averaged():
     parts = [" ".join(words[start : start + 40]) for start in range(0, 100, 20)]  # a window of 40, a stride of 20
     mean = np.mean([each.scores["yes"] for each in model.classify(parts)])
     assert windows == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_head_reads_as_it_was_trained():
+    settings = HeadSettings(max_length=20, truncation="tail")
+    model = fine_tuned("classification", ("no", "yes"), settings=settings)
+    text = "good " * 30 + "bad " * 30
+    plain = fine_tuned("classification", ("no", "yes"))
+    assert model.classify([text]) == plain.classify([text], truncation="tail", max_length=20)
+    assert model.classify([text], truncation="head", max_length=30) == plain.classify([text], max_length=30)
 
 
 def test_words_and_where_they_stand():
@@ -163,10 +172,10 @@ def test_answers_are_the_best_spans_of_their_logits(tmp_path):
 
 
 def test_the_threshold_decides_whether_there_is_an_answer(tmp_path):
-    model = fine_tuned("answering", threshold=2.5)
+    model = fine_tuned("answering", settings=HeadSettings(null_threshold=2.5))
     model.save(tmp_path / "model")
     again = huggingface.load(tmp_path / "model")
-    assert again.null_threshold == 2.5
+    assert again.settings == HeadSettings(null_threshold=2.5)
     question = ("the film", "the actor was good")
     diff = model.answer(*question).null_score_diff
     below, above = (model.answer_batch([question], null_threshold=diff + by)[0] for by in (-0.01, 0.01))
@@ -278,3 +287,19 @@ def test_a_missing_head_is_told_before_a_line_is_read():
         with pytest.raises(UserError, match="needs a model with"):
             run_lines(name, fine_tuned("answering"), b"", **({"top_k": 1} if name == "fill-mask" else {}))
     assert run_lines("embed", fine_tuned("answering"), b"") == []
+
+
+def test_a_line_that_cannot_be_answered_leaves_the_others_their_answers():
+    model = fine_tuned("classification", ("no", "yes"))
+    found = run_lines("classify", model, b"the film\nthe film\tbad\ngood\n", truncation="tail", max_length=20)
+    assert "truncation='tail' is for single texts" in found[1]["error"]
+    assert [found[0]["label"], found[2]["label"]] == [each.label for each in model.classify(["the film", "good"])]
+
+
+def test_lines_with_half_a_surrogate_pair_or_none_of_the_numbers_of_json():
+    model = fine_tuned("classification", ("no", "yes"))
+    text = b'\xef\xbb\xbf{"id": "\\ud83d", "text": "a \\ud83d film"}\n{"id": NaN, "text": "a"}\n'
+    found = run_lines("classify", model, text, json_lines=True)
+    assert found[0]["label"] in ("no", "yes")
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
+    assert "not JSON: NaN" in found[1]["error"]

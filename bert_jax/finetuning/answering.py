@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_jax.finetuning.examples import AnsweringExample
-from bert_jax.finetuning.features import NO_LABEL, WHOLE, Row, as_ids, check_room, check_stride, windows
+from bert_jax.finetuning.features import NO_LABEL, WHOLE, Row, as_ids, check_room, checked_stride, windows
 from bert_jax.text.tokenizer import Tokenizer
 
 _AT_ONCE = 1_024  # examples
@@ -60,7 +60,7 @@ def answering_rows(
     tokenizer: Tokenizer,
     max_length: int,
     *,
-    stride: int = 128,
+    stride: int = 0,
     question_length: int = 64,
 ) -> list[AnsweringRow]:
     """The rows of each question: as many as its context has windows.
@@ -71,14 +71,16 @@ def answering_rows(
       examples: questions, with or without answers.
       tokenizer: of the model.
       max_length: tokens of a row at the most.
-      stride: tokens of the context from one window to the next.
-      question_length: tokens of a question; it loses what is behind them.
+      stride: tokens of the context from one window to the next, see `checked_stride`.
+      question_length: tokens of a question, half of a row if that is shorter than two of them; it loses the rest.
 
     Raises:
       UserError: a question of full length leaves no room for the context, or its windows do not overlap.
     """
-    check_room(max_length, question_length + 4, f"a question of {question_length} tokens with a token of its context")
-    check_stride(stride, max_length - question_length - 3, max_length)
+    check_room(max_length, 8, "a question with some of its context")
+    if max_length < 2 * question_length:
+        question_length = (max_length - 3) // 2
+    stride = checked_stride(stride, max_length - question_length - 3, max_length)
     rows = []
     for number, question, ids, offsets in _tokens(examples, tokenizer):
         question = [tokenizer.cls_id, *question[:question_length], tokenizer.sep_id]

@@ -87,13 +87,19 @@ def check_room(max_length: int, least: int, kind: str) -> None:
         raise UserError(f"max_length={max_length} is too small: {kind} needs at least {least}")
 
 
-def check_stride(stride: int, window: int, max_length: int) -> None:
-    """Raises UserError for windows that do not overlap, or do not move."""
+def checked_stride(stride: int, window: int, max_length: int) -> int:
+    """The stride of windows of so many tokens; 0 stands for half a window, and 128 at the most.
+
+    Raises:
+      UserError: the windows would not overlap.
+    """
+    stride = stride or max(1, min(128, window // 2))
     if not 0 < stride < window:
         raise UserError(
             f"stride={stride} must be at least 1 and smaller than the window: with max_length={max_length} a window "
             f"has {window} tokens, and the next begins stride tokens further"
         )
+    return stride
 
 
 def windows(length: int, size: int, stride: int) -> list[tuple[int, int]]:
@@ -116,7 +122,7 @@ def text_rows(
     names: Sequence[str] = (),
     *,
     truncation: str = "head",
-    stride: int = 128,
+    stride: int = 0,
 ) -> list[Row]:
     """A row for each text or pair of texts; with truncation="windows", one or more for each text.
 
@@ -129,13 +135,13 @@ def text_rows(
       truncation: what stays of a text that is too long: its "head", its "tail", "both" (a quarter of the room for its
         head, the rest for its tail: Sun et al. 2019, section 5.3.1, have 128 and 382), or all of it, in overlapping
         "windows" that each bear the label. Of a pair, the longer text loses its end, as in BERT.
-      stride: tokens from one window to the next.
+      stride: tokens from one window to the next, see `checked_stride`.
 
     Raises:
       UserError: a label is not among the names; a pair is to be cut in another way; no room for a token of each text;
         or the windows do not overlap.
     """
-    _check_truncation(examples, max_length, truncation, stride)
+    stride = _checked_truncation(examples, max_length, truncation, stride)
     texts = [each.text if each.text_pair is None else (each.text, each.text_pair) for each in examples]
     encoded = _encoded(tokenizer, texts, max_length if truncation == "head" else WHOLE)
     numbers = {name: number for number, name in enumerate(names)}
@@ -160,18 +166,18 @@ def mean_over_rows(rows: Sequence[Row], values: np.ndarray, examples: int) -> np
     return sums / counts.reshape(-1, *[1] * (values.ndim - 1))
 
 
-def _check_truncation(examples: Sequence[TextExample], max_length: int, truncation: str, stride: int) -> None:
+def _checked_truncation(examples: Sequence[TextExample], max_length: int, truncation: str, stride: int) -> int:
+    """The stride, if there are windows."""
     if truncation not in TRUNCATIONS:
         raise UserError(
             f"truncation={truncation!r} is not known: choose {', '.join(TRUNCATIONS[:-1])} or {TRUNCATIONS[-1]}"
         )
     if truncation == "head":
-        return  # what else can be wrong, the tokenizer finds
+        return stride  # what else can be wrong, the tokenizer finds
     if any(example.text_pair is not None for example in examples):
         raise UserError(f"truncation={truncation!r} is for single texts: pairs are cut as BERT does, set 'head'")
     check_room(max_length, 3, "a text with [CLS] and [SEP]")
-    if truncation == "windows":
-        check_stride(stride, max_length - 2, max_length)
+    return checked_stride(stride, max_length - 2, max_length) if truncation == "windows" else stride
 
 
 def _parts(ids: list[int], room: int, truncation: str, stride: int) -> list[list[int]]:

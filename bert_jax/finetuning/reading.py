@@ -86,7 +86,7 @@ class Reading:
       names: of the C classes or tags; empty where there are none.
       max_length: tokens of a row at the most.
       truncation: of single texts, see `text_rows`.
-      stride: tokens from one window to the next.
+      stride: tokens from one window to the next; 0 for half a window.
       null_threshold: a question whose null_score_diff is above it has no answer; None: every question has one.
     """
 
@@ -95,7 +95,7 @@ class Reading:
     names: tuple[str, ...]
     max_length: int
     truncation: str = "head"
-    stride: int = 128
+    stride: int = 0
     null_threshold: float | None = None
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import FinetuningConfig, ModelConfig
+from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import Batch, FinetuningBatches
 from bert_jax.finetuning.data import read_examples, source_name
-from bert_jax.finetuning.evaluation import Evaluator
+from bert_jax.finetuning.evaluation import Evaluator, Outcome
 from bert_jax.finetuning.examples import Example, TaggingExample, check_labels, label_names
 from bert_jax.finetuning.features import check_max_length
 from bert_jax.finetuning.objective import FinetuningObjective
@@ -38,7 +38,9 @@ from bert_jax.training.step import make_init
 
 # What of `model` is read when the architecture is that of `init_from`.
 KEPT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "scan_layers", "remat")
+NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights
 # Each metric of a task is one of the scores, or the mean of two.
+LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_error")
 MEANS = {"f1_accuracy": ("f1", "accuracy")}
 
 
@@ -82,7 +84,7 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
         rows_per_epoch=len(batches.rows),
         tokens_per_row=config.max_length,
         evaluate=evaluators["validation"],
-        rank=functools.partial(rank, task.metric),
+        rank=functools.partial(rank, config),
         vocabulary=tokenizer.hash,
     )
     train(objective, config, workdir, data, functools.partial(initial_params, config, loaded))
@@ -93,7 +95,7 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
         objective.model,
         names if task.kind != "regression" else ("value",),
         PROBLEM_TYPES.get(task.kind, ""),
-        null_threshold,
+        HeadSettings(config.max_length, config.truncation, config.stride, null_threshold),
     )
     huggingface.save(workdir / "model", model, tokenizer)
     return scores
@@ -123,31 +125,54 @@ def source_of(config: FinetuningConfig, task: Task, split: str) -> str:
 
 
 def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
-    """The model of `init_from` and its tokenizer; with "none", no weights and the given vocabulary.
+    """The model of `init_from` and its tokenizer; with "none", the given architecture and vocabulary.
 
     Raises:
       UserError: a vocabulary is missing, or given where the model brings one.
     """
     if not config.init_from:
-        raise UserError("set init_from to the MODEL to start from, or to none for random weights")
+        raise UserError("set init_from to the MODEL to start from, or to none:MODEL for random weights in its place")
     if config.init_from != "none":
         if config.vocabulary:
             raise UserError(f"init_from={config.init_from} brings its own vocabulary: set vocabulary to nothing")
-        loaded, tokenizer = pretrained.read(config.init_from)
+        loaded, tokenizer = pretrained.read(config.init_from.removeprefix(NOTHING_BUT))
+        check_architecture(config, loaded.config)
         kept = {name: getattr(config.model, name) for name in KEPT_FIELDS}
         return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, **kept)), tokenizer
     if not config.vocabulary:
         raise UserError(
-            "init_from=none needs a vocabulary: set vocabulary to a folder with vocab.txt or tokenizer.json"
+            "init_from=none needs a vocabulary: set vocabulary to a folder with vocab.txt or tokenizer.json, and the "
+            "sizes in model (BERT-base, if nothing is set); or init_from=none:MODEL to take both from a model"
         )
     tokenizer = Tokenizer.load(config.vocabulary)
     return Pretrained({}, dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)), tokenizer
+
+
+def check_architecture(config: FinetuningConfig, loaded: ModelConfig) -> None:
+    """Raises UserError for settings that the model of `init_from` overrides or cannot follow."""
+    for field in dataclasses.fields(ModelConfig):
+        asked, is_default = getattr(config.model, field.name), getattr(ModelConfig(), field.name)
+        if field.name not in KEPT_FIELDS and asked not in (is_default, getattr(loaded, field.name)):
+            found = getattr(loaded, field.name)
+            raise UserError(
+                f"init_from={config.init_from} has model.{field.name}={found}, which cannot be {asked}: leave it out"
+            )
+    layers, fresh = loaded.num_hidden_layers, config.reinitialized_layers
+    if fresh > layers or config.optimizer.frozen_layers > layers - fresh:
+        raise UserError(
+            f"reinitialized_layers={fresh} and optimizer.frozen_layers={config.optimizer.frozen_layers} do not fit "
+            f"into the {layers} layers of the model: what starts anew has to learn"
+        )
 
 
 def make_objective(
     config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Example]
 ) -> FinetuningObjective:
     """The objective of the task on an architecture."""
+    if config.label_smoothing and task.kind not in ("classification", "tagging", "choice"):
+        raise UserError(f"label_smoothing is for one class among several: task {task.name} has {task.kind}")
+    if config.truncation != "head" and task.kind in ("tagging", "answering", "choice"):
+        raise UserError(f"truncation={config.truncation} is for classes and numbers of single texts: set it to head")
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -176,8 +201,17 @@ def stream(batches: FinetuningBatches, step: int) -> Iterator[Batch]:
     return (batches[number] for number in itertools.count(step))
 
 
-def rank(metric: str, evaluation: Evaluation) -> float:
-    """The score that chooses the best checkpoint."""
+def rank(config: FinetuningConfig, evaluation: Evaluation) -> float:
+    """The score that chooses the best checkpoint; the higher, the better.
+
+    Raises:
+      UserError: `metric` is none of the scores.
+    """
+    if config.metric:
+        if config.metric not in evaluation:
+            raise UserError(f"metric={config.metric} is none of the scores of this task: {', '.join(evaluation)}")
+        return -evaluation[config.metric] if config.metric in LOWER_IS_BETTER else evaluation[config.metric]
+    metric = task_named(config.task).metric
     others = (metric, metric.removeprefix("best_"), f"micro_{metric}", "accuracy")  # where a task has none of that name
     names = MEANS.get(metric) or [name for name in others if name in evaluation][:1]
     return float(np.mean([evaluation[name] for name in names]))
@@ -185,7 +219,7 @@ def rank(metric: str, evaluation: Evaluation) -> float:
 
 def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) -> dict:
     """The body of `init_from` under the drawn head; the top `reinitialized_layers` as drawn."""
-    if config.init_from == "none":
+    if config.init_from == "none" or config.init_from.startswith(NOTHING_BUT):
         return drawn
     unrolled = dataclasses.replace(loaded.config, scan_layers=False)
     fresh = arrange_layers(jax.device_get(drawn), unrolled)
@@ -217,7 +251,7 @@ def write_results(
     """
     validation = evaluators["validation"]
     if validation.reading.null_threshold is not None:
-        threshold = validation(params)["best_f1_thresh"]
+        threshold = tuned_threshold(validation.outcome(params))
         for evaluator in evaluators.values():
             evaluator.reading = dataclasses.replace(evaluator.reading, null_threshold=threshold)
     scores = {}
@@ -230,6 +264,13 @@ def write_results(
             scores[split] = outcome.scores
     write_whole(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
     return scores, validation.reading.null_threshold
+
+
+def tuned_threshold(outcome: Outcome) -> float:
+    """The threshold with the best F1. Where that is never to answer, the official script says 0; this is below all."""
+    threshold = outcome.scores["best_f1_thresh"]
+    null_scores = [reply.null_score_diff for reply in outcome.predictions]
+    return threshold if threshold in null_scores else min(null_scores) - 1
 
 
 def write_predictions(

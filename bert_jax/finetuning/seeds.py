@@ -36,8 +36,8 @@ def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[
     check_layout(workdir, seeds)
     runs = {config.seed + number: workdir / f"seed_{config.seed + number}" for number in range(seeds)}
     found = {seed: _finished(dataclasses.replace(config, seed=seed), run) for seed, run in runs.items()}
-    metric = task_named(config.task).metric
-    ranks = {seed: rank(metric, scores["validation"]) for seed, scores in found.items()}
+    metric = config.metric or task_named(config.task).metric
+    ranks = {seed: rank(config, scores["validation"]) for seed, scores in found.items()}
     best = max(ranks, key=ranks.__getitem__)
     summary = {"seeds": list(runs), "best_seed": best, "scores": _statistics(list(found.values()))}
     write_whole(workdir / "scores.json", json.dumps(summary, indent=2) + "\n")

@@ -16,8 +16,9 @@ from bert_jax.errors import UserError
 from bert_jax.finetuning.data import read_examples, source_name
 from bert_jax.finetuning.evaluation import Evaluator
 from bert_jax.finetuning.examples import Example, check_labels
+from bert_jax.finetuning.features import check_max_length
 from bert_jax.finetuning.objective import FinetuningObjective
-from bert_jax.finetuning.reading import PROBLEM_TYPES, Reading
+from bert_jax.finetuning.reading import PROBLEM_TYPES
 from bert_jax.finetuning.run import write_predictions, write_whole
 from bert_jax.finetuning.scoring import report_table
 from bert_jax.finetuning.submission import write_submission
@@ -32,7 +33,6 @@ from bert_jax.training.loop import compile_evaluation
 from bert_jax.training.sharding import make_mesh
 
 HEADS = {"tagging": "token_classification", "answering": "question_answering", "choice": "multiple_choice"}
-_LONGEST = {"answering": 384}  # tokens of a row by default; elsewhere all that the model takes
 
 
 def evaluate_task(
@@ -43,7 +43,7 @@ def evaluate_task(
     output: Path,
     *,
     max_length: int = 0,
-    truncation: str = "head",
+    truncation: str = "",
     batch_size: int = 32,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def evaluate_task(
       split: train, validation, test, or another that the task has.
       data: where it is, and its columns; `train`, `validation` and `test` are files for these splits.
       output: folder; gets scores.json, report.txt, predictions.jsonl, and what the task's graders read.
-      max_length: tokens of a row at the most; 0 for all that the model takes (384 for questions).
-      truncation: of single texts that are longer.
+      max_length: tokens of a row at the most; 0 for as many as in training, else all that the model takes.
+      truncation: of single texts that are longer; by default as in training.
       batch_size: rows that run at once.
       progress: told after each batch how many rows it ran.
 
@@ -73,21 +73,13 @@ def evaluate_task(
     examples = read_examples(task, split, file=file, **columns)
     source = source_name(task, split, directory=data.directory, file=file)
     check_labels(names, examples, split, source, "the model")
-    length = max_length or min(_LONGEST.get(task.kind, math.inf), model.config.max_position_embeddings)
-    reading = Reading(
-        task.kind,
-        model.tokenizer,
-        names,
-        model.checked_length(length),
-        truncation,
-        stride=max(1, min(128, (length - 67) // 2)),
-        null_threshold=_threshold(model, examples),
-    )
+    reading = model.reading(task.kind, names, max_length, truncation, _threshold(model, examples))
     objective = FinetuningObjective(task.kind, model.config, max(1, len(names)))
     outcome = Evaluator(objective, reading, examples, batch_size).outcome(model.params, progress)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
     found = {"task": name, "split": split, "source": source, "examples": len(examples)}
+    found |= {"max_length": reading.max_length, "truncation": reading.truncation}
     if outcome.scores:
         found |= {"reference": task.reference, "scores": outcome.scores, "report": outcome.report}
     return _written(output, found)
@@ -114,7 +106,11 @@ def class_names(model: Model, task: Task) -> tuple[str, ...]:
         print(f"the model does not name its classes: they are taken as {', '.join(task.labels)}")
         return task.labels
     by_case = {label.casefold(): label for label in task.labels}  # ENTAILMENT is entailment
-    return tuple(by_case.get(label.casefold(), label) for label in model.labels)
+    names = tuple(by_case.get(label.casefold(), label) for label in model.labels)
+    if task.labels and set(names) != set(task.labels):
+        has, wants = ", ".join(model.labels), ", ".join(task.labels)
+        raise UserError(f"the head of the model has the labels {has}, and task {task.name} has {wants}")
+    return names
 
 
 def evaluate_text(
@@ -153,7 +149,7 @@ def evaluate_text(
       UserError: the model has no such head, or the source cannot be read.
     """
     model.need("masked_language_model", "scores on text")
-    model.checked_length(length)
+    check_max_length(length, model.config)
     reading = dict(column=column, document_per_file=document_per_file)
     with tempfile.TemporaryDirectory() as directory:
         build_corpus(
@@ -179,9 +175,9 @@ def evaluate_text(
 
 def _threshold(model: Model, examples: Sequence[Example]) -> float | None:
     """The model's; where it has none, 0 if a question has no answer."""
-    if model.null_threshold is None and any(not getattr(example, "answerable", True) for example in examples):
+    if model.settings.null_threshold is None and any(not getattr(example, "answerable", True) for example in examples):
         return 0.0
-    return model.null_threshold
+    return model.settings.null_threshold
 
 
 def _with_unused_heads(params: dict, objective: Any) -> dict:
@@ -202,15 +198,15 @@ def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, prog
 
 
 def _written(output: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """Writes scores.json and report.txt, and prints the latter."""
+    """Writes scores.json and report.txt."""
     lines = [f"{key}: {value}" for key, value in found.items() if key not in ("scores", "report")]
     scores = found.get("scores", {})
     width = max(map(len, scores), default=0)
-    lines += ["", *(f"{name:{width}}  {value:.4f}" for name, value in scores.items())]
+    shown = {name: f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for name, value in scores.items()}
+    lines += ["", *(f"{name:{width}}  {value}" for name, value in shown.items())]
     if found.get("report"):
         lines += ["", report_table(found["report"])]
     text = "\n".join(lines) + "\n"
-    print(text, end="")
     write_whole(output / "report.txt", text)
     write_whole(output / "scores.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return found

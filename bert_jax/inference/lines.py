@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bert_jax.errors import UserError
 from bert_jax.finetuning.reading import as_json
 from bert_jax.inference.predictor import Model
+from bert_jax.text.cleaning import without_surrogates
 
 Answer = dict[str, Any] | UserError
 Record = dict[str, Any]
@@ -126,16 +127,17 @@ def _texts(records: list[Record]) -> list[str | tuple[str, str]]:
 def _record(task: Task, line: bytes, json_lines: bool) -> Record | UserError:
     """The fields of a line, not yet checked, or what is wrong with it."""
     try:
-        text = line.rstrip(b"\r\n").decode("utf-8")
+        text = line.rstrip(b"\r\n").decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         return UserError(f"not UTF-8 at byte {error.start + 1}")
     if json_lines:
         try:
-            record = json.loads(text)
+            record = json.loads(text, parse_constant=_not_json)
         except ValueError as error:
             return UserError(f"not JSON: {error}")
         if not isinstance(record, dict):
             return UserError(f"not a JSON object but a {type(record).__name__}")
+        record = {key: _writable(value) for key, value in record.items()}
     else:
         # Where there is one field only, a tab is a character like any other.
         values = text.split("\t") if len(task.fields) > 1 else [text]
@@ -143,6 +145,17 @@ def _record(task: Task, line: bytes, json_lines: bool) -> Record | UserError:
             return UserError(f"wanted {'<TAB>'.join(task.fields)}, found {len(values) - 1} tabs")
         record = dict(zip(task.fields, values, strict=False))
     return record
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is none of its numbers")
+
+
+def _writable(value: Any) -> Any:
+    """The value without halves of surrogate pairs, such as a cut emoji, which UTF-8 does not have."""
+    if isinstance(value, str):
+        return without_surrogates(value)
+    return [_writable(each) for each in value] if isinstance(value, list) else value
 
 
 def _checked(task: Task, record: Record) -> Record | UserError:
@@ -168,12 +181,24 @@ def _answered(
 ) -> Iterator[dict[str, Any]]:
     """One object for each line; `first` is the number of the first line in the input."""
     checked = [record if isinstance(record, UserError) else _checked(task, record) for record in records]
-    good = [record for record in checked if not isinstance(record, UserError)]
-    answers = iter(run(good, bar.update) if good else [])
+    answers = iter(_run(run, [record for record in checked if not isinstance(record, UserError)], bar))
     for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
         name = {"id": record["id"]} if isinstance(record, dict) and "id" in record else {}
         found = found if isinstance(found, UserError) else next(answers)
         yield name | ({"error": f"line {number}: {found}"} if isinstance(found, UserError) else found)
+
+
+def _run(run: Callable, records: list[Record], bar: tqdm) -> list[Answer]:
+    """An answer for each record; one that cannot be answered must not take the others with it."""
+    if not records:
+        return []
+    try:
+        return run(records, bar.update)
+    except UserError as error:
+        if len(records) == 1:
+            return [error]
+    half = len(records) // 2
+    return _run(run, records[:half], bar) + _run(run, records[half:], bar)
 
 
 @contextlib.contextmanager
@@ -184,6 +209,7 @@ def opened_output(path: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     temporary = f"{path}.{os.getpid()}.tmp"
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             yield file

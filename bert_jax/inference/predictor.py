@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.text.tokenizer import Tokenizer
 
+LONGEST = {"answering": 384}  # tokens of a row by default, where it is not all that the model takes
 POOLINGS = ("mean", "cls", "pooler")
 
 
@@ -73,7 +75,7 @@ class Model:
         self.problem_type = model.problem_type
         self.params = jax.device_put(model.params)
         self.parts = parts_of(model.params)  # what it has besides the body: "pooler" and the heads
-        self.null_threshold = model.null_threshold
+        self.settings = model.settings
         self._batches = functools.partial(
             row_batches, pad_id=tokenizer.pad_id, max_length=model.config.max_position_embeddings
         )
@@ -203,7 +205,8 @@ class Model:
             raise UserError(f"pooling={pooling!r} is not known: choose {', '.join(POOLINGS[:-1])} or {POOLINGS[-1]}")
         if pooling == "pooler":
             self.need("pooler", "pooling='pooler'")
-        rows = self._text_rows(texts, self.checked_length(max_length), batch_size)
+        check_max_length(max_length, self.config)
+        rows = self._text_rows(texts, max_length or self.config.max_position_embeddings, batch_size)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for indices, inputs, _ in self._batches(rows, batch_size):
             found = self._embed(self.params, *inputs, pooling=pooling, normalize=normalize)
@@ -215,7 +218,7 @@ class Model:
         self,
         texts: Sequence[str | tuple[str, str]],
         *,
-        truncation: str = "head",
+        truncation: str = "",
         max_length: int = 0,
         batch_size: int = 32,
         progress: Callable[[int], object] = lambda answered: None,
@@ -224,8 +227,9 @@ class Model:
 
         Args:
           texts: they are batched by length, whatever their order.
-          truncation: what is read of a text that is too long: its "head", its "tail", "both", or "windows" averaged.
-          max_length: tokens at which a text is too long; 0 for all that the model takes.
+          truncation: what is read of a text that is too long: its "head", its "tail", "both", or "windows" averaged;
+            by default as in training.
+          max_length: tokens at which a text is too long; 0 for as many as in training, else all that the model takes.
           batch_size: texts that run at once.
           progress: told after each batch how many texts it answered.
 
@@ -242,8 +246,7 @@ class Model:
             kind = "regression"
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         examples = [TextExample(str(number), *pair, None) for number, pair in enumerate(pairs)]
-        length = self.checked_length(max_length)
-        reading = Reading(kind, self.tokenizer, self.labels, length, truncation, max(1, min(128, (length - 2) // 2)))
+        reading = self.reading(kind, self.labels, max_length, truncation)
         return self._answers(reading, examples, batch_size, progress)
 
     def tag(
@@ -258,7 +261,7 @@ class Model:
 
         Args:
           texts: each a text, which is cut into words at whitespace and marks, or a list of words.
-          max_length: tokens of a part; 0 for all that the model takes.
+          max_length: tokens of a part; 0 for as many as in training, else all that the model takes.
           batch_size: parts that run at once.
           progress: told after each batch how many texts it answered.
 
@@ -272,8 +275,7 @@ class Model:
             TaggingExample(str(number), tuple(text[start:stop] for start, stop in places), None)
             for number, (text, places) in enumerate(given)
         ]
-        reading = Reading("tagging", self.tokenizer, self.labels, self.checked_length(max_length))
-        found = self._answers(reading, examples, batch_size, progress)
+        found = self._answers(self.reading("tagging", self.labels, max_length), examples, batch_size, progress)
         return [tagging_of(*each, tags) for each, tags in zip(given, found, strict=True)]
 
     def answer(self, question: str, context: str) -> Reply:
@@ -285,7 +287,7 @@ class Model:
         questions: Sequence[tuple[str, str]],
         *,
         null_threshold: float | None = None,
-        max_length: int = 384,
+        max_length: int = 0,
         batch_size: int = 32,
         progress: Callable[[int], object] = lambda answered: None,
     ) -> list[Reply]:
@@ -295,7 +297,7 @@ class Model:
           questions: the pairs.
           null_threshold: a question whose `null_score_diff` is above it has no answer, an empty text; by default the
             one that fine-tuning found on its validation questions, and none if all of these had answers.
-          max_length: tokens of question and window together.
+          max_length: tokens of question and window together; 0 for as many as in training, else 384.
           batch_size: windows that run at once.
           progress: told after each batch how many questions it answered.
 
@@ -306,10 +308,7 @@ class Model:
         check_items(questions, batch_size, is_pair, "pairs (question, context)")
         self._check_token_types(questions)
         examples = [AnsweringExample(str(number), *pair, (), True) for number, pair in enumerate(questions)]
-        length = min(max_length, self.config.max_position_embeddings)
-        threshold = self.null_threshold if null_threshold is None else null_threshold
-        stride = max(1, min(128, (length - 67) // 2))
-        reading = Reading("answering", self.tokenizer, (), length, stride=stride, null_threshold=threshold)
+        reading = self.reading("answering", (), max_length, null_threshold=null_threshold)
         return self._answers(reading, examples, batch_size, progress)
 
     def pseudo_perplexity(self, text: str) -> float:
@@ -350,14 +349,35 @@ class Model:
             has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
             raise UserError(f"{purpose} needs a model with {part}: {has}")
 
-    def checked_length(self, max_length: int) -> int:
-        """What 0 stands for; raises UserError for a length that the model does not take."""
+    def reading(
+        self,
+        kind: str,
+        names: tuple[str, ...],
+        max_length: int = 0,
+        truncation: str = "",
+        null_threshold: float | None = None,
+    ) -> Reading:
+        """How a head of that kind reads: as it is told, else as it was trained, else all that the model takes.
+
+        Raises:
+          UserError: a length that the model does not take.
+        """
         check_max_length(max_length, self.config)
-        return max_length or self.config.max_position_embeddings
+        longest = min(LONGEST.get(kind, sys.maxsize), self.config.max_position_embeddings)
+        settings = self.settings
+        return Reading(
+            kind,
+            self.tokenizer,
+            names,
+            max_length or settings.max_length or longest,
+            truncation or settings.truncation,
+            0 if max_length else settings.stride,
+            settings.null_threshold if null_threshold is None else null_threshold,
+        )
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
-        model = Pretrained(self.params, self.config, self.labels, self.problem_type, self.null_threshold)
+        model = Pretrained(self.params, self.config, self.labels, self.problem_type, self.settings)
         huggingface.save(directory, model, self.tokenizer)
 
     def _answers(

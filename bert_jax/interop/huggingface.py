@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from bert_jax.config import ModelConfig, from_config_dict
+from bert_jax.config import HeadSettings, ModelConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import (
     ARCHITECTURES,
@@ -44,7 +44,7 @@ _FIXED = {
 }
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 _OURS_ALONE = {"scan_layers", "remat"}  # fields of ModelConfig that say how to compute, not what
-_NULL_THRESHOLD = "null_score_diff_threshold"  # our own key, named as the argument of BERT's run_squad.py
+_OUR_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -81,7 +81,7 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     params = assemble(file, arrays, parts, config, len(labels), upcast=upcast)
     if not parts.intersection(LABELLED):
         labels, problem_type = (), ""
-    return Pretrained(params, config, labels, problem_type, _null_threshold(config_file, settings, parts))
+    return Pretrained(params, config, labels, problem_type, _head_settings(config_file, settings))
 
 
 def _read_architecture(file: Path, theirs: dict[str, Any]) -> ModelConfig:
@@ -136,11 +136,11 @@ def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]
     return labels, problem_type
 
 
-def _null_threshold(file: Path, settings: dict[str, Any], parts: set[str]) -> float | None:
-    threshold = settings.get(_NULL_THRESHOLD) if "question_answering" in parts else None
-    if threshold is not None and (not isinstance(threshold, int | float) or isinstance(threshold, bool)):
-        raise UserError(f"{file}: {_NULL_THRESHOLD} is {json.dumps(threshold)}, and a number is wanted")
-    return threshold
+def _head_settings(file: Path, settings: dict[str, Any]) -> HeadSettings:
+    try:
+        return from_config_dict(HeadSettings, settings.get(_OUR_KEY, {}), f"{_OUR_KEY}.")
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _read_weights(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
@@ -282,8 +282,8 @@ def _their_config(model: Pretrained, architecture: str, tokenizer: Tokenizer) ->
         settings["label2id"] = {label: index for index, label in enumerate(model.labels)}
     if model.problem_type:
         settings["problem_type"] = model.problem_type
-    if model.null_threshold is not None:
-        settings[_NULL_THRESHOLD] = model.null_threshold
+    if model.settings != HeadSettings():
+        settings[_OUR_KEY] = dataclasses.asdict(model.settings)
     return settings
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from bert_jax.config import ModelConfig
+from bert_jax.config import HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 
 # Leaf names of each kind of module, ours and theirs. Their dense layers keep [out, in], ours [in, out].
@@ -78,14 +78,14 @@ class Pretrained:
       labels: names of the C classes of a fine-tuned head; empty if it has none.
       problem_type: of a sequence classification, as transformers names it: regression,
         single_label_classification or multi_label_classification; empty if it is not said.
-      null_threshold: of question answering, see `bert_jax.finetuning.reading.Reading`.
+      settings: of the head.
     """
 
     params: dict
     config: ModelConfig
     labels: tuple[str, ...] = ()
     problem_type: str = ""
-    null_threshold: float | None = None
+    settings: HeadSettings = HeadSettings()
 
 
 class Tensor(NamedTuple):

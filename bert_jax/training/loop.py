@@ -189,7 +189,7 @@ def compiled_by_shape(function: jax.stages.Wrapped, state: TrainState, batch: Ho
 
 def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
     """The config with numbers of steps where it says 0: an evaluation each epoch, a checkpoint each evaluation."""
-    eval_every = config.eval_every or max(1, round(data.rows_per_epoch / config.batch_size))
+    eval_every = config.eval_every or math.ceil(data.rows_per_epoch / config.batch_size)
     return dataclasses.replace(config, eval_every=eval_every, checkpoint_every=config.checkpoint_every or eval_every)
 
 

@@ -13,4 +13,5 @@ from bert_jax.finetuning.recipes import paper
 
 def get_config(kind: str = "classification") -> ConfigDict:
     """classification, several (labels), pairs, regression, tagging, answering or choice."""
-    return to_config_dict(paper(f"custom:{kind}"))
+    longer = {"max_length": 384, "total_epochs": 2.0} if kind == "answering" else {}  # as for SQuAD
+    return to_config_dict(paper(f"custom:{kind}", **longer))
