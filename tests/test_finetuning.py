@@ -294,6 +294,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
     [
         *[("glue.py", task) for task in ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")],
         *[("squad.py", task) for task in ("squad", "squad2")],
+        *[("choice.py", task) for task in ("swag", "race")],
         *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
         *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
         ("conll2003.py", None),
