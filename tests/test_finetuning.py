@@ -30,6 +30,7 @@ from bert_jax.finetuning.run import (
     finetune,
     initial_params,
     make_objective,
+    rank,
     starting_point,
     tuned_threshold,
 )
@@ -216,6 +217,18 @@ def test_the_best_checkpoint_is_exported(tmp_path, body):
     assert min(found) < found[-1]
 
 
+def test_the_rank_of_an_evaluation():
+    scores = {"loss": 0.4, "accuracy": 0.8, "f1": 0.6}
+    ranks = {metric: rank(FinetuningConfig(total_steps=1, task="mrpc", metric=metric), scores) for metric in ("", "f1")}
+    assert ranks == {"": pytest.approx(0.7), "f1": 0.6}
+    assert rank(FinetuningConfig(total_steps=1, task="mrpc", metric="loss"), scores) == -0.4
+    assert rank(FinetuningConfig(total_steps=1, task="squad2"), {"best_f1": 70.0, "f1": 50.0}) == 70.0
+    assert rank(FinetuningConfig(total_steps=1, task="custom:several"), {"micro_f1": 0.3}) == 0.3
+    assert rank(FinetuningConfig(total_steps=1, task="custom:tagging"), {"accuracy": 0.9}) == 0.9  # no entities
+    with pytest.raises(UserError, match="metric=f2 is none of the scores of this task: loss, accuracy, f1"):
+        rank(FinetuningConfig(total_steps=1, task="mrpc", metric="f2"), scores)
+
+
 def test_from_nothing(body):
     """Random weights of a given architecture, or of that of a model."""
     model = dataclasses.replace(random_model.CONFIG, num_hidden_layers=1)
@@ -237,7 +250,6 @@ def test_from_nothing(body):
         (dict(init_from="none"), "init_from=none needs a vocabulary"),
         (dict(vocabulary="x"), "brings its own vocabulary"),
         (dict(max_length=81), "max_length=81 is longer than the position table of the model"),
-        (dict(metric="f2"), "metric=f2 is none of the scores of this task: loss, accuracy"),
         (dict(model=ModelConfig(hidden_size=384)), "has model.hidden_size=48, which cannot be 384"),
         (dict(reinitialized_layers=3), "reinitialized_layers=3 .* do not fit into the 2 layers"),
         (dict(reinitialized_layers=1, optimizer=OptimizerConfig(frozen_layers=2)), "what starts anew has to learn"),
