@@ -16,7 +16,8 @@ import pytest
 import bert_jax
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.inference.predictor import Model, Prediction
+from bert_jax.inference.language_model import Prediction
+from bert_jax.inference.predictor import Model
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForPreTraining
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer, truncate_pair

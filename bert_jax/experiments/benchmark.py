@@ -22,6 +22,7 @@ from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
 from bert_jax.text.corpus import Corpus
+from bert_jax.training.workdir import write_whole
 
 PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy", "torch", "transformers")
 LOADER_RATE = 1_500_000  # positions a second on one core, packed pairs
@@ -114,10 +115,7 @@ def table(measurements: list[Measurement]) -> str:
 def save(path: Path, result: dict) -> None:
     """Writes the setting and every figure as JSON."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(result, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
 

@@ -6,7 +6,6 @@ The last weights are scored: nothing is chosen by a score on either side.
 import dataclasses
 import itertools
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from bert_jax.errors import UserError
 from bert_jax.experiments.finetuning_sides import ATTENTIONS, RECIPES, Comparison, Ours, Theirs, check_same_start
 from bert_jax.finetuning.batches import Batch
 from bert_jax.interop.layout import Pretrained
+from bert_jax.training.workdir import write_whole
 
 OURS, THEIRS = "bert_jax", "PyTorch"
 CHUNK = 8  # steps that a side has before the other has its turn
@@ -79,7 +79,7 @@ def compare_runs(task: Comparison, seeds: int, attention: str, folder: Path) -> 
         for name, path in paths.items():
             if found[name] is None:
                 found[name] = _run(task, name, start, seed, attention)
-                _write(path, {"run": found[name], "setting": setting})
+                write_whole(path, json.dumps({"run": found[name], "setting": setting}, indent=2) + "\n")
             runs.append(found[name])
     return runs
 
@@ -119,13 +119,6 @@ def _finished(path: Path, setting: dict) -> dict | None:
         raise UserError(f"{path} is a run of another setting: remove it, or give another --workdir")
     print(f"{path} is finished and not repeated", flush=True)
     return saved["run"]
-
-
-def _write(path: Path, value: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def summary(runs: list[dict]) -> dict:

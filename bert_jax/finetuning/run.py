@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from bert_jax.training.loop import Data, Evaluation, train
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import make_mesh, state_sharding
 from bert_jax.training.step import make_init
+from bert_jax.training.workdir import write_whole
 
 # What of `model` is read when the architecture is that of `init_from`.
 KEPT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "scan_layers", "remat")
@@ -255,7 +255,6 @@ def write_results(
         for evaluator in evaluators.values():
             evaluator.reading = dataclasses.replace(evaluator.reading, null_threshold=threshold)
     scores = {}
-    (workdir / "predictions").mkdir(exist_ok=True)
     for split, evaluator in evaluators.items():
         outcome = evaluator.outcome(params)
         records = write_predictions(workdir / "predictions" / f"{split}.jsonl", evaluator.examples, outcome.predictions)
@@ -282,10 +281,3 @@ def write_predictions(
     ]
     write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return records
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file with all of the text, or as it was."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

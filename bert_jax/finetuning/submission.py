@@ -1,7 +1,6 @@
 """Predictions in the formats that others grade: GLUE's test server, SQuAD's scripts, conlleval of CoNLL-2003."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from bert_jax.finetuning.examples import Example
 from bert_jax.finetuning.tasks import Task
+from bert_jax.training.workdir import write_whole
 
 # Of each task of GLUE the name of its file, and whether its labels are names or the numbers of the classes.
 _GLUE = {
@@ -53,10 +53,7 @@ def write_submission(
     else:
         files = {}
     for name, text in files.items():
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = directory / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, directory / name)
+        write_whole(directory / name, text)
     return [directory / name for name in files]
 
 

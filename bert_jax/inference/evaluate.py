@@ -19,7 +19,7 @@ from bert_jax.finetuning.examples import Example, check_labels
 from bert_jax.finetuning.features import check_max_length
 from bert_jax.finetuning.objective import FinetuningObjective
 from bert_jax.finetuning.reading import PROBLEM_TYPES
-from bert_jax.finetuning.run import write_predictions, write_whole
+from bert_jax.finetuning.run import write_predictions
 from bert_jax.finetuning.scoring import report_table
 from bert_jax.finetuning.submission import write_submission
 from bert_jax.finetuning.tasks import Task, task_named
@@ -31,6 +31,7 @@ from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.training.loop import compile_evaluation
 from bert_jax.training.sharding import make_mesh
+from bert_jax.training.workdir import write_whole
 
 HEADS = {"tagging": "token_classification", "answering": "question_answering", "choice": "multiple_choice"}
 

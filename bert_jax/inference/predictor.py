@@ -1,11 +1,10 @@
 """A loaded model that answers: masked words, sentence pairs, vectors, classes, tags, answers, fluency."""
 
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,38 +15,24 @@ from bert_jax.finetuning.evaluation import forward
 from bert_jax.finetuning.examples import AnsweringExample, Example, TaggingExample, TextExample
 from bert_jax.finetuning.features import check_max_length
 from bert_jax.finetuning.objective import FinetuningObjective
-from bert_jax.finetuning.reading import Class, Classes, Number, Reading, Reply
-from bert_jax.finetuning.reading import Prediction as TaskPrediction
+from bert_jax.finetuning.reading import Class, Classes, Number, Prediction, Reading, Reply
 from bert_jax.inference import compute
+from bert_jax.inference.language_model import LanguageModel
 from bert_jax.inference.rows import (
     Row,
     check_items,
-    fill_rows,
-    filled,
     is_pair,
     is_text_or_pair,
     is_text_or_words,
-    pair_rows,
-    row_batches,
-    token_rows,
 )
 from bert_jax.inference.tagging import Tagging, tagging_of, words_of
 from bert_jax.interop import huggingface
-from bert_jax.interop.layout import Pretrained, parts_of
+from bert_jax.interop.layout import Pretrained
 from bert_jax.model.encoder import Bert
-from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.text.tokenizer import Tokenizer
 
 LONGEST = {"answering": 384}  # tokens of a row by default, where it is not all that the model takes
 POOLINGS = ("mean", "cls", "pooler")
-
-
-class Prediction(NamedTuple):
-    """One proposal for a [MASK]."""
-
-    token: str  # as it stands in the vocabulary: "##ing" continues the word before it
-    score: float  # its probability
-    text: str  # the text with this [MASK] replaced, other masks left
 
 
 class States(NamedTuple):
@@ -58,103 +43,15 @@ class States(NamedTuple):
     attention_mask: np.ndarray  # int32 [B, L], 1 where a token is
 
 
-class PseudoPerplexity(NamedTuple):
-    """Of a text; over several texts it is the exp of the mean of ln(value), weighted by their tokens."""
-
-    value: float
-    tokens: int
-
-
-class Model:
-    """Tokenizer, config and parameters; inference in float32 on the default device."""
+class Model(LanguageModel):
+    """With all that the body and the heads of fine-tuning do."""
 
     def __init__(self, model: Pretrained, tokenizer: Tokenizer) -> None:
-        self.config = model.config
-        self.tokenizer = tokenizer
-        self.labels = model.labels
-        self.problem_type = model.problem_type
-        self.params = jax.device_put(model.params)
-        self.parts = parts_of(model.params)  # what it has besides the body: "pooler" and the heads
-        self.settings = model.settings
-        self._batches = functools.partial(
-            row_batches, pad_id=tokenizer.pad_id, max_length=model.config.max_position_embeddings
-        )
-        self._fill = jax.jit(functools.partial(compute.fill, BertForMaskedLM(model.config)), static_argnames="top_k")
-        self._log_probability = jax.jit(functools.partial(compute.log_probability, BertForMaskedLM(model.config)))
-        self._follow = jax.jit(functools.partial(compute.follow, BertForNextSentencePrediction(model.config)))
+        super().__init__(model, tokenizer)
         self._encode = jax.jit(functools.partial(compute.encode, Bert(model.config)), static_argnames="pooled")
         self._embed = jax.jit(
             functools.partial(compute.embed, Bert(model.config)), static_argnames=("pooling", "normalize")
         )
-
-    def fill_mask(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
-        """The `top_k` most probable tokens for each [MASK] in the text, best first.
-
-        Raises:
-          UserError: the text has no [MASK], or one lies beyond the longest input that the model takes.
-        """
-        if not isinstance(text, str):
-            raise UserError("fill_mask takes one text; for a list of texts there is fill_mask_batch")
-        return _raised(self.fill_mask_batch([text], top_k)[0])
-
-    def next_sentence(self, first: str, second: str) -> float:
-        """The probability that `second` follows `first`. A pair that is too long loses the end of its longer text.
-
-        Raises:
-          UserError: one of them is empty.
-        """
-        return _raised(self.next_sentence_batch([(first, second)])[0])
-
-    def fill_mask_batch(
-        self,
-        texts: Sequence[str],
-        top_k: int = 5,
-        batch_size: int = 32,
-        progress: Callable[[int], object] = lambda answered: None,
-    ) -> list[list[list[Prediction]] | UserError]:
-        """`fill_mask` of many texts, in their order; a text that has no answer gives its error in its place.
-
-        Args:
-          texts: they are batched by length, whatever their order.
-          top_k: proposals for each mask.
-          batch_size: texts that run at once.
-          progress: told after each batch how many texts it answered.
-        """
-        self.need("masked_language_model", "fill_mask")
-        check_items(texts, batch_size, lambda text: isinstance(text, str), "texts")
-        if top_k < 1:
-            raise UserError(f"top_k={top_k}: ask for at least 1")
-        rows = fill_rows(texts, self.tokenizer, self.config.max_position_embeddings)
-        answers: list = list(rows)  # where a row is an error, that is the answer
-        for indices, inputs, masked in self._batches(rows, batch_size):
-            found = self._fill(self.params, *inputs, masked, top_k=min(top_k, self.config.vocab_size))
-            scores, ids = map(np.asarray, found)
-            for number, index in enumerate(indices):
-                answers[index] = [
-                    self._proposals(texts[index], mask, scores[number, mask], ids[number, mask])
-                    for mask in range(len(rows[index].masks))
-                ]
-            progress(len(indices))
-        return answers
-
-    def next_sentence_batch(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        batch_size: int = 32,
-        progress: Callable[[int], object] = lambda answered: None,
-    ) -> list[float | UserError]:
-        """`next_sentence` of many pairs, in their order; a pair that has no answer gives its error in its place."""
-        self.need("next_sentence", "next_sentence")
-        check_items(pairs, batch_size, is_pair, "pairs (first, second)")
-        self._check_token_types(pairs)
-        rows = pair_rows(pairs, self.tokenizer, self.config.max_position_embeddings)
-        answers: list = list(rows)
-        for indices, inputs, _ in self._batches(rows, batch_size):
-            probabilities = np.asarray(self._follow(self.params, *inputs))
-            for number, index in enumerate(indices):
-                answers[index] = float(probabilities[number])
-            progress(len(indices))
-        return answers
 
     def encode(self, texts: Sequence[str | tuple[str, str]], batch_size: int = 32) -> States:
         """Hidden states of texts or pairs of texts; what is too long is cut as BERT does."""
@@ -311,44 +208,6 @@ class Model:
         reading = self.reading("answering", (), max_length, null_threshold=null_threshold)
         return self._answers(reading, examples, batch_size, progress)
 
-    def pseudo_perplexity(self, text: str) -> float:
-        """exp of the mean negative logarithm of each token's probability where it alone is hidden; the lower, the more
-        fluent (Salazar et al. 2020, equation 4).
-
-        Raises:
-          UserError: the text is empty, or longer than the model takes.
-        """
-        if not isinstance(text, str):
-            raise UserError("pseudo_perplexity takes one text; for a list of texts there is pseudo_perplexity_batch")
-        return _raised(self.pseudo_perplexity_batch([text])[0]).value
-
-    def pseudo_perplexity_batch(
-        self,
-        texts: Sequence[str],
-        batch_size: int = 32,
-        progress: Callable[[int], object] = lambda answered: None,
-    ) -> list[PseudoPerplexity | UserError]:
-        """`pseudo_perplexity` of many texts, in their order; a text that has none gives its error in its place."""
-        self.need("masked_language_model", "pseudo_perplexity")
-        check_items(texts, batch_size, lambda text: isinstance(text, str), "texts")
-        room = self.config.max_position_embeddings - 2
-        answers: list[PseudoPerplexity | UserError] = []
-        for ids in self.tokenizer.encode_batch(texts):
-            if not ids:
-                answers.append(UserError("the text is empty"))
-            elif len(ids) > room:
-                answers.append(UserError(f"the text has {len(ids)} tokens, the model reads {room}: shorten the text"))
-            else:
-                answers.append(self._score_tokens(ids, batch_size))
-            progress(1)
-        return answers
-
-    def need(self, part: str, purpose: str) -> None:
-        """Raises UserError if the model has no such part, a head or the pooler."""
-        if part not in self.parts:
-            has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
-            raise UserError(f"{purpose} needs a model with {part}: {has}")
-
     def reading(
         self,
         kind: str,
@@ -382,7 +241,7 @@ class Model:
 
     def _answers(
         self, reading: Reading, examples: Sequence[Example], batch_size: int, progress: Callable[[int], object]
-    ) -> list[TaskPrediction]:
+    ) -> list[Prediction]:
         """The predictions of a head of fine-tuning."""
         if not examples:
             return []
@@ -398,36 +257,8 @@ class Model:
         batches = evaluation_batches(rows, batch_size, reading.max_length)
         return reading.predictions(examples, rows, forward(objective, self.params, batches, done)[0])
 
-    def _proposals(self, text: str, mask: int, scores: np.ndarray, ids: np.ndarray) -> list[Prediction]:
-        tokens = [self.tokenizer.id_to_token(number) for number in ids]
-        return [
-            Prediction(token, float(score), filled(text, mask, token))
-            for score, token in zip(scores, tokens, strict=True)
-        ]
-
-    def _score_tokens(self, ids: Sequence[int], batch_size: int) -> PseudoPerplexity:
-        """Of a text without [CLS] and [SEP]: each of its tokens is hidden in a row of its own."""
-        rows = token_rows(ids, self.tokenizer)
-        total = 0.0
-        for indices, inputs, masked in self._batches(rows, batch_size):
-            targets = np.zeros(len(masked), np.int32)
-            targets[: len(indices)] = [ids[index] for index in indices]
-            found = self._log_probability(self.params, *inputs, masked, targets)
-            total += float(np.asarray(found, np.float64)[: len(indices)].sum())
-        return PseudoPerplexity(math.exp(-total / len(ids)), len(ids))
-
-    def _check_token_types(self, texts: Sequence[str | tuple[str, str]]) -> None:
-        if self.config.type_vocab_size < 2 and not all(isinstance(text, str) for text in texts):
-            raise UserError(f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart")
-
     def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int, batch_size: int) -> list[Row]:
         check_items(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
         self._check_token_types(texts)
         encoded = self.tokenizer.encode_inputs(texts, max_length)
         return [Row(each.ids, each.token_type_ids.count(0), []) for each in encoded]
-
-
-def _raised(answer: Any) -> Any:
-    if isinstance(answer, UserError):
-        raise answer
-    return answer

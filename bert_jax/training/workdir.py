@@ -36,14 +36,19 @@ def claim(workdir: Path, config: TrainingConfig) -> None:
     try:
         if path.exists() and any((workdir / name).exists() for name in MADE):
             _check_same_run(workdir, json.loads(path.read_text()), values)
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(values, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): give another --workdir") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file with all of the text, or as it was; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _check_same_run(workdir: Path, before: dict, now: dict) -> None:
