@@ -12,8 +12,8 @@ Suites:
            several seeds, and the time of a step, measured in turns. Each finished run is kept in
            WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
 
-On Linux, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before python, here as before any script, saves XLA on CPU from faulting
-its memory in anew at every step, page by page: about a seventh of the time of a training step.
+The JSON says what the suite ran on, GLIBC_TUNABLES too: with huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before
+python) both sides of `finetune` were faster on one core; on two cores there was no clear gain.
 """
 
 from pathlib import Path
