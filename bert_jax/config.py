@@ -215,14 +215,17 @@ class PretrainingConfig(TrainingConfig):
 
     init_from: str = ""  # MODEL whose weights the run starts from; empty: random weights
     initial_attention: str = "random"  # or neighbours: the first heads start out looking at the words beside each word
+    initial_embeddings: str = "random"  # or counted: word embeddings that know which words the corpus has near which
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_choice(self, "", "initial_attention", ("random", "neighbours"))
-        if self.init_from and self.initial_attention != "random":
-            raise UserError("initial_attention is for random weights: with init_from, leave it at random")
+        _check_choice(self, "", "initial_embeddings", ("random", "counted"))
+        for name in ("initial_attention", "initial_embeddings"):
+            if self.init_from and getattr(self, name) != "random":
+                raise UserError(f"{name} is for random weights: with init_from, leave it at random")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.pretraining.batches import Batch, PretrainingBatches, iterate, validation_batches
 from bert_jax.pretraining.neighbours import look_at_neighbours
 from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.pretraining.word_vectors import counted_embeddings
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.sources import Documents
@@ -90,7 +91,7 @@ def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
         directory = open_corpus(config, workdir, tokenizer)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size))
     train_text, data = make_data(config, directory, tokenizer)
-    initial_params = functools.partial(first_params, config)
+    initial_params = functools.partial(first_params, config, train_text)
     with timed(seconds, "training"):
         state, evaluation = train(make_objective(config, tokenizer), config, workdir, data, initial_params)
     with timed(seconds, "export"):
@@ -205,8 +206,8 @@ def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) 
     return train_text, data
 
 
-def first_params(config: PretrainingConfig, drawn: dict) -> dict:
-    """What the run starts from: the parameters as drawn, or with other initial attention, or those of `init_from`.
+def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
+    """What the run starts from: the parameters as drawn, or with a better start made for `text`, or `init_from`'s.
 
     Says which heads `init_from` does not have, and takes those from the `drawn` parameters.
 
@@ -214,11 +215,13 @@ def first_params(config: PretrainingConfig, drawn: dict) -> dict:
       UserError: the weights are of another architecture; names each field.
     """
     if not config.init_from:
-        if config.initial_attention == "random":
-            return drawn
-        unrolled = dataclasses.replace(config.model, scan_layers=False)
-        params = look_at_neighbours(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
-        return arrange_layers(params, config.model)
+        if config.initial_embeddings == "counted":
+            drawn = counted_embeddings(drawn, config.model, text)
+        if config.initial_attention == "neighbours":
+            unrolled = dataclasses.replace(config.model, scan_layers=False)
+            params = look_at_neighbours(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
+            drawn = arrange_layers(params, config.model)
+        return drawn
     loaded = pretrained.load(pretrained.find(config.init_from))
     different = [
         f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
