@@ -239,6 +239,10 @@ class TaskDataConfig:
     text: str = ""  # column, if not the task's own
     text_pair: str = ""
     label: str = ""
+    examples: int = 0  # train on so many, drawn by the seed; 0: on all
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, "data.", {"examples": (0, math.inf)})
 
 
 @dataclasses.dataclass(frozen=True)

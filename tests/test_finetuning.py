@@ -27,6 +27,7 @@ from bert_jax.finetuning.evaluation import Outcome
 from bert_jax.finetuning.reading import Reply
 from bert_jax.finetuning.run import (
     balanced_weights,
+    drawn_examples,
     finetune,
     initial_params,
     make_objective,
@@ -288,6 +289,19 @@ def test_the_threshold_where_never_to_answer_is_best():
     replies = [Reply("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
     assert tuned_threshold(Outcome(replies, {"best_f1_thresh": 0.0}, {})) < -3
     assert tuned_threshold(Outcome(replies, {"best_f1_thresh": -0.5}, {})) == -0.5
+
+
+def test_training_on_some_of_the_examples():
+    """The seed draws which, so that several seeds also tell how much that matters."""
+    config = FinetuningConfig(total_steps=1, data=TaskDataConfig(examples=20))
+    examples = list(range(100))
+    found = {seed: drawn_examples(dataclasses.replace(config, seed=seed), examples) for seed in (0, 1)}
+    assert all(len(set(each)) == 20 and each == sorted(each) for each in found.values())
+    assert found[0] != found[1]
+    assert found[0] == drawn_examples(config, examples)
+    assert drawn_examples(dataclasses.replace(config, data=TaskDataConfig()), examples) == examples
+    with pytest.raises(UserError, match=r"data\.examples=20: there are 19 to train on"):
+        drawn_examples(config, examples[:19])
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

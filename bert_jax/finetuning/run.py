@@ -58,6 +58,7 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
     task = task_named(config.task)
     train_examples = examples_of(config, task, "train")
     names = label_names(task, train_examples, source_of(config, task, "train"))
+    train_examples = drawn_examples(config, train_examples)
     splits = {split: examples_of(config, task, split) for split in scored_splits(config, task)}
     for split, examples in splits.items():
         check_labels(names, examples, split, source_of(config, task, split))
@@ -105,6 +106,15 @@ def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Exampl
     """The examples of a split."""
     columns = {name: getattr(config.data, name) for name in ("directory", "text", "text_pair", "label")}
     return read_examples(task, split, file=getattr(config.data, split, ""), **columns)
+
+
+def drawn_examples(config: FinetuningConfig, examples: Sequence[Example]) -> list[Example]:
+    """As many as `data.examples` says, drawn by the seed, in their order."""
+    number = config.data.examples or len(examples)
+    if number > len(examples):
+        raise UserError(f"data.examples={number}: there are {len(examples):,} to train on")
+    chosen = np.random.default_rng(config.seed).choice(len(examples), number, replace=False)
+    return [examples[index] for index in sorted(chosen)]
 
 
 def scored_splits(config: FinetuningConfig, task: Task) -> list[str]:

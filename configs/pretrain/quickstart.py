@@ -49,6 +49,7 @@ def get_config() -> ConfigDict:
             total_minutes=7.5,
             batch_size=16,
             initial_attention="neighbours",
+            initial_embeddings="counted",
             log_every=100,
             eval_every=1_000,
             checkpoint_every=1_000,
