@@ -2,6 +2,7 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
 
   python scripts/benchmark.py --suite=input --workdir=runs/quickstart
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
+  python scripts/benchmark.py --suite=train --sizes=tiny,mini,small,base
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
 
 Suites:
@@ -11,9 +12,11 @@ Suites:
   finetune fine-tuning here and in a plain PyTorch loop: the same start, batches, recipe and scoring; scores over
            several seeds, and the time of a step, measured in turns. Each finished run is kept in
            WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
+  train    a pre-training step here and in PyTorch at its best: rows without padding, the same weights and masked
+           positions, no dropout; in turns (needs: pip install torch transformers)
 
-The JSON says what the suite ran on, GLIBC_TUNABLES too: with huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before
-python) both sides of `finetune` were faster on one core; on two cores there was no clear gain.
+The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
+`keep_memory` in bert_jax/command.py.
 """
 
 from pathlib import Path
@@ -38,7 +41,15 @@ _MODEL = flags.DEFINE_string(
 )
 _TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "finetune: turns of each side to tell the speed; 0: none", lower_bound=0)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 7, "finetune, train: turns of each side to tell the speed; 0, for finetune: none", lower_bound=0
+)
+_SIZES = flags.DEFINE_list(
+    "sizes",
+    ["tiny", "mini", "small", "base"],
+    "train: which models, and with how many rows a step if not the usual number, as in --sizes=base,large:4",
+)
+_LENGTH = flags.DEFINE_integer("length", 128, "train: tokens of a row", lower_bound=8)
 _DIRECTORIES = flags.DEFINE_list(
     "directories",
     [],
@@ -53,6 +64,8 @@ def main(_: list[str]) -> None:
     if _SUITE.value == "finetune":
         folders = dict(each.partition("=")[::2] for each in _DIRECTORIES.value)
         settings = dict(tasks=_TASKS.value, seeds=_SEEDS.value, rounds=_ROUNDS.value, directories=folders)
+    elif _SUITE.value == "train":
+        settings = dict(sizes=_SIZES.value, length=_LENGTH.value, rounds=_ROUNDS.value)
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 

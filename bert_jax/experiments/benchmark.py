@@ -20,6 +20,7 @@ from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.parity import parity_suite
+from bert_jax.experiments.training_speed import training_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
 from bert_jax.text.corpus import Corpus
 from bert_jax.training.workdir import write_whole
@@ -94,7 +95,7 @@ def describe_setting() -> dict:
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "processor": _processor(),
         "threads": len(os.sched_getaffinity(0)),
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # huge pages: see scripts/benchmark.py
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # huge pages, for example
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
@@ -233,4 +234,9 @@ def _processor() -> str:
     return platform.processor()
 
 
-SUITES: dict[str, Suite] = {"input": input_suite, "parity": parity_suite, "finetune": finetuning_suite}
+SUITES: dict[str, Suite] = {
+    "input": input_suite,
+    "parity": parity_suite,
+    "finetune": finetuning_suite,
+    "train": training_suite,
+}

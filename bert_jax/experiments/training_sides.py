@@ -1,0 +1,197 @@
+"""The two sides of the comparison of pre-training: the project's own step, and `transformers` in PyTorch at its best.
+
+Both have the same starting weights and masked batches; both update with AdamW, clip the gradient and compute in the
+same type. Theirs is tried in each way that an expert would try (`Way`), and the fastest counts.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from bert_jax.errors import UserError
+from bert_jax.interop import huggingface
+from bert_jax.interop.layout import Pretrained
+from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.step import TrainState, make_train_step, row_keys, stream_key
+
+Batch = dict[str, np.ndarray]
+TOTAL_STEPS = np.int32(1_000_000)  # of the schedule: nothing that is measured depends on it
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to run theirs.
+
+    Attributes:
+      attention: as `transformers` names it.
+      positions: where it computes the vocabulary's logits: `masked`, as ours does, or `all`, as its class does.
+      compiled: by torch.compile.
+    """
+
+    attention: str = "sdpa"
+    positions: str = "masked"
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"PyTorch {self.attention}, logits at {self.positions}" + (", compiled" if self.compiled else "")
+
+
+WAYS = {
+    "cpu": (Way("eager"), Way("sdpa"), Way("sdpa", "all")),
+    "gpu": (Way("sdpa"), Way("sdpa", "all"), Way("sdpa", compiled=True), Way("flash_attention_2", compiled=True)),
+}
+
+
+def make_objective(model: ModelConfig, data: DataConfig, dtype: str) -> PretrainingObjective:
+    """The objective of pre-training with the special ids of `numbered_vocabulary`."""
+    ids = range(len(SPECIAL_TOKENS))
+    continuations = (False,) * model.vocab_size
+    mask_id = SPECIAL_TOKENS.index("[MASK]")
+    return PretrainingObjective(model, data, tuple(ids), mask_id, continuations, jnp.dtype(dtype))
+
+
+def numbered_vocabulary(size: int) -> Tokenizer:
+    """The special tokens, then numbers: what an export needs when nobody reads text."""
+    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
+
+
+class Ours:
+    """The project's own step: masks, gradient, update; one compiled function that reuses its state's memory."""
+
+    name = "bert_jax"
+
+    def __init__(self, objective: PretrainingObjective, rows: int) -> None:
+        self.objective = objective
+        self.config = TrainingConfig(total_steps=1, batch_size=rows, optimizer=OptimizerConfig(name="adamw"))
+        self.optimizer = make_optimizer(self.config.optimizer)
+        self.params = jax.device_get(jax.jit(objective.init)(stream_key(0, "init")))
+        params = jax.tree.map(jnp.array, self.params)
+        self.state = TrainState(jnp.int32(0), params, self.optimizer.init(params))
+        self.compiled: dict[tuple, jax.stages.Compiled] = {}
+        self.compile_seconds = 0.0
+
+    def compile(self, batch: Batch) -> None:
+        """Makes sure that the step is compiled for batches of this shape."""
+        shape, begin = batch["input_ids"].shape, time.perf_counter()
+        if shape not in self.compiled:
+            step = jax.jit(make_train_step(self.objective, self.optimizer, self.config), donate_argnums=0)
+            self.compiled[shape] = step.lower(self.state, batch, TOTAL_STEPS).compile()
+            self.compile_seconds += time.perf_counter() - begin
+
+    def step(self, batch: Batch) -> float:
+        """One optimizer step; its loss."""
+        self.state, metrics = self.compiled[batch["input_ids"].shape](self.state, batch, TOTAL_STEPS)
+        return sum(float(metrics[name].total / metrics[name].count) for name in self.objective.losses)
+
+    def first_loss(self, batch: Batch) -> float:
+        """Of the weights before the first step, on a batch as the first step masks it."""
+        metrics = jax.jit(self.objective.metrics)(self.params, self.prepared(batch), None)
+        return sum(float(metrics[name].total / metrics[name].count) for name in self.objective.losses)
+
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch as the first step masks it: what theirs is given."""
+        keys = row_keys(stream_key(0, "prepare"), batch)
+        return jax.device_get(jax.jit(functools.partial(self.objective.prepare, training=True))(batch, keys))
+
+    def export(self) -> Pretrained:
+        """The weights before the first step."""
+        return Pretrained(self.params, self.objective.model)
+
+
+class Theirs:
+    """What an expert writes with PyTorch and `transformers`: fused AdamW, autocast, no synchronisation but the loss."""
+
+    def __init__(self, start: Pretrained, way: Way, dtype: str, optimizer: OptimizerConfig) -> None:
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
+        self.name, self.way, self.clip_norm = way.name, way, optimizer.clip_norm
+        on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+        self.device = "cuda" if on_gpu else "cpu"
+        torch.set_float32_matmul_precision("highest")
+        transformers.utils.logging.disable_progress_bar()
+        with tempfile.TemporaryDirectory() as folder:
+            huggingface.save(Path(folder) / "model", start, numbered_vocabulary(start.config.vocab_size))
+            network = transformers.BertForPreTraining.from_pretrained(
+                Path(folder) / "model", attn_implementation=way.attention
+            )
+        self.network = network.to(self.device).train()
+        groups: dict[float, list] = {optimizer.weight_decay: [], 0.0: []}
+        for name, parameter in network.named_parameters():
+            exempt = name.endswith("bias") or "LayerNorm" in name
+            groups[0.0 if exempt else optimizer.weight_decay].append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [dict(params=params, weight_decay=decay) for decay, params in groups.items()],
+            lr=optimizer.learning_rate,
+            betas=(optimizer.b1, optimizer.b2),
+            eps=optimizer.eps,
+            fused=True,
+        )
+        self.autocast = torch.autocast(self.device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+        self.loss_of = torch.compile(self._loss) if way.compiled else self._loss
+
+    def arguments(self, batch: Batch) -> dict[str, Any]:
+        """A prepared batch as theirs takes it; rows without padding have no mask, which lets SDPA take its fast way."""
+        import torch
+
+        to = lambda array: torch.from_numpy(np.asarray(array, np.int64)).to(self.device)  # noqa: E731
+        length = batch["input_ids"].shape[1]
+        used = batch["labels"] >= 0
+        found = {
+            "input_ids": to(batch["input_ids"]),
+            "token_type_ids": to(batch["token_type_ids"]),
+            "attention_mask": None if batch["sequence_ids"].all() else to(batch["sequence_ids"] > 0),
+            "next_sentence_labels": to(batch["next_sentence_labels"][:, 0]),
+        }
+        rows = np.arange(len(used))[:, None] * length
+        if self.way.positions == "masked":
+            found["positions"], found["labels"] = to((rows + batch["positions"])[used]), to(batch["labels"][used])
+        else:
+            labels = np.full(batch["input_ids"].shape, -100, np.int64)
+            labels.ravel()[(rows + batch["positions"])[used]] = batch["labels"][used]
+            found["labels"] = to(labels)
+        return found
+
+    def first_loss(self, arguments: dict[str, Any]) -> float:
+        """Of the weights as they are; there is no dropout."""
+        with self.autocast:
+            return self.loss_of(**arguments).item()
+
+    def step(self, arguments: dict[str, Any]) -> float:
+        """One optimizer step; its loss."""
+        import torch
+
+        self.optimizer.zero_grad()
+        with self.autocast:
+            loss = self.loss_of(**arguments)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def _loss(self, labels: Any, next_sentence_labels: Any, positions: Any = None, **inputs: Any) -> Any:
+        import torch
+
+        if positions is None:
+            return self.network(**inputs, labels=labels, next_sentence_label=next_sentence_labels).loss
+        hidden, pooled = self.network.bert(**inputs, return_dict=False)[:2]
+        chosen = hidden.reshape(-1, hidden.shape[-1])[positions]
+        cross_entropy = torch.nn.functional.cross_entropy
+        logits, next_sentence_logits = self.network.cls(chosen, pooled)
+        return cross_entropy(logits.float(), labels) + cross_entropy(
+            next_sentence_logits.float(), next_sentence_labels, ignore_index=-1
+        )

@@ -1,0 +1,204 @@
+"""How fast a pre-training step is beside `transformers` in PyTorch at equal work.
+
+Rows without padding, the same masked positions, the same weights, no dropout; theirs is tried in several ways. Each
+side has its turn on the same batches, so that noise hits all alike.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import SIZES, DataConfig, ModelConfig, model_config
+from bert_jax.errors import UserError
+from bert_jax.experiments.parity import OUTPUT_TOLERANCE
+from bert_jax.experiments.training_sides import WAYS, Batch, Ours, Theirs, make_objective
+from bert_jax.pretraining.masking import predictions_per_row
+from bert_jax.text.tokenizer import SPECIAL_TOKENS
+
+STEPS = 4  # that a side has before the next has its turn
+Turn = Callable[[], Any]
+ROWS = {"tiny": 64, "mini": 32, "small": 16, "medium": 8, "base": 8, "large": 2}  # of 128 tokens, on a CPU
+ROWS_ON_GPU = {"tiny": 2048, "mini": 1024, "small": 512, "medium": 512, "base": 256, "large": 128}
+
+
+def step_flops(config: ModelConfig, rows: int, length: int, predicted: int) -> float:
+    """Floating-point operations of the matrix products of one training step: forward, and twice that backward.
+
+    Dense layers and attention over whole rows of `length` tokens, and the vocabulary at `predicted` positions a row;
+    nothing else is counted (Chowdhery et al. 2022, appendix B).
+    """
+    width, layers = config.hidden_size, config.num_hidden_layers
+    dense = 4 * width**2 + 2 * width * config.intermediate_size
+    attention = 2 * length * width
+    head = width**2 + width * config.vocab_size
+    return 3 * 2 * rows * (length * layers * (dense + attention) + predicted * head)
+
+
+def peak_flops(dtype: str, seconds: float = 1.0) -> float:
+    """Operations a second of a large matrix product on this machine's device: the best of several."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    left, right = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in (0, 1))
+    product = jax.jit(jnp.dot)
+    product(left, right).block_until_ready()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        product(left, right).block_until_ready()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def in_turns(sides: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side's turns, one after the other in each round; the first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, turn in sides.items():
+            begin = time.perf_counter()
+            turn()
+            seconds = time.perf_counter() - begin
+            times[name] += [seconds] if number else []
+    return times
+
+
+# --- equal work
+
+
+def equal_work(size: str, rows: int, length: int, dtype: str, rounds: int) -> dict[str, Any]:
+    """Seconds a step of ours and of each of theirs on rows without padding, masked at 15 %, without dropout.
+
+    Raises:
+      UserError: PyTorch is missing, or the sides do not start with the same loss.
+    """
+    no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = model_config(size, **no_dropout, max_position_embeddings=max(512, length))
+    ours = Ours(make_objective(model, DataConfig(length=length, packing=False), dtype), rows)
+    batches = full_batches(model.vocab_size, rows, length)
+    prepared = [ours.prepared(batch) for batch in batches]
+    ours.compile(batches[0])
+    turns: dict[str, Turn] = {ours.name: lambda: [ours.step(batch) for batch in batches]}
+    left_out, first = {}, ours.first_loss(batches[0])
+    for way in WAYS["gpu" if jax.default_backend() == "gpu" else "cpu"]:
+        try:
+            theirs = Theirs(ours.export(), way, dtype, ours.config.optimizer)
+            arguments = [theirs.arguments(batch) for batch in prepared]
+            check_same_loss(way.name, first, theirs.first_loss(arguments[0]), dtype)
+        except (ImportError, ValueError, RuntimeError) as error:  # a kernel that is not installed here
+            left_out[way.name] = str(error).splitlines()[0]
+            continue
+        turns[way.name] = functools.partial(_all_steps, theirs, arguments)
+    times = in_turns(turns, rounds)
+    flops = step_flops(model, rows, length, predictions_per_row(length, 0.15))
+    tokens = dict.fromkeys(times, rows * length)
+    figures = comparison(times, len(batches), tokens, flops / peak_flops(dtype))
+    return {"rows": rows, "length": length, "compile_seconds": ours.compile_seconds, **figures, "left_out": left_out}
+
+
+def full_batches(vocab_size: int, rows: int, length: int) -> list[Batch]:
+    """`STEPS` batches of random words, a pair of sentences in each row, without padding; before masking."""
+    rng = np.random.default_rng(0)
+    shape = (rows, length)
+    second = np.arange(length) >= length // 2
+    fixed = {
+        "token_type_ids": np.broadcast_to(second, shape),
+        "position_ids": np.broadcast_to(np.arange(length), shape),
+        "sequence_ids": np.ones(shape),
+    }
+    fixed = {name: np.ascontiguousarray(array, np.int32) for name, array in fixed.items()}
+    found = []
+    for _ in range(STEPS):
+        ids = rng.integers(len(SPECIAL_TOKENS), vocab_size, shape, np.int32)
+        ids[:, 0], ids[:, [length // 2 - 1, -1]] = SPECIAL_TOKENS.index("[CLS]"), SPECIAL_TOKENS.index("[SEP]")
+        found.append({**fixed, "input_ids": ids, "next_sentence_labels": rng.integers(0, 2, (rows, 1), np.int32)})
+    return found
+
+
+def check_same_loss(name: str, ours: float, theirs: float, dtype: str) -> None:
+    """Raises UserError unless both sides give the first batch the same loss: else they would not be comparable."""
+    tolerance = OUTPUT_TOLERANCE if dtype == "float32" else 1e-2  # bfloat16 has 8 bits
+    if not abs(ours - theirs) <= tolerance * abs(theirs):
+        raise UserError(f"{name} does not start as bert_jax does: the first loss is {ours:.7g} and {theirs:.7g}")
+
+
+def _all_steps(side: Theirs, arguments: list[dict]) -> None:
+    for each in arguments:
+        side.step(each)
+
+
+def comparison(times: dict[str, list[float]], steps: int, tokens: dict[str, int], shares: float) -> dict[str, Any]:
+    """The figures of one comparison.
+
+    Args:
+      times: seconds of each turn of each side.
+      steps: of a turn.
+      tokens: real ones in a step, of each side.
+      shares: seconds that the step's products would take at the rate of a large one.
+    """
+    ours = next(iter(times))
+    seconds = {name: statistics.median(each) / steps for name, each in times.items()}
+    rates = {name: tokens[name] / each for name, each in seconds.items()}
+    fastest = max((name for name in rates if name != ours), key=rates.get)
+    more = tokens[ours] / tokens[fastest]
+    return {
+        "seconds_a_step": seconds,
+        "spread": {name: (max(each) - min(each)) / statistics.median(each) for name, each in times.items()},
+        "tokens_per_second": rates,
+        "utilisation": {name: shares / each for name, each in seconds.items()},
+        "fastest_of_theirs": fastest,
+        "ratio": rates[ours] / rates[fastest],
+        "ratio_by_round": [more * b / a for a, b in zip(times[ours], times[fastest], strict=True)],
+    }
+
+
+# --- suite train
+
+
+def training_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int) -> tuple[str, dict]:
+    """Equal work at each of the sizes.
+
+    Args:
+      sizes: SIZE or SIZE:ROWS; without ROWS, as many as keep this device busy.
+      length: L.
+      rounds: turns of each side.
+    """
+    if not rounds:
+        raise UserError("suite train needs --rounds=1 at least")
+    on_gpu = jax.default_backend() == "gpu"
+    dtype = "bfloat16" if on_gpu else "float32"
+    figures = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}}
+    for each in sizes:
+        size, _, rows = each.partition(":")
+        if size not in SIZES or (rows and not (rows.isdecimal() and int(rows))):
+            raise UserError(f"sizes: {each!r} wants to be SIZE or SIZE:ROWS, SIZE one of {', '.join(SIZES)}")
+        number = int(rows) if rows else max(1, (ROWS_ON_GPU if on_gpu else ROWS)[size] * 128 // length)
+        figures["equal_work"][size] = found = equal_work(size, number, length, dtype, rounds)
+        print(f"{size}: {found['ratio']:.2f} times {found['fastest_of_theirs']}", flush=True)
+    return training_table(figures["equal_work"]), figures
+
+
+def training_table(found: dict[str, dict]) -> str:
+    """Each side of each comparison as a line of text."""
+    lines = [f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'of peak':>9}{'spread':>8}  times as fast as it"]
+    for size, each in found.items():
+        lines.append(
+            f"{size}, {each['rows']} rows of {each['length']}; ours compiled in {each['compile_seconds']:.1f} s"
+        )
+        ours, seconds = next(iter(each["seconds_a_step"])), each["seconds_a_step"]
+        for name in seconds:
+            rate, used = each["tokens_per_second"], each["utilisation"][name]
+            line = (
+                f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}{used:>9.0%}{each['spread'][name]:>8.0%}"
+            )
+            if name != ours:
+                line += f"  {rate[ours] / rate[name]:.2f}"
+            if name == each["fastest_of_theirs"]:
+                line += f" ({min(each['ratio_by_round']):.2f} to {max(each['ratio_by_round']):.2f})"
+            lines.append(line)
+        lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
+    return "\n".join(lines)

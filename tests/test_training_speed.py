@@ -1,0 +1,117 @@
+"""The comparison of pre-training steps: both sides do the same, and the figures are what their names say."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.config import DataConfig, ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.experiments.benchmark import benchmark
+from bert_jax.experiments.training_sides import Ours, Theirs, Way, make_objective
+from bert_jax.experiments.training_speed import check_same_loss, comparison, full_batches, in_turns, step_flops
+from bert_jax.pretraining.masking import predictions_per_row
+
+MODEL = ModelConfig(
+    vocab_size=600,
+    hidden_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=256,
+    max_position_embeddings=64,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return Ours(make_objective(MODEL, DataConfig(length=48, packing=False), "float32"), rows=4)
+
+
+def test_the_train_suite(tmp_path, capsys):
+    found = benchmark("train", tmp_path, sizes=["tiny:2"], length=16, rounds=2)["equal_work"]["tiny"]
+    assert {"bert_jax", "PyTorch eager, logits at masked"} <= found["seconds_a_step"].keys()
+    assert not found["left_out"]
+    assert found["rows"] == 2
+    assert len(found["ratio_by_round"]) == 2
+    theirs = found["tokens_per_second"][found["fastest_of_theirs"]]
+    assert found["ratio"] == pytest.approx(found["tokens_per_second"]["bert_jax"] / theirs)
+    assert json.loads((tmp_path / "benchmark" / "train.json").read_text())["equal_work"]["tiny"] == found
+    assert "times as fast as it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sizes", [["huge"], ["tiny:many"], ["tiny:0"]])
+def test_sizes_that_do_not_exist(sizes, tmp_path):
+    with pytest.raises(UserError, match="wants to be SIZE or SIZE:ROWS"):
+        benchmark("train", tmp_path, sizes=sizes, length=16, rounds=1)
+
+
+@pytest.mark.parametrize("way", [Way("eager"), Way("sdpa", "all")], ids=lambda way: way.name)
+def test_both_sides_take_the_same_steps(ours, way):
+    """Loss by loss, so that theirs has the gradient, clipping and update of ours."""
+    batch = full_batches(MODEL.vocab_size, 4, 48)[0]
+    mine = Ours(ours.objective, rows=4)
+    mine.compile(batch)
+    theirs = Theirs(mine.export(), way, "float32", mine.config.optimizer)
+    arguments = theirs.arguments(mine.prepared(batch))
+    check_same_loss(way.name, mine.first_loss(batch), theirs.first_loss(arguments), "float32")
+    assert mine.step(batch) == pytest.approx(theirs.step(arguments), rel=1e-5)
+
+
+def test_another_start_is_refused():
+    check_same_loss("x", 7.0, 7.0 + 1e-5, "float32")
+    with pytest.raises(UserError, match="x does not start as bert_jax does"):
+        check_same_loss("x", 7.0, 7.001, "float32")
+    with pytest.raises(UserError, match="does not start"):
+        check_same_loss("x", float("nan"), 7.0, "bfloat16")
+
+
+def test_operations_are_those_of_the_products_in_the_step(ours):
+    batch = ours.prepared(full_batches(MODEL.vocab_size, 4, 48)[0])
+
+    def loss(params):
+        metrics = ours.objective.metrics(params, batch, None)
+        return sum(metrics[name].total for name in ours.objective.losses)
+
+    counted = products(jax.make_jaxpr(jax.grad(loss))(ours.params).jaxpr)
+    want = step_flops(MODEL, 4, 48, predictions_per_row(48, 0.15))
+    assert want == pytest.approx(counted, rel=0.005)  # the pooler and the next-sentence head are left out
+
+
+def products(jaxpr) -> int:
+    """Operations of all matrix products of a jaxpr."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval
+            total += 2 * equation.outvars[0].aval.size * int(np.prod([left.shape[axis] for axis in contracted]))
+        for value in equation.params.values():
+            if hasattr(value, "jaxpr"):
+                total += products(value.jaxpr)
+            elif hasattr(value, "eqns"):
+                total += products(value)
+    return total
+
+
+def test_figures_of_a_comparison():
+    times = {"bert_jax": [2.0, 4.0, 2.0], "a": [4.0, 4.0, 4.0], "b": [2.0, 2.0, 6.0]}
+    found = comparison(times, 2, {"bert_jax": 100, "a": 300, "b": 50}, 0.5)
+    assert found["seconds_a_step"] == {"bert_jax": 1.0, "a": 2.0, "b": 1.0}
+    assert found["tokens_per_second"] == {"bert_jax": 100, "a": 150, "b": 50}
+    assert found["fastest_of_theirs"] == "a"
+    assert found["ratio"] == pytest.approx(100 / 150)
+    assert found["ratio_by_round"] == pytest.approx([4 / 2 / 3, 4 / 4 / 3, 4 / 2 / 3])
+    assert found["utilisation"]["a"] == 0.25
+    assert found["spread"]["bert_jax"] == 1.0
+
+
+def test_turns_follow_each_other_and_the_first_round_is_not_counted():
+    calls = []
+    times = in_turns({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2)
+    assert calls == list("ababab")
+    assert {name: len(each) for name, each in times.items()} == {"a": 2, "b": 2}
+    assert jnp.isfinite(jnp.array([*times["a"], *times["b"]])).all()
