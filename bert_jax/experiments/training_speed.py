@@ -1,7 +1,8 @@
-"""How fast a pre-training step is beside `transformers` in PyTorch at equal work.
+"""How fast a pre-training step is beside `transformers` in PyTorch, at equal work and on real text.
 
-Rows without padding, the same masked positions, the same weights, no dropout; theirs is tried in several ways. Each
-side has its turn on the same batches, so that noise hits all alike.
+Equal work: rows without padding, the same masked positions. Real text: sentence pairs of a corpus, which ours packs
+into full rows, and theirs pads to the longest of each batch; what counts is tokens that are no padding. The same
+weights, no dropout; theirs is tried in several ways. The sides take turns, so that noise hits all alike.
 """
 
 import functools
@@ -19,8 +20,10 @@ from bert_jax.config import SIZES, DataConfig, ModelConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.experiments.training_sides import WAYS, Batch, Ours, Theirs, make_objective
+from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
-from bert_jax.text.tokenizer import SPECIAL_TOKENS
+from bert_jax.text.corpus import Corpus
+from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 STEPS = 4  # that a side has before the next has its turn
 Turn = Callable[[], Any]
@@ -71,19 +74,27 @@ def in_turns(sides: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 
 def equal_work(size: str, rows: int, length: int, dtype: str, rounds: int) -> dict[str, Any]:
-    """Seconds a step of ours and of each of theirs on rows without padding, masked at 15 %, without dropout.
+    """Ours and each of theirs on rows of random words without padding."""
+    batches = full_batches(ModelConfig.vocab_size, rows, length)
+    return measured(size, ModelConfig.vocab_size, batches, batches, dtype, rounds)
+
+
+def measured(
+    size: str, vocab_size: int, our_batches: list[Batch], their_batches: list[Batch], dtype: str, rounds: int
+) -> dict[str, Any]:
+    """The figures of a model of a size on batches that are masked at 15 %; each side takes its own.
 
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
+    rows, length = our_batches[0]["input_ids"].shape
     no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = model_config(size, **no_dropout, max_position_embeddings=max(512, length))
-    ours = Ours(make_objective(model, DataConfig(length=length, packing=False), dtype), rows)
-    batches = full_batches(model.vocab_size, rows, length)
-    prepared = [ours.prepared(batch) for batch in batches]
-    ours.compile(batches[0])
-    turns: dict[str, Turn] = {ours.name: lambda: [ours.step(batch) for batch in batches]}
-    left_out, first = {}, ours.first_loss(batches[0])
+    model = model_config(size, **no_dropout, vocab_size=vocab_size, max_position_embeddings=max(512, length))
+    ours = Ours(make_objective(model, DataConfig(length=length), dtype), rows)
+    ours.compile(our_batches[0])
+    prepared = [ours.prepared(batch) for batch in their_batches]
+    turns: dict[str, Turn] = {ours.name: lambda: [ours.step(batch) for batch in our_batches]}
+    left_out, first = {}, ours.first_loss(their_batches[0])
     for way in WAYS["gpu" if jax.default_backend() == "gpu" else "cpu"]:
         try:
             theirs = Theirs(ours.export(), way, dtype, ours.config.optimizer)
@@ -94,10 +105,24 @@ def equal_work(size: str, rows: int, length: int, dtype: str, rounds: int) -> di
             continue
         turns[way.name] = functools.partial(_all_steps, theirs, arguments)
     times = in_turns(turns, rounds)
-    flops = step_flops(model, rows, length, predictions_per_row(length, 0.15))
-    tokens = dict.fromkeys(times, rows * length)
-    figures = comparison(times, len(batches), tokens, flops / peak_flops(dtype))
-    return {"rows": rows, "length": length, "compile_seconds": ours.compile_seconds, **figures, "left_out": left_out}
+    batches, peak = dict.fromkeys(times, their_batches) | {ours.name: our_batches}, peak_flops(dtype)
+    mean = lambda of, name: float(np.mean([of(batch) for batch in batches[name]]))  # noqa: E731
+    tokens = {name: mean(lambda batch: (batch["sequence_ids"] > 0).sum(), name) for name in times}
+    ideal = {name: mean(lambda batch: batch_flops(model, batch), name) / peak for name in times}
+    return {
+        "rows": rows,
+        "length": length,
+        "compile_seconds": ours.compile_seconds,
+        "filled": {name: tokens[name] / mean(lambda batch: batch["input_ids"].size, name) for name in times},
+        **comparison(times, len(our_batches), tokens, ideal),
+        "left_out": left_out,
+    }
+
+
+def batch_flops(model: ModelConfig, batch: Batch) -> float:
+    """Operations of the products of one step on a batch as it is, padding included."""
+    rows, length = batch["input_ids"].shape
+    return step_flops(model, rows, length, predictions_per_row(length, 0.15))
 
 
 def full_batches(vocab_size: int, rows: int, length: int) -> list[Batch]:
@@ -131,14 +156,16 @@ def _all_steps(side: Theirs, arguments: list[dict]) -> None:
         side.step(each)
 
 
-def comparison(times: dict[str, list[float]], steps: int, tokens: dict[str, int], shares: float) -> dict[str, Any]:
+def comparison(
+    times: dict[str, list[float]], steps: int, tokens: dict[str, float], ideal: dict[str, float]
+) -> dict[str, Any]:
     """The figures of one comparison.
 
     Args:
       times: seconds of each turn of each side.
       steps: of a turn.
       tokens: real ones in a step, of each side.
-      shares: seconds that the step's products would take at the rate of a large one.
+      ideal: seconds that the products of a step would take at the rate of a large one, of each side.
     """
     ours = next(iter(times))
     seconds = {name: statistics.median(each) / steps for name, each in times.items()}
@@ -149,20 +176,41 @@ def comparison(times: dict[str, list[float]], steps: int, tokens: dict[str, int]
         "seconds_a_step": seconds,
         "spread": {name: (max(each) - min(each)) / statistics.median(each) for name, each in times.items()},
         "tokens_per_second": rates,
-        "utilisation": {name: shares / each for name, each in seconds.items()},
+        "utilisation": {name: ideal[name] / each for name, each in seconds.items()},
         "fastest_of_theirs": fastest,
         "ratio": rates[ours] / rates[fastest],
         "ratio_by_round": [more * b / a for a, b in zip(times[ours], times[fastest], strict=True)],
     }
 
 
+# --- real text
+
+
+def real_text(workdir: Path, size: str, rows: int, length: int, dtype: str, rounds: int) -> dict[str, Any]:
+    """Ours on packed rows and theirs on padded ones, of the corpus of the run in WORKDIR."""
+    corpus, tokenizer = Corpus.open(workdir / "corpus"), Tokenizer.load(workdir / "tokenizer")
+    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=rows, seed=0)
+    packed, padded = (
+        PretrainingBatches(corpus, DataConfig(length=length, packing=packing), **ids) for packing in (True, False)
+    )
+    ours, theirs = [packed[step] for step in range(STEPS)], [trimmed(padded[step]) for step in range(STEPS)]
+    return measured(size, tokenizer.vocab_size, ours, theirs, dtype, rounds)
+
+
+def trimmed(batch: Batch) -> Batch:
+    """Without the columns that are padding in every row."""
+    longest = int((batch["sequence_ids"] > 0).any(axis=0).sum())
+    return {name: array if name == "next_sentence_labels" else array[:, :longest] for name, array in batch.items()}
+
+
 # --- suite train
 
 
-def training_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int) -> tuple[str, dict]:
-    """Equal work at each of the sizes.
+def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int) -> tuple[str, dict]:
+    """Equal work at each of the sizes; and, where WORKDIR is that of a pre-training run, its text.
 
     Args:
+      workdir: of a run, or any.
       sizes: SIZE or SIZE:ROWS; without ROWS, as many as keep this device busy.
       length: L.
       rounds: turns of each side.
@@ -171,30 +219,34 @@ def training_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int
         raise UserError("suite train needs --rounds=1 at least")
     on_gpu = jax.default_backend() == "gpu"
     dtype = "bfloat16" if on_gpu else "float32"
-    figures = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}}
+    figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
     for each in sizes:
         size, _, rows = each.partition(":")
         if size not in SIZES or (rows and not (rows.isdecimal() and int(rows))):
             raise UserError(f"sizes: {each!r} wants to be SIZE or SIZE:ROWS, SIZE one of {', '.join(SIZES)}")
         number = int(rows) if rows else max(1, (ROWS_ON_GPU if on_gpu else ROWS)[size] * 128 // length)
-        figures["equal_work"][size] = found = equal_work(size, number, length, dtype, rounds)
-        print(f"{size}: {found['ratio']:.2f} times {found['fastest_of_theirs']}", flush=True)
-    return training_table(figures["equal_work"]), figures
+        print(f"{size}: {number} rows of {length}", flush=True)
+        figures["equal_work"][size] = equal_work(size, number, length, dtype, rounds)
+        if (workdir / "corpus").exists():
+            figures["real_text"][size] = real_text(workdir, size, number, length, dtype, rounds)
+    lines = ["Equal work", training_table(figures["equal_work"])]
+    if figures["real_text"]:
+        lines += ["", "Text: ours packed, theirs padded to a batch's longest", training_table(figures["real_text"])]
+    return "\n".join(lines), figures
 
 
 def training_table(found: dict[str, dict]) -> str:
     """Each side of each comparison as a line of text."""
-    lines = [f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'of peak':>9}{'spread':>8}  times as fast as it"]
+    lines = [f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}  times as fast"]
     for size, each in found.items():
         lines.append(
             f"{size}, {each['rows']} rows of {each['length']}; ours compiled in {each['compile_seconds']:.1f} s"
         )
         ours, seconds = next(iter(each["seconds_a_step"])), each["seconds_a_step"]
         for name in seconds:
-            rate, used = each["tokens_per_second"], each["utilisation"][name]
-            line = (
-                f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}{used:>9.0%}{each['spread'][name]:>8.0%}"
-            )
+            rate = each["tokens_per_second"]
+            line = f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}"
+            line += f"{each['filled'][name]:>8.0%}{each['utilisation'][name]:>9.0%}{each['spread'][name]:>8.0%}"
             if name != ours:
                 line += f"  {rate[ours] / rate[name]:.2f}"
             if name == each["fastest_of_theirs"]:
