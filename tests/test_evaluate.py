@@ -68,7 +68,8 @@ def test_an_unlabelled_file_gets_predictions_only(tmp_path):
 def test_a_run_and_its_evaluation_say_the_same(tmp_path):
     config = config_for(tmp_path, "tagging", "none", init_from="none", vocabulary="", total_epochs=0.2)
     random_model.tokenizer().save(tmp_path / "vocabulary")
-    config = dataclasses.replace(config, vocabulary=str(tmp_path / "vocabulary"))
+    small = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
+    config = dataclasses.replace(config, vocabulary=str(tmp_path / "vocabulary"), model=small)
     scores = finetune(config, tmp_path / "run")["validation"]
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"--model={tmp_path / 'run'}"]
     command += ["--task=custom:tagging", f"--input={config.data.validation}", f"--output={tmp_path / 'out'}"]
