@@ -169,17 +169,7 @@ class Theirs:
             network = network.from_pretrained(Path(folder) / "model", attn_implementation=attention)
         on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         self.network, self.config = network.to("cuda" if on_gpu else "cpu").train(), task.config.optimizer
-        groups: dict[float, list] = {self.config.weight_decay: [], 0.0: []}
-        for name, parameter in network.named_parameters():
-            exempt = name.endswith("bias") or "LayerNorm" in name
-            groups[0.0 if exempt else self.config.weight_decay].append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [dict(params=params, weight_decay=decay) for decay, params in groups.items()],
-            lr=self.config.learning_rate,
-            betas=(self.config.b1, self.config.b2),
-            eps=self.config.eps,
-            fused=True,
-        )
+        self.optimizer = fused_adamw(network, self.config)
         total, warmup = task.steps, max(1.0, task.config.schedule.warmup * task.steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
@@ -227,6 +217,23 @@ class Theirs:
         if labels.dtype.kind == "i":
             labels = np.where(labels < 0, -100, labels).astype(np.int64)
         return {name: each.to(self.network.device) for name, each in (found | {"labels": torch.tensor(labels)}).items()}
+
+
+def fused_adamw(network: Any, config: OptimizerConfig) -> Any:
+    """PyTorch's AdamW in one kernel; biases and LayerNorm are not decayed."""
+    import torch
+
+    groups: dict[float, list] = {config.weight_decay: [], 0.0: []}
+    for name, parameter in network.named_parameters():
+        exempt = name.endswith("bias") or "LayerNorm" in name
+        groups[0.0 if exempt else config.weight_decay].append(parameter)
+    return torch.optim.AdamW(
+        [dict(params=params, weight_decay=decay) for decay, params in groups.items()],
+        lr=config.learning_rate,
+        betas=(config.b1, config.b2),
+        eps=config.eps,
+        fused=True,
+    )
 
 
 def check_same_start(ours: Ours, theirs: Theirs, batch: Batch) -> None:

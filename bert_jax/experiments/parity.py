@@ -336,11 +336,16 @@ def _model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
         loaded, tokenizer = pretrained.read(model)
         config = loaded.config
     else:
-        tokenizer = Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(config.vocab_size - 5))])
+        tokenizer = numbered_vocabulary(config.vocab_size)
     ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
     drawn = jax.device_get(jax.jit(init)(jax.random.key(0), *[ids] * 4)["params"])
     return Pretrained(with_heads(model, loaded.params, drawn) if model else drawn, config), tokenizer
+
+
+def numbered_vocabulary(size: int) -> Tokenizer:
+    """The special tokens, then numbers: what an export needs when nobody reads text."""
+    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
 
 
 def _has_cuda() -> bool:

@@ -18,10 +18,12 @@ import numpy as np
 
 from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from bert_jax.errors import UserError
+from bert_jax.experiments.finetuning_sides import fused_adamw
+from bert_jax.experiments.parity import numbered_vocabulary
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.pretraining.objective import PretrainingObjective
-from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.text.tokenizer import SPECIAL_TOKENS
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import TrainState, make_train_step, row_keys, stream_key
 
@@ -60,11 +62,6 @@ def make_objective(model: ModelConfig, data: DataConfig, dtype: str) -> Pretrain
     continuations = (False,) * model.vocab_size
     mask_id = SPECIAL_TOKENS.index("[MASK]")
     return PretrainingObjective(model, data, tuple(ids), mask_id, continuations, jnp.dtype(dtype))
-
-
-def numbered_vocabulary(size: int) -> Tokenizer:
-    """The special tokens, then numbers: what an export needs when nobody reads text."""
-    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
 
 
 class Ours:
@@ -130,17 +127,7 @@ class Theirs:
                 Path(folder) / "model", attn_implementation=way.attention
             )
         self.network = network.to(self.device).train()
-        groups: dict[float, list] = {optimizer.weight_decay: [], 0.0: []}
-        for name, parameter in network.named_parameters():
-            exempt = name.endswith("bias") or "LayerNorm" in name
-            groups[0.0 if exempt else optimizer.weight_decay].append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [dict(params=params, weight_decay=decay) for decay, params in groups.items()],
-            lr=optimizer.learning_rate,
-            betas=(optimizer.b1, optimizer.b2),
-            eps=optimizer.eps,
-            fused=True,
-        )
+        self.optimizer = fused_adamw(network, optimizer)
         self.autocast = torch.autocast(self.device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
         self.loss_of = torch.compile(self._loss) if way.compiled else self._loss
 
