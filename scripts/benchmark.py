@@ -13,8 +13,8 @@ Suites:
            several seeds, and the time of a step, measured in turns. Each finished run is kept in
            WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
   train    a pre-training step here and in PyTorch at its best: rows without padding, the same weights and masked
-           positions, no dropout; in turns (needs: pip install torch transformers). Both are in one process so far:
-           on two CPU cores, PyTorch's threads made ours slower than it is alone (tiny 714 ms a step, alone 433)
+           positions, no dropout; each side in a process of its own, in turns; and, where WORKDIR has a corpus, on its
+           text, ours packed and theirs padded (needs: pip install torch transformers)
 
 The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
 `keep_memory` in bert_jax/command.py.

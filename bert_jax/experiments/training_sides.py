@@ -7,7 +7,6 @@ same type. Theirs is tried in each way that an expert would try (`Way`), and the
 import contextlib
 import dataclasses
 import functools
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.finetuning_sides import fused_adamw
 from bert_jax.experiments.parity import numbered_vocabulary
@@ -24,11 +23,13 @@ from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.text.tokenizer import SPECIAL_TOKENS
+from bert_jax.training.objective import Mean
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import TrainState, make_train_step, row_keys, stream_key
 
 Batch = dict[str, np.ndarray]
-TOTAL_STEPS = np.int32(1_000_000)  # of the schedule: nothing that is measured depends on it
+OPTIMIZER = OptimizerConfig(name="adamw")
+TOTAL_STEPS = np.int32(1_000_000)  # of the schedule: so many that the rate stays as good as constant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,70 +70,85 @@ class Ours:
 
     name = "bert_jax"
 
-    def __init__(self, objective: PretrainingObjective, rows: int) -> None:
-        self.objective = objective
-        self.config = TrainingConfig(total_steps=1, batch_size=rows, optimizer=OptimizerConfig(name="adamw"))
-        self.optimizer = make_optimizer(self.config.optimizer)
-        self.params = jax.device_get(jax.jit(objective.init)(stream_key(0, "init")))
-        params = jax.tree.map(jnp.array, self.params)
-        self.state = TrainState(jnp.int32(0), params, self.optimizer.init(params))
-        self.compiled: dict[tuple, jax.stages.Compiled] = {}
-        self.compile_seconds = 0.0
+    def __init__(self, objective: PretrainingObjective, batches: list[Batch], theirs: list[Batch], start: Path) -> None:
+        """Compiles the step.
 
-    def compile(self, batch: Batch) -> None:
-        """Makes sure that the step is compiled for batches of this shape."""
-        shape, begin = batch["input_ids"].shape, time.perf_counter()
-        if shape not in self.compiled:
-            step = jax.jit(make_train_step(self.objective, self.optimizer, self.config), donate_argnums=0)
-            self.compiled[shape] = step.lower(self.state, batch, TOTAL_STEPS).compile()
-            self.compile_seconds += time.perf_counter() - begin
+        Args:
+          objective: without dropout.
+          batches: of one shape, before masking: a turn is a step on each.
+          theirs: what the other side is to have, before masking.
+          start: folder that gets the weights before the first step, as `transformers` reads them.
+        """
+        self.objective, self.batches = objective, batches
+        config = TrainingConfig(total_steps=1, batch_size=len(batches[0]["input_ids"]), optimizer=OPTIMIZER)
+        config = dataclasses.replace(config, schedule=ScheduleConfig(warmup=0))  # theirs has a constant rate
+        optimizer = make_optimizer(config.optimizer)
+        params = jax.jit(objective.init)(stream_key(0, "init"))
+        model = objective.model
+        huggingface.save(start, Pretrained(jax.device_get(params), model), numbered_vocabulary(model.vocab_size))
+        prepared = [self._prepared(batch, step) for step, batch in enumerate(theirs)]
+        self.facts = {"first_loss": self._sum(jax.jit(objective.metrics)(params, prepared[0], None))}
+        self.facts["masked"] = prepared
+        self.state = TrainState(jnp.int32(0), params, optimizer.init(params))
+        step, begin = jax.jit(make_train_step(objective, optimizer, config), donate_argnums=0), time.perf_counter()
+        self.compiled = step.lower(self.state, batches[0], TOTAL_STEPS).compile()
+        self.facts["compile_seconds"] = time.perf_counter() - begin
+
+    def turn(self) -> None:
+        for batch in self.batches:
+            self.step(batch)
 
     def step(self, batch: Batch) -> float:
         """One optimizer step; its loss."""
-        self.state, metrics = self.compiled[batch["input_ids"].shape](self.state, batch, TOTAL_STEPS)
+        self.state, metrics = self.compiled(self.state, batch, TOTAL_STEPS)
+        return self._sum(metrics)
+
+    def _sum(self, metrics: dict[str, Mean]) -> float:
         return sum(float(metrics[name].total / metrics[name].count) for name in self.objective.losses)
 
-    def first_loss(self, batch: Batch) -> float:
-        """Of the weights before the first step, on a batch as the first step masks it."""
-        metrics = jax.jit(self.objective.metrics)(self.params, self.prepared(batch), None)
-        return sum(float(metrics[name].total / metrics[name].count) for name in self.objective.losses)
-
-    def prepared(self, batch: Batch) -> Batch:
-        """The batch as the first step masks it: what theirs is given."""
-        keys = row_keys(stream_key(0, "prepare"), batch)
+    def _prepared(self, batch: Batch, step: int) -> Batch:
+        """The batch as that step masks it."""
+        keys = row_keys(stream_key(0, "prepare", step), batch)
         return jax.device_get(jax.jit(functools.partial(self.objective.prepare, training=True))(batch, keys))
-
-    def export(self) -> Pretrained:
-        """The weights before the first step."""
-        return Pretrained(self.params, self.objective.model)
 
 
 class Theirs:
     """What an expert writes with PyTorch and `transformers`: fused AdamW, autocast, no synchronisation but the loss."""
 
-    def __init__(self, start: Pretrained, way: Way, dtype: str, optimizer: OptimizerConfig) -> None:
+    def __init__(self, way: Way, dtype: str, start: Path, batches: list[Batch]) -> None:
+        """Prepares the first step.
+
+        Args:
+          way: how it runs.
+          dtype: of the products.
+          start: folder with the weights.
+          batches: masked: a turn is a step on each.
+        """
         try:
             import torch
             import transformers
         except ImportError as error:
             raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
-        self.name, self.way, self.clip_norm = way.name, way, optimizer.clip_norm
+        self.way = way
         on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         self.device = "cuda" if on_gpu else "cpu"
         torch.set_float32_matmul_precision("highest")
         transformers.utils.logging.disable_progress_bar()
-        with tempfile.TemporaryDirectory() as folder:
-            huggingface.save(Path(folder) / "model", start, numbered_vocabulary(start.config.vocab_size))
-            network = transformers.BertForPreTraining.from_pretrained(
-                Path(folder) / "model", attn_implementation=way.attention
-            )
+        network = transformers.BertForPreTraining.from_pretrained(start, attn_implementation=way.attention)
         self.network = network.to(self.device).train()
-        self.optimizer = fused_adamw(network, optimizer)
+        self.optimizer = fused_adamw(network, OPTIMIZER)
         self.autocast = torch.autocast(self.device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
         self.loss_of = torch.compile(self._loss) if way.compiled else self._loss
+        self.batches = [self.arguments(batch) for batch in batches]
+        with self.autocast:
+            self.facts = {"first_loss": self.loss_of(**self.batches[0]).item()}
+
+    def turn(self) -> None:
+        for batch in self.batches:
+            self.step(batch)
 
     def arguments(self, batch: Batch) -> dict[str, Any]:
-        """A prepared batch as theirs takes it; rows without padding have no mask, which lets SDPA take its fast way."""
+        """A masked batch as theirs takes it; rows without padding have no mask, which lets SDPA take its fast way."""
         import torch
 
         to = lambda array: torch.from_numpy(np.asarray(array, np.int64)).to(self.device)  # noqa: E731
@@ -153,11 +169,6 @@ class Theirs:
             found["labels"] = to(labels)
         return found
 
-    def first_loss(self, arguments: dict[str, Any]) -> float:
-        """Of the weights as they are; there is no dropout."""
-        with self.autocast:
-            return self.loss_of(**arguments).item()
-
     def step(self, arguments: dict[str, Any]) -> float:
         """One optimizer step; its loss."""
         import torch
@@ -166,7 +177,7 @@ class Theirs:
         with self.autocast:
             loss = self.loss_of(**arguments)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), OPTIMIZER.clip_norm)
         self.optimizer.step()
         return loss.item()
 

@@ -2,13 +2,15 @@
 
 Equal work: rows without padding, the same masked positions. Real text: sentence pairs of a corpus, which ours packs
 into full rows, and theirs pads to the longest of each batch; what counts is tokens that are no padding. The same
-weights, no dropout; theirs is tried in several ways. The sides take turns, so that noise hits all alike.
+weights, no dropout; theirs is tried in several ways. The sides take turns, each in its own process.
 """
 
+import contextlib
 import functools
+import math
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from bert_jax.config import SIZES, DataConfig, ModelConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.experiments.training_sides import WAYS, Batch, Ours, Theirs, make_objective
+from bert_jax.experiments.turns import SideError, in_turns, started
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
+from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 STEPS = 4  # that a side has before the next has its turn
-Turn = Callable[[], Any]
 ROWS = {"tiny": 64, "mini": 32, "small": 16, "medium": 8, "base": 8, "large": 2}  # of 128 tokens, on a CPU
 ROWS_ON_GPU = {"tiny": 2048, "mini": 1024, "small": 512, "medium": 512, "base": 256, "large": 128}
 
@@ -58,18 +61,6 @@ def peak_flops(dtype: str, seconds: float = 1.0) -> float:
     return 2 * size**3 / best
 
 
-def in_turns(sides: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side's turns, one after the other in each round; the first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, turn in sides.items():
-            begin = time.perf_counter()
-            turn()
-            seconds = time.perf_counter() - begin
-            times[name] += [seconds] if number else []
-    return times
-
-
 # --- equal work
 
 
@@ -90,31 +81,45 @@ def measured(
     rows, length = our_batches[0]["input_ids"].shape
     no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = model_config(size, **no_dropout, vocab_size=vocab_size, max_position_embeddings=max(512, length))
-    ours = Ours(make_objective(model, DataConfig(length=length), dtype), rows)
-    ours.compile(our_batches[0])
-    prepared = [ours.prepared(batch) for batch in their_batches]
-    turns: dict[str, Turn] = {ours.name: lambda: [ours.step(batch) for batch in our_batches]}
-    left_out, first = {}, ours.first_loss(their_batches[0])
-    for way in WAYS["gpu" if jax.default_backend() == "gpu" else "cpu"]:
-        try:
-            theirs = Theirs(ours.export(), way, dtype, ours.config.optimizer)
-            arguments = [theirs.arguments(batch) for batch in prepared]
-            check_same_loss(way.name, first, theirs.first_loss(arguments[0]), dtype)
-        except (ImportError, ValueError, RuntimeError) as error:  # a kernel that is not installed here
-            left_out[way.name] = str(error).splitlines()[0]
-            continue
-        turns[way.name] = functools.partial(_all_steps, theirs, arguments)
-    times = in_turns(turns, rounds)
-    batches, peak = dict.fromkeys(times, their_batches) | {ours.name: our_batches}, peak_flops(dtype)
+    objective = make_objective(model, DataConfig(length=length), dtype)
+    times, facts = timed_sides(objective, our_batches, their_batches, rounds)
+    batches, peak = dict.fromkeys(times, their_batches) | {Ours.name: our_batches}, peak_flops(dtype)
     mean = lambda of, name: float(np.mean([of(batch) for batch in batches[name]]))  # noqa: E731
     tokens = {name: mean(lambda batch: (batch["sequence_ids"] > 0).sum(), name) for name in times}
     ideal = {name: mean(lambda batch: batch_flops(model, batch), name) / peak for name in times}
     return {
         "rows": rows,
         "length": length,
-        "compile_seconds": ours.compile_seconds,
         "filled": {name: tokens[name] / mean(lambda batch: batch["input_ids"].size, name) for name in times},
         **comparison(times, len(our_batches), tokens, ideal),
+        **facts,
+    }
+
+
+def timed_sides(
+    objective: PretrainingObjective, our_batches: list[Batch], their_batches: list[Batch], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of the turns of each side, and what else was seen of them."""
+    left_out: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        start = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+        ours = stack.enter_context(started(functools.partial(Ours, objective, our_batches, their_batches, start)))
+        sides, dtype = {Ours.name: ours}, jnp.dtype(objective.dtype).name
+        for way in WAYS["gpu" if jax.default_backend() == "gpu" else "cpu"]:
+            make = functools.partial(Theirs, way, dtype, start, ours.facts["masked"])
+            try:
+                sides[way.name] = stack.enter_context(started(make))
+            except SideError as error:  # a kernel that is not installed here
+                left_out[way.name] = str(error).splitlines()[0]
+                continue
+            check_same_loss(way.name, ours.facts["first_loss"], sides[way.name].facts["first_loss"], dtype)
+        if len(sides) == 1:
+            raise UserError(f"nothing to compare with could be started: {left_out}")
+        times = in_turns(sides, rounds)
+        peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
+    return times, {
+        "compile_seconds": ours.facts["compile_seconds"],
+        "peak_bytes": peak_bytes,
         "left_out": left_out,
     }
 
@@ -149,11 +154,6 @@ def check_same_loss(name: str, ours: float, theirs: float, dtype: str) -> None:
     tolerance = OUTPUT_TOLERANCE if dtype == "float32" else 1e-2  # bfloat16 has 8 bits
     if not abs(ours - theirs) <= tolerance * abs(theirs):
         raise UserError(f"{name} does not start as bert_jax does: the first loss is {ours:.7g} and {theirs:.7g}")
-
-
-def _all_steps(side: Theirs, arguments: list[dict]) -> None:
-    for each in arguments:
-        side.step(each)
 
 
 def comparison(
@@ -237,7 +237,9 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
 
 def training_table(found: dict[str, dict]) -> str:
     """Each side of each comparison as a line of text."""
-    lines = [f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}  times as fast"]
+    lines = [
+        f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}{'GB':>6}  times as fast"
+    ]
     for size, each in found.items():
         lines.append(
             f"{size}, {each['rows']} rows of {each['length']}; ours compiled in {each['compile_seconds']:.1f} s"
@@ -247,6 +249,7 @@ def training_table(found: dict[str, dict]) -> str:
             rate = each["tokens_per_second"]
             line = f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}"
             line += f"{each['filled'][name]:>8.0%}{each['utilisation'][name]:>9.0%}{each['spread'][name]:>8.0%}"
+            line += f"{(each['peak_bytes'][name] or math.nan) / 1e9:>6.1f}"
             if name != ours:
                 line += f"  {rate[ours] / rate[name]:.2f}"
             if name == each["fastest_of_theirs"]:

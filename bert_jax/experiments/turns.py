@@ -1,0 +1,130 @@
+"""Sides of a comparison that take turns, so that noise hits all alike, each in a process of its own.
+
+In one process the threads of one library slow down the other's: two cores of an AMD EPYC took 714 ms for a step of ours
+beside PyTorch's idle threads, and 433 ms without them.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from bert_jax.command import keep_memory
+from bert_jax.errors import UserError
+
+
+class Side(Protocol):
+    """What is compared.
+
+    Attributes:
+      facts: what it has to say before its first turn; can be pickled.
+    """
+
+    facts: dict[str, Any]
+
+    def turn(self) -> None:
+        """A fixed piece of work, finished when it returns."""
+
+
+class SideError(RuntimeError):
+    """A side could not start, or ended; the message says why."""
+
+
+class SideProcess:
+    """A side at work in another process."""
+
+    def __init__(self, make: Callable[[], Side]) -> None:
+        """Starts it and waits until it is ready; `make` can be pickled.
+
+        Raises:
+          UserError: `make` raised it.
+          SideError: `make` raised something else.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._connection, other_end = context.Pipe()
+        self._process = context.Process(target=_work, args=(other_end, make), daemon=True)
+        self._process.start()
+        other_end.close()
+        self.facts: dict[str, Any] = self._answer()
+
+    def turn(self) -> float:
+        """Seconds of one turn."""
+        self._connection.send("turn")
+        return self._answer()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.join()
+
+    def peak_bytes(self) -> int | None:
+        """The most memory that its process has had of the system; None where the system does not tell."""
+        self._connection.send("peak_bytes")
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._connection.recv()
+        except EOFError as error:
+            self._process.join()
+            raise SideError(f"its process ended with status {self._process.exitcode}") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _work(connection: Connection, make: Callable[[], Side]) -> None:
+    """What the process of a side does until nobody listens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
+    keep_memory()
+    try:
+        side = make()
+    except UserError as error:
+        connection.send(error)
+        return
+    except Exception as error:  # whatever a library raises: it need not be picklable
+        connection.send(SideError(f"{type(error).__name__}: {error}"))
+        return
+    connection.send(side.facts)
+    with contextlib.suppress(EOFError):
+        while True:
+            if connection.recv() == "turn":
+                begin = time.perf_counter()
+                side.turn()
+                connection.send(time.perf_counter() - begin)
+            else:
+                connection.send(_peak_bytes())
+
+
+def _peak_bytes() -> int | None:
+    # Not getrusage: its maximum begins with the memory of the process that started this one.
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return 1024 * int(found[1]) if found else None
+    return None
+
+
+@contextlib.contextmanager
+def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
+    """The process of a side, for as long as it is needed."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # on a GPU the sides share its memory
+    side = SideProcess(make)
+    try:
+        yield side
+    finally:
+        side.close()
+
+
+def in_turns(sides: dict[str, SideProcess], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side's turns, one after the other in each round; the first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            seconds = side.turn()
+            times[name] += [seconds] if number else []
+    return times

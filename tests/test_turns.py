@@ -1,0 +1,64 @@
+"""Sides in processes of their own."""
+
+import functools
+import os
+import time
+
+import numpy as np
+import pytest
+
+from bert_jax.errors import UserError
+from bert_jax.experiments.turns import SideError, in_turns, started
+
+
+class Writer:
+    """Writes a line at each turn."""
+
+    def __init__(self, path, name, mebibytes):
+        self.path, self.name = path, name
+        self.kept = np.ones(mebibytes << 20, np.uint8)
+        self.facts = {"process": os.getpid()}
+
+    def turn(self):
+        with self.path.open("a") as file:
+            file.write(self.name)
+        time.sleep(0.01)
+
+
+def fails(error):
+    raise error
+
+
+def ends():
+    os._exit(3)
+
+
+def test_turns_follow_each_other_and_the_first_round_is_not_counted(tmp_path):
+    path = tmp_path / "turns"
+    with (
+        started(functools.partial(Writer, path, "a", 1)) as a,
+        started(functools.partial(Writer, path, "b", 200)) as b,
+    ):
+        times = in_turns({"a": a, "b": b}, rounds=2)
+        assert b.peak_bytes() - a.peak_bytes() > 150 << 20
+    assert path.read_text() == "ababab"
+    assert {name: len(each) for name, each in times.items()} == {"a": 2, "b": 2}
+    assert min(times["a"]) > 0.01
+    processes = {each.facts["process"] for each in (a, b)}
+    assert len(processes | {os.getpid()}) == 3
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (functools.partial(fails, UserError("torch is needed")), UserError, "^torch is needed$"),
+        (functools.partial(fails, ValueError("no such kernel")), SideError, "^ValueError: no such kernel$"),
+        (ends, SideError, "ended with status 3"),
+    ],
+)
+def test_a_side_that_cannot_start_says_why(make, error, message):
+    with pytest.raises(error, match=message), started(make):
+        pass
