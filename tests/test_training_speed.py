@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from in_this_process import in_this_process
 
 from bert_jax.config import DataConfig, ModelConfig
 from bert_jax.errors import UserError
@@ -52,6 +53,7 @@ def ours(batches, weights):
 
 
 def test_the_train_suite(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "started", in_this_process)
     theirs = Way("sdpa", "all")
     monkeypatch.setitem(WAYS, "cpu", (theirs,))
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)

@@ -19,6 +19,7 @@ import jax
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
+from bert_jax.experiments.inference_speed import inference_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.experiments.training_speed import training_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
@@ -66,8 +67,8 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
     Args:
       suite: of `SUITES`.
       workdir: of a run, for `input`; gets the result.
-      model: MODEL, for `parity` and `finetune`.
-      settings: of the suite: for `finetune` those of `finetuning_suite`, the others have none.
+      model: MODEL, for all but `input` and `train`.
+      settings: of the suite, as its function takes them.
 
     Returns:
       The figures of the suite.
@@ -239,4 +240,5 @@ SUITES: dict[str, Suite] = {
     "parity": parity_suite,
     "finetune": finetuning_suite,
     "train": training_suite,
+    "inference": inference_suite,
 }

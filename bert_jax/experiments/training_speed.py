@@ -215,8 +215,6 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
       length: L.
       rounds: turns of each side.
     """
-    if not rounds:
-        raise UserError("suite train needs --rounds=1 at least")
     on_gpu = jax.default_backend() == "gpu"
     dtype = "bfloat16" if on_gpu else "float32"
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}

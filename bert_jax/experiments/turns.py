@@ -121,7 +121,13 @@ def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
 
 
 def in_turns(sides: dict[str, SideProcess], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side's turns, one after the other in each round; the first round warms up."""
+    """Seconds of each side's turns, one after the other in each round; the first round warms up.
+
+    Raises:
+      UserError: no round is asked for.
+    """
+    if rounds < 1:
+        raise UserError("speed wants --rounds=1 at least")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():

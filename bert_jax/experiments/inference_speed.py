@@ -1,0 +1,195 @@
+"""How fast texts of mixed lengths become vectors, beside `transformers` in PyTorch: from strings to float32 [N, D].
+
+The same weights, texts and batch size, mean pooling, no gradients; the vectors are compared before anything is timed.
+Each side in its own process, in turns.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import bert_jax
+from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.experiments.parity import OUTPUT_TOLERANCE
+from bert_jax.experiments.training_speed import comparison, peak_flops
+from bert_jax.experiments.turns import SideError, in_turns, started
+from bert_jax.text.sources import Documents
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to run theirs.
+
+    Attributes:
+      attention: as `transformers` names it.
+      by_length: texts are sorted by length first, so that batches have next to no padding.
+      compiled: by torch.compile, for shapes of any length.
+    """
+
+    attention: str = "sdpa"
+    by_length: bool = True
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        order = "by length" if self.by_length else "in their order"
+        return f"PyTorch {self.attention}, texts {order}" + (", compiled" if self.compiled else "")
+
+
+WAYS = (Way(), Way("eager"), Way(by_length=False), Way(compiled=True))
+
+
+class Ours:
+    """`Model.embed`."""
+
+    name = "bert_jax"
+
+    def __init__(self, model: str, texts: list[str], batch_size: int, folder: Path) -> None:
+        """Compiles what the texts need, and writes the model to `folder` in Hugging Face layout."""
+        self.model, self.texts, self.batch_size = bert_jax.load(model), texts, batch_size
+        self.model.save(folder)
+        config, begin = self.model.config, time.perf_counter()
+        self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin, "config": config}
+        encoded = self.model.tokenizer.encode_inputs(texts, config.max_position_embeddings)
+        self.facts["lengths"] = [len(ids) for ids, *_ in encoded]
+
+    def turn(self) -> np.ndarray:
+        return self.model.embed(self.texts, batch_size=self.batch_size)
+
+
+class Theirs:
+    """What an expert writes: fast tokenizer, batches padded to their longest, inference mode."""
+
+    def __init__(self, way: Way, folder: Path, texts: list[str], batch_size: int) -> None:
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
+        self.way, self.texts, self.batch_size = way, texts, batch_size
+        self.device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+        torch.set_float32_matmul_precision("highest")
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()  # it tells of each head that the body does without
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        network = transformers.BertModel.from_pretrained(folder, attn_implementation=way.attention)
+        self.longest = network.config.max_position_embeddings
+        self.network = network.to(self.device).eval()
+        self.forward = torch.compile(self.network, dynamic=True) if way.compiled else self.network
+        begin = time.perf_counter()
+        self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin}
+
+    def turn(self) -> np.ndarray:
+        import torch
+
+        ids = self.tokenizer(self.texts, truncation=True, max_length=self.longest)["input_ids"]
+        order = list(range(len(ids)))
+        if self.way.by_length:
+            order.sort(key=lambda number: -len(ids[number]))
+        vectors = np.zeros((len(ids), self.network.config.hidden_size), np.float32)
+        with torch.inference_mode():
+            for begin in range(0, len(order), self.batch_size):
+                chosen = order[begin : begin + self.batch_size]
+                inputs = self.tokenizer.pad({"input_ids": [ids[number] for number in chosen]}, return_tensors="pt")
+                mask = inputs["attention_mask"].to(self.device)
+                hidden = self.forward(inputs["input_ids"].to(self.device), attention_mask=mask).last_hidden_state
+                pooled = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+                vectors[chosen] = pooled.float().cpu().numpy()
+        return vectors
+
+
+def forward_flops(config: ModelConfig, lengths: list[int]) -> float:
+    """Operations of the matrix products of the body on texts of these tokens, without padding."""
+    width, layers = config.hidden_size, config.num_hidden_layers
+    dense = 4 * width**2 + 2 * width * config.intermediate_size
+    return sum(2.0 * length * layers * (dense + 2 * length * width) for length in lengths)
+
+
+def inference_suite(
+    _workdir: Path, model: str, *, source: str, texts: int, batch_size: int, rounds: int
+) -> tuple[str, dict]:
+    """Both sides on texts drawn evenly from a source.
+
+    Args:
+      model: MODEL.
+      source: SOURCE.
+      texts: how many.
+      batch_size: texts at once.
+      rounds: turns of each side.
+
+    Raises:
+      UserError: no model, or fewer texts than asked for; PyTorch is missing; or the vectors differ.
+    """
+    if not model:
+        raise UserError("suite inference needs a model: set --model=MODEL")
+    chosen = evenly_chosen(source, texts)
+    left_out: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+        ours = stack.enter_context(started(functools.partial(Ours, model, chosen, batch_size, folder)))
+        sides = {Ours.name: ours}
+        for way in WAYS:
+            try:
+                side = stack.enter_context(started(functools.partial(Theirs, way, folder, chosen, batch_size)))
+            except SideError as error:  # a kernel that is not installed here
+                left_out[way.name] = str(error).splitlines()[0]
+                continue
+            check_same_vectors(way.name, ours.facts["vectors"], side.facts["vectors"])
+            sides[way.name] = side
+        times = in_turns(sides, rounds)
+        peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
+        first_seconds = {name: side.facts["first_seconds"] for name, side in sides.items()}
+    lengths, config = ours.facts["lengths"], ours.facts["config"]
+    ideal = forward_flops(config, lengths) / peak_flops("float32")
+    figures: dict[str, Any] = {
+        "texts": len(lengths),
+        "batch_size": batch_size,
+        "tokens": {"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)},
+        "first_seconds": first_seconds,
+        "peak_bytes": peak_bytes,
+        "left_out": left_out,
+        **comparison(times, 1, dict.fromkeys(times, sum(lengths)), dict.fromkeys(times, ideal)),
+    }
+    return inference_table(figures), figures
+
+
+def evenly_chosen(source: str, number: int) -> list[str]:
+    """So many texts of a source, at equal distances from first to last: of each kind, if it has several in turn."""
+    found = list(Documents(source))
+    if len(found) < number:
+        raise UserError(f"{source} has {len(found):,} texts: set --texts to no more")
+    return [found[index * len(found) // number] for index in range(number)]
+
+
+def check_same_vectors(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Raises UserError unless both sides make the same of each text."""
+    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    if not difference <= OUTPUT_TOLERANCE:
+        raise UserError(f"{name} does not give the vectors of bert_jax: they differ by {difference:.2g} of the largest")
+
+
+def inference_table(found: dict[str, Any]) -> str:
+    """Each side as a line of text."""
+    tokens = found["tokens"]
+    lines = [
+        f"{found['texts']:,} texts of {tokens['least']} to {tokens['most']} tokens, {tokens['mean']:.0f} on average; "
+        f"batches of {found['batch_size']}",
+        f"{'':<52}{'seconds':>9}{'tokens/s':>11}{'of peak':>9}{'first':>8}{'spread':>8}  times as fast",
+    ]
+    rates = found["tokens_per_second"]
+    for name, rate in rates.items():
+        line = f"  {name:<50}{found['seconds_a_step'][name]:>9.2f}{rate:>11,.0f}{found['utilisation'][name]:>9.0%}"
+        line += f"{found['first_seconds'][name]:>8.1f}{found['spread'][name]:>8.0%}"
+        line += "" if name == Ours.name else f"  {rates[Ours.name] / rate:.2f}"
+        if name == found["fastest_of_theirs"]:
+            line += f" ({min(found['ratio_by_round']):.2f} to {max(found['ratio_by_round']):.2f})"
+        lines.append(line)
+    return "\n".join([*lines, *(f"  {name}: left out: {why}" for name, why in found["left_out"].items())])

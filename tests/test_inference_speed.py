@@ -1,0 +1,69 @@
+"""The comparison of inference: both sides make the same vectors of the same texts."""
+
+import json
+
+import numpy as np
+import pytest
+from in_this_process import in_this_process
+from random_model import random_model, tokenizer
+
+from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.experiments import inference_speed as module
+from bert_jax.experiments.benchmark import benchmark
+from bert_jax.experiments.inference_speed import Ours, Theirs, Way, check_same_vectors, evenly_chosen, forward_flops
+from bert_jax.experiments.training_speed import step_flops
+from bert_jax.interop import huggingface
+
+TEXTS = [" ".join(["the film was good ."] * (1 + 7 * number % 5)) for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    huggingface.save(folder, random_model(architecture="BertForMaskedLM"), tokenizer())
+    return str(folder)
+
+
+@pytest.mark.parametrize("way", [Way(), Way("eager", by_length=False)], ids=lambda way: way.name)
+def test_both_sides_make_the_same_vectors(model, way, tmp_path):
+    ours = Ours(model, TEXTS, 4, tmp_path / "model")
+    theirs = Theirs(way, tmp_path / "model", TEXTS, 4)
+    np.testing.assert_allclose(theirs.facts["vectors"], ours.facts["vectors"], atol=1e-5)
+    check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"])
+    with pytest.raises(UserError, match="does not give the vectors of bert_jax"):
+        check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"][::-1])
+
+
+def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "started", in_this_process)
+    monkeypatch.setattr(module, "WAYS", (Way(), Way("no_such_attention")))
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
+    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, rounds=2)
+    found = benchmark("inference", tmp_path, model, **settings)
+    assert json.loads((tmp_path / "benchmark" / "inference.json").read_text())["ratio"] == found["ratio"]
+    assert found["texts"] == 8
+    assert list(found["seconds_a_step"]) == ["bert_jax", Way().name]
+    assert len(found["ratio_by_round"]) == 2
+    printed = capsys.readouterr().out
+    assert "8 texts of" in printed
+    assert f"{Way('no_such_attention').name}: left out" in printed
+    with pytest.raises(UserError, match="set --model"):
+        benchmark("inference", tmp_path, **settings)
+    with pytest.raises(UserError, match="--rounds=1 at least"):
+        benchmark("inference", tmp_path, model, **settings | {"rounds": 0})
+
+
+def test_texts_are_drawn_from_all_of_a_source(tmp_path):
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"text {number}" for number in range(10)))
+    source = str(tmp_path / "texts.txt")
+    assert evenly_chosen(source, 5) == ["text 0", "text 2", "text 4", "text 6", "text 8"]
+    assert len(evenly_chosen(source, 10)) == 10
+    with pytest.raises(UserError, match="has 10 texts: set --texts to no more"):
+        evenly_chosen(source, 11)
+
+
+def test_operations_of_a_forward_pass_are_a_third_of_a_step():
+    config = ModelConfig()
+    head = config.hidden_size**2 + config.hidden_size * config.vocab_size
+    assert forward_flops(config, [128] * 4) == pytest.approx(step_flops(config, 4, 128, 20) / 3 - 2 * 4 * 20 * head)
