@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from bert_jax import command
 from bert_jax.config import FinetuningConfig, from_config_dict
+from bert_jax.errors import UserError
 from bert_jax.finetuning.run import finetune
 from bert_jax.finetuning.seeds import check_layout, finetune_seeds, score_table
 
@@ -25,6 +26,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --work
 _SEEDS = flags.DEFINE_integer(
     "seeds", 1, "how many runs, with config.seed and the numbers after it; several are in WORKDIR/seed_*", lower_bound=1
 )
+_PROFILE = flags.DEFINE_bool(
+    "profile",
+    False,
+    "of a single run: trace a few steps into WORKDIR/profile too, and print the operations that cost most",
+)
 flags.mark_flag_as_required("config")
 
 
@@ -32,10 +38,12 @@ def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
     config, workdir, seeds = from_config_dict(FinetuningConfig, _CONFIG.value), Path(_WORKDIR.value), _SEEDS.value
     if seeds > 1:
+        if _PROFILE.value:
+            raise UserError("--profile is for a single run: leave --seeds out")
         print(score_table(finetune_seeds(config, workdir, seeds)))
         return
     check_layout(workdir, seeds)
-    for split, values in finetune(config, workdir).items():
+    for split, values in finetune(config, workdir, profile=_PROFILE.value).items():
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 

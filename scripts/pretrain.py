@@ -22,13 +22,17 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --work
 _SAMPLE = flags.DEFINE_multi_string(
     "sample", [], "sentence to complete at the end, as in --sample='A [MASK] film.'; may be repeated"
 )
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "also trace a few steps into WORKDIR/profile, and print the operations that cost most"
+)
 flags.mark_flag_as_required("config")
 
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
     workdir = Path(_WORKDIR.value)
-    print(pretrain(from_config_dict(PretrainingConfig, _CONFIG.value), workdir).table())
+    config = from_config_dict(PretrainingConfig, _CONFIG.value)
+    print(pretrain(config, workdir, profile=_PROFILE.value).table())
     if _SAMPLE.value:
         model = bert_jax.load(workdir)
         print("\nThe five likeliest words behind each [MASK]:")

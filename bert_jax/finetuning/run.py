@@ -44,8 +44,8 @@ LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_e
 MEANS = {"f1_accuracy": ("f1", "accuracy")}
 
 
-def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
-    """Runs, or goes on with, the run in `workdir`.
+def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> dict[str, Evaluation]:
+    """Runs, or goes on with, the run in `workdir`. With `profile`, a trace of a few steps is left in WORKDIR/profile.
 
     Returns:
       The scores of the best checkpoint on each split that has labels; also in WORKDIR/scores.json. Its predictions are
@@ -88,7 +88,7 @@ def finetune(config: FinetuningConfig, workdir: Path) -> dict[str, Evaluation]:
         rank=functools.partial(rank, config),
         vocabulary=tokenizer.hash,
     )
-    train(objective, config, workdir, data, functools.partial(initial_params, config, loaded))
+    train(objective, config, workdir, data, functools.partial(initial_params, config, loaded), profile=profile)
     params = best_params(config, objective, workdir)
     scores, null_threshold = write_results(workdir, task, evaluators, params)
     model = Pretrained(

@@ -75,8 +75,10 @@ class Summary:
         return "\n".join(lines)
 
 
-def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
+def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False) -> Summary:
     """Does whatever of the run is not yet done, and leaves the model in WORKDIR/model.
+
+    With `profile`, a trace of a few steps is left in WORKDIR/profile.
 
     Raises:
       UserError: bad config, text, tokenizer or corpus, or a loss that is not finite.
@@ -93,7 +95,9 @@ def pretrain(config: PretrainingConfig, workdir: Path) -> Summary:
     train_text, data = make_data(config, directory, tokenizer)
     initial_params = functools.partial(first_params, config, train_text)
     with timed(seconds, "training"):
-        state, evaluation = train(make_objective(config, tokenizer), config, workdir, data, initial_params)
+        state, evaluation = train(
+            make_objective(config, tokenizer), config, workdir, data, initial_params, profile=profile
+        )
     with timed(seconds, "export"):
         huggingface.save(workdir / "model", Pretrained(jax.device_get(state.params), config.model), tokenizer)
     labels = np.concatenate([batch["next_sentence_labels"].ravel() for batch in data.validation])

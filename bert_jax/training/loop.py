@@ -19,6 +19,7 @@ from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.metrics import MetricsWriter, Reporter, add_sums, divided
 from bert_jax.training.objective import Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.profile import Profiler
 from bert_jax.training.sharding import batch_sharding, check_batch, make_mesh, put_batch, state_sharding
 from bert_jax.training.step import TrainState, make_eval_step, make_init, make_train_step
 
@@ -65,6 +66,8 @@ def train(
     workdir: Path,
     data: Data,
     initial_params: Callable[[Parameters], Parameters] | None = None,
+    *,
+    profile: bool = False,
 ) -> tuple[TrainState, Evaluation]:
     """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
@@ -74,6 +77,7 @@ def train(
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       data: training and validation batches.
       initial_params: gives the parameters to start from, in place of the random ones that it is given.
+      profile: traces a few steps into WORKDIR/profile and says which operations cost most.
 
     Returns:
       The last state, and its evaluation.
@@ -106,7 +110,7 @@ def train(
     train_step = jax.jit(
         make_train_step(objective, optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
     )
-    train_step = compiled_by_shape(train_step, state, batch)
+    train_step = StepByShape(train_step, state, batch)
     score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
     # ---- Watching ----
@@ -116,15 +120,23 @@ def train(
     reporter.say(f"ready to train on {devices} from step {step:,} after {time.monotonic() - began:.1f} s")
 
     # ---- The loop ----
+    profiler = Profiler(workdir / "profile", profile)
     evaluation, best, loop_began = {}, Best(*progress.best), time.monotonic()
     if best.exhausts(config.patience):  # already before the restart
         total_steps = step
-    with contextlib.closing(reporter), contextlib.closing(checkpoints), stop_signals() as received:
+    with (
+        contextlib.closing(reporter),
+        contextlib.closing(checkpoints),
+        contextlib.closing(profiler),
+        stop_signals() as received,
+    ):
         while step < (total_steps or math.inf):
             state, metrics = train_step(state, batch, np.int32(total_steps or PROVISIONAL_STEPS))
             positions = max(array.size for array in batch.values())  # B x L, padding too
             step, batch = step + 1, next(batches)
             reporter.add(step, metrics, positions, total_steps)
+            if profiler and (table := profiler.after(step - first_step, state, train_step.programs)):
+                reporter.say(table)
 
             if not total_steps and (step - first_step >= CALIBRATION_STEPS or elapsed() > 6 * config.total_minutes):
                 with reporter.paused():
@@ -170,21 +182,26 @@ class Best(NamedTuple):
         return 0 < patience <= self.evaluations_since
 
 
-def compiled_by_shape(function: jax.stages.Wrapped, state: TrainState, batch: HostBatch) -> Callable:
-    """The jitted step, compiled ahead for the shape of `batch`, and for another when it comes."""
-    compiled: dict[tuple, jax.stages.Compiled] = {}
+class StepByShape:
+    """The jitted step, compiled ahead for the shape of a first batch, and for another when it comes."""
 
-    def run(state: TrainState, batch: HostBatch, total_steps: np.int32) -> tuple:
-        return for_shape(state, batch)(state, batch, total_steps)
+    def __init__(self, function: jax.stages.Wrapped, state: TrainState, batch: HostBatch) -> None:
+        self._function = function
+        self._compiled: dict[tuple, jax.stages.Compiled] = {}
+        self._for_shape(state, batch)
 
-    def for_shape(state: TrainState, batch: HostBatch) -> jax.stages.Compiled:
+    def __call__(self, state: TrainState, batch: HostBatch, total_steps: np.int32) -> tuple:
+        return self._for_shape(state, batch)(state, batch, total_steps)
+
+    @property
+    def programs(self) -> list[jax.stages.Compiled]:
+        return list(self._compiled.values())
+
+    def _for_shape(self, state: TrainState, batch: HostBatch) -> jax.stages.Compiled:
         shape = tuple(array.shape for array in batch.values())
-        if shape not in compiled:
-            compiled[shape] = function.lower(state, batch, np.int32(0)).compile()
-        return compiled[shape]
-
-    for_shape(state, batch)
-    return run
+        if shape not in self._compiled:
+            self._compiled[shape] = self._function.lower(state, batch, np.int32(0)).compile()
+        return self._compiled[shape]
 
 
 def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
