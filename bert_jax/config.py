@@ -51,6 +51,7 @@ class ModelConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     scan_layers: bool = False  # one compiled layer instead of num_hidden_layers: compiles faster, may run slower
+    attention: str = "auto"  # the kernel: plain, cudnn (NVIDIA), splash (TPU), or auto: the fastest that fits
     remat: bool = False  # recompute each layer in the backward pass: less memory, about a third more work
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class ModelConfig:
             ranges["classifier_dropout"] = (0, 0.99)
         _check_ranges(self, "model.", ranges | {"initializer_range": (0, 1), "layer_norm_eps": (0, 1)})
         _check_choice(self, "model.", "hidden_act", ("gelu", "gelu_new", "relu"))
+        _check_choice(self, "model.", "attention", ("auto", "plain", "cudnn", "splash"))
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"model.hidden_size={self.hidden_size} does not divide by "

@@ -1,6 +1,7 @@
 """More devices give the same numbers; a batch that does not divide over them is an error."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from test_loop import CONFIG, Toy, toy_data
 
 from bert_jax.config import DataConfig, MeshConfig, model_config
 from bert_jax.errors import UserError
+from bert_jax.model.kernels import splash_attention
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.training.loop import train
 from bert_jax.training.sharding import batch_sharding, make_mesh, put_batch
@@ -49,6 +51,19 @@ def bert_gradients() -> dict[str, list[float]]:
     return {"norms": norms, "metrics": [float(x) for mean in sorted(metrics.items()) for x in mean[1]]}
 
 
+def splash_sums() -> list[float]:
+    """Of the outputs of each row, of a batch that divides over the devices and of one that does not."""
+    mesh = make_mesh(MeshConfig())
+    keys = jax.random.split(jax.random.key(0), 3)
+    inputs = [np.asarray(jax.random.normal(key, (4, 128, 2, 8))) for key in keys]
+    ids = np.array([[1] * 128, [1] * 50 + [2] * 78, [1] * 3 + [2] * 100 + [0] * 25, [1] + [0] * 127], np.int32)
+    attend = jax.jit(functools.partial(splash_attention, interpret=True))
+    with jax.set_mesh(mesh):
+        found = attend(*jax.device_put((*inputs, ids), batch_sharding(mesh)))
+        odd = attend(*(each[:3] for each in (*inputs, ids)))
+    return [float(jnp.square(row).sum()) for rows in (found, odd) for row in rows]
+
+
 def on_all_devices(workdir: Path) -> dict:
     """What the process with four devices reports."""
     state, evaluation = train(Toy(), CONFIG, workdir / "run", toy_data())
@@ -58,7 +73,7 @@ def on_all_devices(workdir: Path) -> dict:
             train(Toy(), dataclasses.replace(CONFIG, **change), workdir / "bad", toy_data())
         except UserError as error:
             found["errors"].append(str(error))
-    return {**found, "devices": jax.device_count(), "bert": bert_gradients()}
+    return {**found, "devices": jax.device_count(), "bert": bert_gradients(), "splash": splash_sums()}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +105,10 @@ def test_bert_has_the_same_gradients_on_four_devices(sharded) -> None:
     np.testing.assert_allclose(sharded["bert"]["metrics"], alone["metrics"], rtol=1e-5)
     # The key bias has no gradient (softmax ignores a shift): its norm is rounding.
     np.testing.assert_allclose(sharded["bert"]["norms"], alone["norms"], rtol=1e-5, atol=1e-7)
+
+
+def test_splash_takes_each_device_its_rows(sharded) -> None:
+    assert sharded["splash"] == pytest.approx(splash_sums(), rel=1e-5)
 
 
 def test_devices_and_rows_must_fit(sharded) -> None:

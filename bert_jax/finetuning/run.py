@@ -27,6 +27,7 @@ from bert_jax.finetuning.submission import write_submission
 from bert_jax.finetuning.tasks import Task, task_named
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
+from bert_jax.model.attention import describe_kernel
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.checkpoint import Checkpoints
@@ -37,7 +38,14 @@ from bert_jax.training.step import make_init
 from bert_jax.training.workdir import write_whole
 
 # What of `model` is read when the architecture is that of `init_from`.
-KEPT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "scan_layers", "remat")
+KEPT_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "scan_layers",
+    "remat",
+    "attention",
+)
 NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights
 # Each metric of a task is one of the scores, or the mean of two.
 LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_error")
@@ -77,6 +85,8 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         f"{len(train_examples):,} examples make {len(batches.rows):,} rows, padded to {batches.lengths} tokens "
         f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
     )
+    with jax.set_mesh(make_mesh(config.mesh)):
+        print(describe_kernel(objective.model, objective.dtype, max(batches.lengths), 1))
     evaluators = {
         split: Evaluator(objective, reading, examples, max(config.batch_size, 32)) for split, examples in splits.items()
     }

@@ -53,7 +53,7 @@ def encode(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
     variables = {"params": params["bert"]}
-    hidden = module.apply(variables, *_inputs(ids, lengths, firsts))
+    hidden = module.apply(variables, *_inputs(ids, lengths, firsts), most=1)
     starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
     return hidden, module.apply(variables, hidden, starts, method="pool")[:, 0] if pooled else None
 

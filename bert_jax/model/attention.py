@@ -1,13 +1,81 @@
 """Scaled dot-product and multi-head attention (Vaswani et al. 2017, section 3.2), within sequences only."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.model.kernels import (
+    LANES,
+    cudnn_attention,
+    cudnn_rows,
+    splash_attention,
+    splash_rows,
+)
 from bert_jax.model.layers import Dropout, dense, precision
+
+# What each kernel wants to know of the rows, and attention itself; "plain" gives the probabilities too.
+HOMES = {"cudnn": "gpu", "splash": "tpu"}
+KERNELS = {"cudnn": (cudnn_rows, cudnn_attention), "splash": (splash_rows, splash_attention)}
+
+
+def choose_kernel(
+    config: ModelConfig, dtype: jnp.dtype, length: int, most: int | None, *, dropout: bool
+) -> tuple[str, str]:
+    """The kernel of `config.attention`; of "auto", the fastest that this machine's devices and the rows allow.
+
+    Args:
+      config: of the model.
+      dtype: compute type.
+      length: L.
+      most: K, sequences of a row at most; None: not known.
+      dropout: whether probabilities are dropped.
+
+    Returns:
+      "cudnn", "splash" or "plain"; and of "plain", why.
+
+    Raises:
+      UserError: the kernel that `config.attention` names cannot do it.
+    """
+    platform = jax.default_backend()
+    fitting = next((kernel for kernel, home in HOMES.items() if home == platform), "plain")
+    kernel = fitting if config.attention == "auto" else config.attention
+    if kernel == "plain":
+        return kernel, f"no other on {platform}" if config.attention == "auto" else "as configured"
+    head = config.hidden_size // config.num_attention_heads
+    several = most != 1 and kernel == "cudnn"
+    obstacles = {
+        f"it runs on {HOMES[kernel]}, and this is a {platform}": platform != HOMES[kernel],
+        "model.attention_probs_dropout_prob is not 0": dropout,
+        f"{length} tokens are no multiple of {LANES}": kernel == "splash" and length % LANES,
+        f"it computes in bfloat16, not in {jnp.dtype(dtype).name}": kernel == "cudnn" and dtype == jnp.float32,
+        f"a head of {head} is no multiple of 8, or above 128": kernel == "cudnn" and (head % 8 or head > 128),
+        "how many sequences a row has is not known": several and most is None,
+        "several sequences in a row want a Hopper GPU or newer": several and not _hopper(),
+        "there are several TPUs and no mesh": platform == "tpu" and jax.device_count() > 1 and _no_mesh(),
+    }
+    found = [obstacle for obstacle, stands in obstacles.items() if stands]
+    if found and config.attention != "auto":
+        raise UserError(f"model.attention={kernel} cannot be used here: {found[0]}; set it to auto")
+    return ("plain", f"not {kernel}: {found[0]}") if found else (kernel, "")
+
+
+def describe_kernel(config: ModelConfig, dtype: jnp.dtype, length: int, most: int) -> str:
+    """What training with these settings attends with, for people."""
+    kernel, why = choose_kernel(config, dtype, length, most, dropout=config.attention_probs_dropout_prob > 0)
+    return f"attention: {kernel} ({why})" if why else f"attention: {kernel}"
+
+
+def _no_mesh() -> bool:
+    return jax.sharding.get_abstract_mesh().empty
+
+
+def _hopper() -> bool:
+    return float(getattr(jax.local_devices()[0], "compute_capability", 0)) >= 9
 
 
 def sequence_mask(sequence_ids: jax.Array) -> jax.Array:
@@ -44,19 +112,23 @@ class MultiHeadAttention(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
+    kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, mask: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Tokens [T, D] and mask bool [B, 1, L, L], T = B * L -> [T, D]."""
+    def __call__(self, hidden: jax.Array, rows: Any, length: int, *, deterministic: bool) -> jax.Array:
+        """Tokens [T, D], T = B * L, and what `kernel` wants to know of the rows; plain: their mask -> [T, D]."""
         config = self.config
-        batch, _, length, _ = mask.shape
         heads = config.num_attention_heads
-        split = (batch, length, heads, config.hidden_size // heads)
+        split = (-1, length, heads, config.hidden_size // heads)
         query, key, value = (
             dense(config, config.hidden_size, self.dtype, name)(hidden).reshape(split)
             for name in ("query", "key", "value")
         )
-        dropout = Dropout(config.attention_probs_dropout_prob, deterministic=deterministic)
-        context, probabilities = scaled_dot_product_attention(query, key, value, mask, dropout)
-        self.sow("intermediates", "probabilities", probabilities)
+        if self.kernel == "plain":
+            dropout = Dropout(config.attention_probs_dropout_prob, deterministic=deterministic)
+            context, probabilities = scaled_dot_product_attention(query, key, value, rows, dropout)
+            self.sow("intermediates", "probabilities", probabilities)
+        else:
+            _, attention = KERNELS[self.kernel]
+            context = attention(query, key, value, rows)
         return dense(config, config.hidden_size, self.dtype, "output")(context.reshape(hidden.shape))

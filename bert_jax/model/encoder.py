@@ -1,11 +1,13 @@
 """The encoder stack and the whole body of BERT (Devlin et al. 2018, section 3; post-LN as published)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.attention import MultiHeadAttention, sequence_mask
+from bert_jax.model.attention import KERNELS, MultiHeadAttention, choose_kernel, sequence_mask
 from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
 
@@ -30,13 +32,16 @@ class EncoderLayer(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
     deterministic: bool = True
+    kernel: str = "plain"
+    length: int = 0  # L
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
-        """Tokens [T, D] and mask bool [B, 1, L, L] -> [T, D], and nothing: the form that a scan wants."""
+    def __call__(self, hidden: jax.Array, rows: Any) -> tuple[jax.Array, None]:
+        """Tokens [T, D], and what the kernel of attention knows of the rows -> [T, D], and nothing: as a scan wants."""
         config, deterministic = self.config, self.deterministic
         dropout = Dropout(config.hidden_dropout_prob, deterministic=deterministic)
-        attended = MultiHeadAttention(config, self.dtype, name="attention")(hidden, mask, deterministic=deterministic)
+        attention = MultiHeadAttention(config, self.dtype, self.kernel, name="attention")
+        attended = attention(hidden, rows, self.length, deterministic=deterministic)
         hidden = layer_norm(config, self.dtype, "attention_layer_norm")(hidden + dropout(attended))
         transformed = PositionwiseFeedForward(config, self.dtype, name="feed_forward")(hidden)
         hidden = layer_norm(config, self.dtype, "output_layer_norm")(hidden + dropout(transformed))
@@ -51,10 +56,16 @@ class Encoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, sequence_ids: jax.Array, *, deterministic: bool) -> jax.Array:
-        """[B, L, D] and int32 [B, L] -> [B, L, D]."""
-        config = self.config
-        mask = sequence_mask(sequence_ids)
+    def __call__(
+        self, hidden: jax.Array, sequence_ids: jax.Array, *, deterministic: bool, most: int | None = None
+    ) -> jax.Array:
+        """[B, L, D], int32 [B, L] and K, the sequences of a row at most -> [B, L, D]."""
+        config, length = self.config, sequence_ids.shape[1]
+        kernel = "plain"
+        if not self.is_mutable_collection("intermediates"):  # whoever collects them wants the probabilities
+            dropout = config.attention_probs_dropout_prob > 0 and not deterministic
+            kernel, _ = choose_kernel(config, self.dtype, length, most, dropout=dropout)
+        rows = sequence_mask(sequence_ids) if kernel == "plain" else KERNELS[kernel][0](sequence_ids, most)
         # A scan keeps XLA from merging the recomputation with the forward pass; only unrolled layers need the barrier.
         layer = nn.remat(EncoderLayer, prevent_cse=not config.scan_layers) if config.remat else EncoderLayer
         shape = hidden.shape
@@ -68,10 +79,11 @@ class Encoder(nn.Module):
                 in_axes=nn.broadcast,
                 length=config.num_hidden_layers,
             )
-            hidden, _ = stack(config, self.dtype, deterministic, name="layers")(hidden, mask)
+            hidden, _ = stack(config, self.dtype, deterministic, kernel, length, name="layers")(hidden, rows)
         else:
             for index in range(config.num_hidden_layers):
-                hidden, _ = layer(config, self.dtype, deterministic, name=f"layer_{index}")(hidden, mask)
+                name = f"layer_{index}"
+                hidden, _ = layer(config, self.dtype, deterministic, kernel, length, name=name)(hidden, rows)
         return hidden.reshape(shape)
 
 
@@ -107,6 +119,7 @@ class Bert(nn.Module):
         sequence_ids: jax.Array,
         *,
         deterministic: bool = True,
+        most: int | None = None,
     ) -> jax.Array:
         """Runs embeddings and encoder.
 
@@ -114,13 +127,15 @@ class Bert(nn.Module):
           input_ids, token_type_ids, position_ids: int32 [B, L].
           sequence_ids: int32 [B, L]; 0 is padding, 1..K the sequence within the row.
           deterministic: no dropout; otherwise the `dropout` stream of keys is needed.
+          most: K, sequences of a row at most, in order and padding behind them; None: any. Faster kernels of attention
+            want to know.
 
         Returns:
           hidden states [B, L, D].
         """
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic=deterministic)
         self.sow("intermediates", "embedded", hidden)
-        return self.encoder(hidden, sequence_ids, deterministic=deterministic)
+        return self.encoder(hidden, sequence_ids, deterministic=deterministic, most=most)
 
     def pool(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
         """Hidden states [B, L, D] and int32 [B, K], the position of each sequence's [CLS] -> [B, K, D]."""

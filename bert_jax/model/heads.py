@@ -62,7 +62,7 @@ class BertForPreTraining(nn.Module):
         Returns:
           masked-LM logits float32 [B, P, V]; next-sentence logits float32 [B, K, 2], 0 for "is next", 1 for "random".
         """
-        hidden = self.bert(*inputs, deterministic=deterministic)
+        hidden = self.bert(*inputs, deterministic=deterministic, most=sequence_starts.shape[1])
         logits = self.masked_language_model(self.bert, hidden, masked_positions)
         return logits, self.next_sentence(self.bert.pool(hidden, sequence_starts))
 
@@ -79,7 +79,7 @@ class BertForMaskedLM(nn.Module):
 
     def __call__(self, *inputs: jax.Array, masked_positions: jax.Array, deterministic: bool = True) -> jax.Array:
         """Four int32 [B, L], and int32 [B, P] -> logits float32 [B, P, V]."""
-        hidden = self.bert(*inputs, deterministic=deterministic)
+        hidden = self.bert(*inputs, deterministic=deterministic, most=1)
         return self.masked_language_model(self.bert, hidden, masked_positions)
 
 
@@ -95,7 +95,7 @@ class BertForNextSentencePrediction(nn.Module):
 
     def __call__(self, *inputs: jax.Array, sequence_starts: jax.Array, deterministic: bool = True) -> jax.Array:
         """Four int32 [B, L], and int32 [B, K] -> logits float32 [B, K, 2], 0 for "is next", 1 for "random"."""
-        hidden = self.bert(*inputs, deterministic=deterministic)
+        hidden = self.bert(*inputs, deterministic=deterministic, most=sequence_starts.shape[1])
         return self.next_sentence(self.bert.pool(hidden, sequence_starts))
 
 
@@ -113,7 +113,7 @@ class BertForSequenceClassification(nn.Module):
 
     def __call__(self, *inputs: jax.Array, sequence_starts: jax.Array, deterministic: bool = True) -> jax.Array:
         """Four int32 [B, L], and int32 [B, K] -> logits float32 [B, K, C]."""
-        hidden = self.bert(*inputs, deterministic=deterministic)
+        hidden = self.bert(*inputs, deterministic=deterministic, most=sequence_starts.shape[1])
         pooled = self.dropout(self.bert.pool(hidden, sequence_starts), deterministic=deterministic)
         return self.sequence_classification(pooled)
 
@@ -132,7 +132,7 @@ class BertForMultipleChoice(nn.Module):
     def __call__(self, *inputs: jax.Array, deterministic: bool = True) -> jax.Array:
         """Four int32 [B, C, L], a sequence each -> logits float32 [B, C]."""
         batch, choices, length = inputs[0].shape
-        hidden = self.bert(*(array.reshape(-1, length) for array in inputs), deterministic=deterministic)
+        hidden = self.bert(*(array.reshape(-1, length) for array in inputs), deterministic=deterministic, most=1)
         pooled = self.bert.pool(hidden, jnp.zeros((batch * choices, 1), jnp.int32))
         scores = self.multiple_choice(self.dropout(pooled, deterministic=deterministic))
         return scores.reshape(batch, choices)
@@ -152,7 +152,7 @@ class BertForTokenClassification(nn.Module):
 
     def __call__(self, *inputs: jax.Array, deterministic: bool = True) -> jax.Array:
         """Four int32 [B, L] -> logits float32 [B, L, C]."""
-        hidden = self.bert(*inputs, deterministic=deterministic)
+        hidden = self.bert(*inputs, deterministic=deterministic, most=1)
         return self.token_classification(self.dropout(hidden, deterministic=deterministic))
 
 
@@ -172,7 +172,7 @@ class BertForQuestionAnswering(nn.Module):
 
     def __call__(self, *inputs: jax.Array, deterministic: bool = True) -> tuple[jax.Array, jax.Array]:
         """Four int32 [B, L] -> logits of the start and of the end, float32 [B, L] each; the least number at padding."""
-        logits = self.question_answering(self.bert(*inputs, deterministic=deterministic))
+        logits = self.question_answering(self.bert(*inputs, deterministic=deterministic, most=1))
         sequence_ids = inputs[3]
         logits = jnp.where(sequence_ids[:, :, None] > 0, logits, jnp.finfo(jnp.float32).min)
         return logits[..., 0], logits[..., 1]

@@ -15,9 +15,11 @@ from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
+from bert_jax.model.attention import describe_kernel
 from bert_jax.pretraining.batches import Batch, PretrainingBatches, iterate, validation_batches
 from bert_jax.pretraining.neighbours import look_at_neighbours
 from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.pretraining.packing import sequences_per_row
 from bert_jax.pretraining.word_vectors import counted_embeddings
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
@@ -94,10 +96,12 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size))
     train_text, data = make_data(config, directory, tokenizer)
     initial_params = functools.partial(first_params, config, train_text)
+    objective = make_objective(config, tokenizer)
+    most = sequences_per_row(config.data.length, config.data.packing)
+    with jax.set_mesh(make_mesh(config.mesh)):
+        print(describe_kernel(config.model, objective.dtype, config.data.length, most))
     with timed(seconds, "training"):
-        state, evaluation = train(
-            make_objective(config, tokenizer), config, workdir, data, initial_params, profile=profile
-        )
+        state, evaluation = train(objective, config, workdir, data, initial_params, profile=profile)
     with timed(seconds, "export"):
         huggingface.save(workdir / "model", Pretrained(jax.device_get(state.params), config.model), tokenizer)
     labels = np.concatenate([batch["next_sentence_labels"].ravel() for batch in data.validation])

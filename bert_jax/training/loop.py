@@ -110,7 +110,7 @@ def train(
     train_step = jax.jit(
         make_train_step(objective, optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
     )
-    train_step = StepByShape(train_step, state, batch)
+    train_step = StepByShape(train_step, mesh, state, batch)
     score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
     # ---- Watching ----
@@ -185,8 +185,8 @@ class Best(NamedTuple):
 class StepByShape:
     """The jitted step, compiled ahead for the shape of a first batch, and for another when it comes."""
 
-    def __init__(self, function: jax.stages.Wrapped, state: TrainState, batch: HostBatch) -> None:
-        self._function = function
+    def __init__(self, function: jax.stages.Wrapped, mesh: Mesh, state: TrainState, batch: HostBatch) -> None:
+        self._function, self._mesh = function, mesh
         self._compiled: dict[tuple, jax.stages.Compiled] = {}
         self._for_shape(state, batch)
 
@@ -200,7 +200,8 @@ class StepByShape:
     def _for_shape(self, state: TrainState, batch: HostBatch) -> jax.stages.Compiled:
         shape = tuple(array.shape for array in batch.values())
         if shape not in self._compiled:
-            self._compiled[shape] = self._function.lower(state, batch, np.int32(0)).compile()
+            with jax.set_mesh(self._mesh):
+                self._compiled[shape] = self._function.lower(state, batch, np.int32(0)).compile()
         return self._compiled[shape]
 
 
@@ -235,7 +236,8 @@ def compile_evaluation(
 ) -> Callable[[Parameters], dict[str, float]]:
     """The function from parameters to the means over all of `batches`, which stay on the devices."""
     batches = [put_batch(batch, batch_sharding(mesh)) for batch in batches]
-    eval_step = jax.jit(make_eval_step(objective)).lower(params, batches[0], np.int32(0)).compile()
+    with jax.set_mesh(mesh):
+        eval_step = jax.jit(make_eval_step(objective)).lower(params, batches[0], np.int32(0)).compile()
 
     def score(params: Parameters) -> dict[str, float]:
         sums: dict[str, list[float]] = {}
