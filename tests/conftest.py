@@ -24,7 +24,9 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def metric_lines(workdir: Path) -> list[dict]:
     """metrics.jsonl without the speed, which no two runs share."""
     found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
+    return [
+        {key: value for key, value in line.items() if key not in ("tokens_per_second", "input_wait")} for line in found
+    ]
 
 
 def tiny_run(text_file: Path, **changes) -> PretrainingConfig:

@@ -24,7 +24,9 @@ def workdir(tmp_path, monkeypatch):
     """A run's folder with a corpus in memory in place of the one on disk."""
     config = PretrainingConfig(total_steps=1, batch_size=8, data=DataConfig(length=64))
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
-    lines = [{"step": 50 * i, "split": "train", "tokens_per_second": 1.0 + i} for i in range(5)]
+    lines = [
+        {"step": 50 * i, "split": "train", "tokens_per_second": 1.0 + i, "input_wait": 0.001 * i} for i in range(5)
+    ]
     lines.append({"step": 250, "split": "validation", "loss": 5.0})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(module.Corpus, "open", lambda directory: synthetic_corpus(100))
@@ -44,6 +46,7 @@ def test_the_input_suite(workdir, capsys):
     assert rows["training in this folder"]["median"] == 3.0
     loader = rows["loader on one core: nsp, packed"]["median"]
     assert rows["loader / training"]["median"] == pytest.approx(loader / 3)
+    assert rows["time that training waited for it"]["median"] == 0.002
     assert "loader / training" in capsys.readouterr().out
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +112,18 @@ def test_metrics_file_has_each_interval_and_each_evaluation(straight) -> None:
     assert last["fit_loss"] == evaluation["fit_loss"]
     speeds = [json.loads(line).get("tokens_per_second") for line in (workdir / "metrics.jsonl").open()]
     assert speeds[0] > 0
+
+
+def test_time_that_the_loop_waits_for_batches_is_reported(tmp_path) -> None:
+    def slow(step: int) -> Iterator[dict[str, np.ndarray]]:
+        for batch in toy_data().train(step):
+            time.sleep(0.02)
+            yield batch
+
+    config = dataclasses.replace(CONFIG, total_steps=8)
+    train(Toy(), config, tmp_path, dataclasses.replace(toy_data(), train=slow))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [0.5 < line["input_wait"] <= 1 for line in lines if line["split"] == "train"] == [True, True]
 
 
 def test_metrics_are_read_an_interval_late(monkeypatch) -> None:

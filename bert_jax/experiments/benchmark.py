@@ -55,7 +55,7 @@ class Measurement:
     @property
     def spread(self) -> float:
         """Largest less smallest value, as a share of the median."""
-        return (max(self.values) - min(self.values)) / self.median
+        return (max(self.values) - min(self.values)) / max(self.median, 1e-12)
 
 
 Suite = Callable[..., tuple[str, dict]]  # of a workdir, a MODEL and its settings; a table for people, figures for JSON
@@ -161,12 +161,13 @@ def measure_input(workdir: Path) -> list[Measurement]:
             target = LOADER_RATE if name == "nsp, packed" else None
             found.append(Measurement(f"loader on one core: {name}", "positions/s", rates[1:], target))
             if setting == data:
-                trained = training_speeds(workdir)
+                trained, waited = training_speeds(workdir)
                 ratios = [rate / statistics.median(trained) for rate in rates[1:]]
                 found += [
                     Measurement("start-up of the loader", "s", start_up[1:]),
                     Measurement("training in this folder", "positions/s", trained),
                     Measurement("loader / training", "times", ratios, INPUT_MARGIN),
+                    *([Measurement("time that training waited for it", "of 1", waited)] if waited else []),
                 ]
     return found
 
@@ -207,8 +208,8 @@ def read_run(workdir: Path) -> PretrainingConfig:
     return from_config_dict(PretrainingConfig, values)
 
 
-def training_speeds(workdir: Path) -> list[float]:
-    """`tokens_per_second` of each training line of WORKDIR/metrics.jsonl."""
+def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
+    """`tokens_per_second` and `input_wait` of each training line of WORKDIR/metrics.jsonl."""
     path = workdir / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -217,7 +218,7 @@ def training_speeds(workdir: Path) -> list[float]:
     speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
     if not speeds:
         raise UserError(f"{path} has no tokens_per_second yet: train for at least log_every steps")
-    return speeds
+    return speeds, [line["input_wait"] for line in lines if "input_wait" in line]
 
 
 def _version(name: str) -> str:

@@ -133,8 +133,9 @@ def train(
         while step < (total_steps or math.inf):
             state, metrics = train_step(state, batch, np.int32(total_steps or PROVISIONAL_STEPS))
             positions = max(array.size for array in batch.values())  # B x L, padding too
+            asked = time.monotonic()
             step, batch = step + 1, next(batches)
-            reporter.add(step, metrics, positions, total_steps)
+            reporter.add(step, metrics, positions, total_steps, waited=time.monotonic() - asked)
             if profiler and (table := profiler.after(step - first_step, state, train_step.programs)):
                 reporter.say(table)
 

@@ -94,14 +94,26 @@ class Reporter:
         self._reported_step = step
         self._seconds = 0.0  # of training within this interval, pauses left out
         self._steps = self._positions = 0
+        self._waited = 0.0
         self._started = time.monotonic()
         self.sums = sums
         # Without a terminal, tqdm is silent and each interval prints a line.
         self._bar = tqdm(initial=step, unit="step", disable=None, file=sys.stdout, dynamic_ncols=True)
 
-    def add(self, step: int, metrics: dict[str, Mean], positions: int, total_steps: int | None) -> None:
-        """Takes the metrics of a step that the device may still be working on; `positions` is B x L."""
+    def add(
+        self, step: int, metrics: dict[str, Mean], positions: int, total_steps: int | None, waited: float = 0.0
+    ) -> None:
+        """Takes the metrics of a step that the device may still be working on.
+
+        Args:
+          step: its number.
+          metrics: sums and counts.
+          positions: B x L.
+          total_steps: of the run, if known.
+          waited: seconds that the loop waited for the batch that follows.
+        """
         self._unread.append((step, positions, metrics))
+        self._waited += waited
         self._bar.total = total_steps
         self._bar.update()
         # A device that queues few steps finishes an interval before the host asks for it: then it is seen here.
@@ -144,6 +156,7 @@ class Reporter:
         seconds = self._seconds + finished - self._started
         values = divided(self.sums, self._losses)
         values["tokens_per_second"] = self._positions / max(seconds, 1e-9)
+        values["input_wait"] = min(1.0, self._waited / max(seconds, 1e-9))
         self._writer.write(step, "train", values)
         shown = f"loss {values['loss']:.3f}  {values['tokens_per_second']:,.0f} tokens/s"
         self._bar.set_postfix_str(shown, refresh=False)
@@ -151,6 +164,7 @@ class Reporter:
             left = ((self._bar.total or step) - step) * seconds / max(self._steps, 1)
             print(f"step {step:>7,}  {shown}  {tqdm.format_interval(left)} left", flush=True)
         self.sums, self._seconds, self._steps, self._positions, self._started = {}, 0.0, 0, 0, finished
+        self._waited = 0.0
         self._reported_step = step
 
     def evaluated(self, step: int, values: dict[str, float]) -> None:
