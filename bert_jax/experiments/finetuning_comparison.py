@@ -3,18 +3,21 @@
 The last weights are scored: nothing is chosen by a score on either side.
 """
 
+import contextlib
 import dataclasses
-import itertools
+import functools
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bert_jax.errors import UserError
-from bert_jax.experiments.finetuning_sides import ATTENTIONS, RECIPES, Comparison, Ours, Theirs, check_same_start
+from bert_jax.experiments.finetuning_sides import ATTENTIONS, RECIPES, Comparison, Ours, Theirs, check_same_loss
+from bert_jax.experiments.turns import in_turns, started
 from bert_jax.finetuning.batches import Batch
 from bert_jax.interop.layout import Pretrained
 from bert_jax.training.workdir import write_whole
@@ -26,41 +29,44 @@ CHUNK = 8  # steps that a side has before the other has its turn
 
 
 def measure_speed(task: Comparison, rounds: int) -> dict:
-    """Seconds a step of each side, in turns of `CHUNK` steps on the same batches, so that noise hits all alike.
-
-    A batch's time is its median over the rounds, a side's the mean over the batches.
-    """
+    """Seconds a step of each side, in turns of `CHUNK` steps on the same batches, each side in a process of its own."""
     stream, start = task.batches(0), task.start(0)
     batches = [stream[step] for step in range(min(CHUNK, task.steps))]
-    sides = {OURS: Ours(task, start, 0)} | {f"{THEIRS} {each}": Theirs(task, start, 0, each) for each in ATTENTIONS}
-    for name, side in sides.items():
-        if name != OURS:
-            check_same_start(sides[OURS], side, batches[0])
-    times: dict[str, list[list[float]]] = {name: [] for name in sides}
-    for number, (name, side) in itertools.product(range(rounds + 1), sides.items()):
-        if not number:  # to warm up
-            for batch in batches:
-                side.compile(batch)
-        found = [_seconds(side, batch) for batch in batches]
-        times[name] += [found] if number else []
-        print(f"{task.name} {name}: round {number} of {rounds}, {sum(found) / len(found):.3f} s a step", flush=True)
-    seconds = {name: float(np.median(each, axis=0).mean()) for name, each in times.items()}
+    make = {OURS: functools.partial(Ours, task, start, 0)}
+    make |= {f"{THEIRS} {each}": functools.partial(Theirs, task, start, 0, each) for each in ATTENTIONS}
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(started(functools.partial(Turns, side, batches))) for name, side in make.items()
+        }
+        for name, side in sides.items():
+            check_same_loss(sides[OURS].facts["loss"], side.facts["loss"])
+            print(f"{task.name} {name}: ready", flush=True)
+        times = in_turns(sides, rounds)
+    seconds = {name: statistics.median(each) / len(batches) for name, each in times.items()}
     fastest = min((name for name in sides if name != OURS), key=seconds.get)
-    by_round = (np.sum(times[fastest], axis=1) / np.sum(times[OURS], axis=1)).tolist()
     return {
         "seconds_a_step": seconds,
         "fastest_of_theirs": fastest,
         "ratio": seconds[fastest] / seconds[OURS],
-        "ratio_by_round": by_round,
+        "ratio_by_round": [theirs / ours for theirs, ours in zip(times[fastest], times[OURS], strict=True)],
         "lengths": [batch["input_ids"].shape[1] for batch in batches],
-        "compile_seconds": sides[OURS].compile_seconds,
+        "compile_seconds": sides[OURS].facts["compile_seconds"],
     }
 
 
-def _seconds(side: Ours | Theirs, batch: Batch) -> float:
-    begin = time.perf_counter()
-    side.step(batch)
-    return time.perf_counter() - begin
+class Turns:
+    """A side that takes a step on each of some batches when it has its turn."""
+
+    def __init__(self, make: Callable[[], Ours | Theirs], batches: list[Batch]) -> None:
+        self.side, self.batches = make(), batches
+        self.facts = {"loss": self.side.loss(batches[0])}
+        for batch in batches:
+            self.side.compile(batch)
+        self.facts["compile_seconds"] = self.side.compile_seconds
+
+    def turn(self) -> None:
+        for batch in self.batches:
+            self.side.step(batch)
 
 
 # --- quality
@@ -74,8 +80,8 @@ def compare_runs(task: Comparison, seeds: int, attention: str, folder: Path) -> 
         setting = json.loads(json.dumps({"steps": task.steps, **dataclasses.asdict(task.config), "seed": seed}))
         found = {name: _finished(path, setting) for name, path in paths.items()}
         if None in found.values():
-            start = task.start(seed)
-            check_same_start(Ours(task, start, seed), Theirs(task, start, seed, attention), task.batches(seed)[0])
+            start, batch = task.start(seed), task.batches(seed)[0]
+            check_same_loss(Ours(task, start, seed).loss(batch), Theirs(task, start, seed, attention).loss(batch))
         for name, path in paths.items():
             if found[name] is None:
                 found[name] = _run(task, name, start, seed, attention)
