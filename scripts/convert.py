@@ -1,15 +1,19 @@
-r"""Weights in and out: reads any MODEL, checks it, and writes it in Hugging Face layout.
+r"""Weights in and out: reads any MODEL, checks it, and writes it in Hugging Face layout or as a StableHLO program.
 
   python scripts/convert.py --input=uncased_L-12_H-768_A-12 --output=bert-base --format=huggingface
   python scripts/convert.py --input=old/pytorch_model_folder --output=new --format=huggingface
+  python scripts/convert.py --input=runs/sentiment --output=served --format=stablehlo
 
-What is written holds float32 weights as safetensors, the config and the tokenizer: `transformers` loads it as it is,
-and so does everything here.
+Hugging Face layout holds float32 weights as safetensors, the config and the tokenizer: `transformers` loads it as it
+is, and so does everything here. The StableHLO program holds the weights too, takes token ids of any batch size and
+length, and wants nothing but JAX: jax.export.deserialize(Path("served/model.stablehlo").read_bytes()).call(input_ids,
+token_type_ids, attention_mask). What goes in and comes out is in signature.json; the tokenizer lies beside it.
 """
 
 from absl import flags
 
 from bert_jax import command
+from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import disassemble, parts_of
 
@@ -26,13 +30,20 @@ _OUTPUT = flags.DEFINE_string(
     "folder that is new, empty or holds a model that this wrote, as in --output=bert-base",
     required=True,
 )
-_FORMAT = flags.DEFINE_enum("format", "huggingface", ["huggingface"], "what is written, as in --format=huggingface")
+_FORMAT = flags.DEFINE_enum(
+    "format", "huggingface", ["huggingface", "stablehlo"], "what is written, as in --format=stablehlo"
+)
 _UPCAST = flags.DEFINE_bool("upcast", False, "take float16 and bfloat16 weights: their values are kept, as float32")
 
 
 def main(_: list[str]) -> None:
     """Flags in, read, write."""
     model, tokenizer = pretrained.read(_INPUT.value, upcast=_UPCAST.value)
+    if _FORMAT.value == "stablehlo":
+        outputs = export.save(_OUTPUT.value, model, tokenizer)
+        shapes = ", ".join(f"{name} [{', '.join(shape)}]" for name, shape in outputs.items())
+        print(f"{_OUTPUT.value}/model.stablehlo: {', '.join(export.INPUTS)} [b, l] -> {shapes}")
+        return
     huggingface.save(_OUTPUT.value, model, tokenizer)
     count = sum(array.size for array in disassemble(model).values())
     held = ", ".join(["body", *sorted(parts_of(model.params))])

@@ -43,11 +43,11 @@ def claim(workdir: Path, config: TrainingConfig) -> None:
         raise UserError(f"{path} is not JSON ({error}): give another --workdir") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file with all of the text, or as it was; its folder is made if need be."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """The file with all of the content, or as it was; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

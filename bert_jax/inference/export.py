@@ -1,0 +1,93 @@
+"""A model as one StableHLO file, which runs with JAX alone: weights inside, batch size and length free."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ModelConfig
+from bert_jax.interop.layout import Pretrained, parts_of
+from bert_jax.model import heads
+from bert_jax.model.encoder import Bert
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.workdir import write_whole
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # of `transformers`
+
+
+def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> dict[str, list]:
+    """Writes model.stablehlo, signature.json (what goes in and comes out) and the tokenizer.
+
+    The program takes three int32 [B, L] in the order of `INPUTS` and returns a dict: `last_hidden_state` [B, L, D] and
+    `pooler_output` [B, D] of the body alone; else `logits` ([B, L, V] of masked LM, [B, C] of classes and numbers,
+    [B, L, C] of tags, [B] of choices), `next_sentence_logits` [B, 2], `start_logits` and `end_logits` [B, L]. float32.
+
+    Returns:
+      The shape of each output.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    program = exported(model)
+    write_whole(folder / "model.stablehlo", program.serialize())
+    out = jax.tree.unflatten(program.out_tree, program.out_avals)
+    outputs = {name: [str(size) for size in each.shape] for name, each in out.items()}
+    signature = {"inputs": {name: ["b", "l"] for name in INPUTS}, "outputs": outputs, "labels": list(model.labels)}
+    signature |= {"platforms": list(PLATFORMS), "longest": model.config.max_position_embeddings}
+    write_whole(folder / "signature.json", json.dumps(signature, indent=2) + "\n")
+    tokenizer.save(folder)
+    return outputs
+
+
+def exported(model: Pretrained) -> jax.export.Exported:
+    """The forward pass without dropout, lowered for `PLATFORMS`."""
+    config = dataclasses.replace(model.config, attention="plain")
+    params = jax.tree.map(jnp.asarray, model.params)
+    parts, labels = parts_of(model.params), max(1, len(model.labels))
+
+    def forward(input_ids: jax.Array, token_type_ids: jax.Array, attention_mask: jax.Array) -> dict[str, jax.Array]:
+        positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
+        return outputs(config, params, parts, labels, (input_ids, token_type_ids, positions, attention_mask))
+
+    scope = jax.export.SymbolicScope([f"l <= {config.max_position_embeddings}"])
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, l", scope=scope), jnp.int32)
+    return jax.export.export(jax.jit(forward), platforms=PLATFORMS)(shape, shape, shape)
+
+
+def outputs(
+    config: ModelConfig, params: dict, parts: set[str], labels: int, inputs: tuple[jax.Array, ...]
+) -> dict[str, jax.Array]:
+    """What `save` says, of the four inputs of `Bert`."""
+    variables, positions = {"params": params}, inputs[2]
+    starts = jnp.zeros_like(positions[:, :1])
+    if "masked_language_model" in parts and "next_sentence" in parts:
+        found = heads.BertForPreTraining(config).apply(
+            variables, *inputs, sequence_starts=starts, masked_positions=positions
+        )
+        return {"logits": found[0], "next_sentence_logits": found[1][:, 0]}
+    if "masked_language_model" in parts:
+        return {"logits": heads.BertForMaskedLM(config).apply(variables, *inputs, masked_positions=positions)}
+    if "next_sentence" in parts:
+        network = heads.BertForNextSentencePrediction(config)
+        return {"next_sentence_logits": network.apply(variables, *inputs, sequence_starts=starts)[:, 0]}
+    if "sequence_classification" in parts:
+        network = heads.BertForSequenceClassification(config, labels)
+        return {"logits": network.apply(variables, *inputs, sequence_starts=starts)[:, 0]}
+    if "token_classification" in parts:
+        return {"logits": heads.BertForTokenClassification(config, labels).apply(variables, *inputs)}
+    if "multiple_choice" in parts:
+        network = heads.BertForMultipleChoice(config)
+        return {"logits": network.apply(variables, *(each[None] for each in inputs))[0]}
+    if "question_answering" in parts:
+        found = heads.BertForQuestionAnswering(config).apply(variables, *inputs)
+        return {"start_logits": found[0], "end_logits": found[1]}
+    bert, variables = Bert(config), {"params": params["bert"]}
+    hidden = bert.apply(variables, *inputs, most=1)
+    pooled = {"pooler_output": bert.apply(variables, hidden, starts, method="pool")[:, 0]} if "pooler" in parts else {}
+    return {"last_hidden_state": hidden, **pooled}
