@@ -16,6 +16,20 @@ from bert_jax.errors import Interrupted, UserError
 _MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
 
 
+def keep_memory() -> None:
+    """Lets glibc keep what is freed for the next allocation; elsewhere nothing happens.
+
+    XLA on CPU allocates the temporaries of a program anew at each call. To get such large blocks from the system, page
+    by page, and give them back, cost a seventh of a fine-tuning step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    for option, value in _MALLOC_OPTIONS.items() if mallopt else ():
+        mallopt(option, value)
+
+
+keep_memory()  # here, before NumPy and JAX are imported: threads that start with them would have arenas of their own
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and calls `main` with what is left of the command line.
 
@@ -25,7 +39,6 @@ def run(main: Callable[[list[str]], None]) -> None:
     def guarded(arguments: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS tell much
         signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: tidily
-        keep_memory()
         try:
             main(arguments)
         except (UserError, OSError) as error:
@@ -38,18 +51,6 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
     app.run(guarded, flags_parser=_parse_flags)
-
-
-def keep_memory() -> None:
-    """Lets glibc keep what is freed for the next allocation; elsewhere nothing happens.
-
-    XLA on CPU allocates the temporaries of a program anew at each call. To get such large blocks from the system, page
-    by page, and give them back, cost a seventh of a fine-tuning step. Threads that exist already keep their arenas, so
-    this comes before JAX starts its own.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for option, value in _MALLOC_OPTIONS.items() if mallopt else ():
-        mallopt(option, value)
 
 
 def _interrupt(number: int, _frame: object) -> None:

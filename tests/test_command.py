@@ -7,8 +7,9 @@ import pytest
 
 ALLOCATE = """
 import resource, sys, threading
+if sys.argv.pop() == "kept":
+    from bert_jax import command
 import numpy as np
-from bert_jax import command
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,13 +20,7 @@ def report():
     faults()
     print(faults())
 
-def main(arguments):
-    threading.Thread(target=report).start()
-
-if sys.argv.pop() == "kept":
-    command.run(main)
-else:
-    main([])
+threading.Thread(target=report).start()
 """
 
 

@@ -2,7 +2,10 @@
 
 import functools
 import os
+import resource
+import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +26,21 @@ class Writer:
         with self.path.open("a") as file:
             file.write(self.name)
         time.sleep(0.01)
+
+
+class Allocator:
+    """Writes how many pages of memory the system had to give it for a large array."""
+
+    facts: ClassVar = {}
+
+    def __init__(self, path):
+        self.path = path
+
+    def turn(self):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(25_000_000)  # 200 MB
+        with self.path.open("a") as file:
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, file=file)
 
 
 def fails(error):
@@ -49,6 +67,14 @@ def test_turns_follow_each_other_and_the_first_round_is_not_counted(tmp_path):
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_a_side_keeps_its_memory_from_turn_to_turn(tmp_path):
+    with started(functools.partial(Allocator, tmp_path / "faults")) as side:
+        in_turns({"a": side}, rounds=2)
+    first, *later = [int(line) for line in (tmp_path / "faults").read_text().split()]
+    assert max(later) < 0.1 * first
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from bert_jax.command import keep_memory
 from bert_jax.errors import UserError
+
+# What `keep_memory` in bert_jax/command.py does, but from the first allocation on. Threads that libraries had started
+# before it had arenas of their own, and one step in ten took twice as long.
+_KEEP_MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
 
 
 class Side(Protocol):
@@ -81,7 +84,6 @@ class SideProcess:
 def _work(connection: Connection, make: Callable[[], Side]) -> None:
     """What the process of a side does until nobody listens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
-    keep_memory()
     try:
         side = make()
     except UserError as error:
@@ -112,6 +114,7 @@ def _peak_bytes() -> int | None:
 @contextlib.contextmanager
 def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
     """The process of a side, for as long as it is needed."""
+    os.environ.setdefault("GLIBC_TUNABLES", _KEEP_MEMORY)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # on a GPU the sides share its memory
     side = SideProcess(make)
     try:
