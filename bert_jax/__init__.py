@@ -6,15 +6,19 @@ if TYPE_CHECKING:
     from bert_jax.inference.predictor import Model
 
 
-def load(model: str) -> "Model":
-    """A trained model that answers: MODEL is a workdir of this project, a folder in Hugging Face layout or one
-    with Google's TensorFlow checkpoint.
+def load(model: str, dtype: str = "float32") -> "Model":
+    """A trained model that answers.
+
+    Args:
+      model: MODEL, a workdir of this project, a folder in Hugging Face layout or one with Google's TensorFlow
+        checkpoint.
+      dtype: in which it computes: "float32", or "bfloat16", which GPUs and TPUs do much faster, to about two digits.
 
     Raises:
-      UserError: nothing usable is there; the message says what was looked for.
+      UserError: nothing usable is there, the message says what was looked for; or another dtype.
     """
     # Imported here and not above: worker processes import bert_jax.text, and so this file, and must not start JAX.
     from bert_jax.inference.predictor import Model
     from bert_jax.interop.pretrained import read
 
-    return Model(*read(model))
+    return Model(*read(model), dtype)

@@ -215,6 +215,24 @@ def test_many_lengths_compile_a_few_times(model, traces):
 # ---------------------------------------------------------------------------------------------------------------- load
 
 
+def test_bfloat16_answers_about_the_same(model):
+    """Two to three digits, and not the very numbers of float32: the computation is another."""
+    half = Model(Pretrained(model.params, model.config), model.tokenizer, "bfloat16")
+    texts = ["the film was good .", "good", "a bad film and a good one"]
+    for one, other in (
+        (half.embed(texts), model.embed(texts)),
+        (half.encode(texts).hidden, model.encode(texts).hidden),
+        (half.encode(texts).pooled, model.encode(texts).pooled),
+        (half.next_sentence("good", "bad"), model.next_sentence("good", "bad")),
+        (np.log(half.pseudo_perplexity(texts[0])), np.log(model.pseudo_perplexity(texts[0]))),
+    ):
+        assert np.asarray(one).dtype.itemsize >= 4
+        difference = np.linalg.norm(np.subtract(one, other)) / np.linalg.norm(other)
+        assert 0 < difference < 0.05
+    with pytest.raises(UserError, match="dtype='float16' is not known"):
+        Model(Pretrained(model.params, model.config), model.tokenizer, "float16")
+
+
 def test_load_from_a_folder_and_from_a_workdir(model, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()

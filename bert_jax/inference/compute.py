@@ -55,7 +55,8 @@ def encode(
     variables = {"params": params["bert"]}
     hidden = module.apply(variables, *_inputs(ids, lengths, firsts), most=1)
     starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
-    return hidden, module.apply(variables, hidden, starts, method="pool")[:, 0] if pooled else None
+    vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
+    return hidden.astype(jnp.float32), vectors
 
 
 def embed(

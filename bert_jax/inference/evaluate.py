@@ -75,7 +75,7 @@ def evaluate_task(
     source = source_name(task, split, directory=data.directory, file=file)
     check_labels(names, examples, split, source, "the model")
     reading = model.reading(task.kind, names, max_length, truncation, _threshold(model, examples))
-    objective = FinetuningObjective(task.kind, model.config, max(1, len(names)))
+    objective = FinetuningObjective(task.kind, model.config, max(1, len(names)), dtype=model.dtype)
     outcome = Evaluator(objective, reading, examples, batch_size).outcome(model.params, progress)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
@@ -163,7 +163,7 @@ def evaluate_text(
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
         found = {"source": source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer)
-    config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype="float32")
+    config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.dtype.name)
     objective = make_objective(config, model.tokenizer)
     params = _with_unused_heads(model.params, objective)
     scores = compile_evaluation(objective, params, batches, make_mesh(config.mesh))(params)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.errors import UserError
@@ -32,10 +33,12 @@ class PseudoPerplexity(NamedTuple):
 
 
 class LanguageModel:
-    """Tokenizer, config and parameters; inference in float32 on the default device."""
+    """Tokenizer, config and parameters; inference on the default device."""
 
-    def __init__(self, model: Pretrained, tokenizer: Tokenizer) -> None:
-        self.config = model.config
+    def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
+        if dtype not in ("float32", "bfloat16"):
+            raise UserError(f"dtype={dtype!r} is not known: choose float32 or bfloat16")
+        self.config, self.dtype = model.config, jnp.dtype(dtype)
         self.tokenizer = tokenizer
         self.labels = model.labels
         self.problem_type = model.problem_type
@@ -45,9 +48,11 @@ class LanguageModel:
         self._batches = functools.partial(
             row_batches, pad_id=tokenizer.pad_id, max_length=model.config.max_position_embeddings
         )
-        self._fill = jax.jit(functools.partial(compute.fill, BertForMaskedLM(model.config)), static_argnames="top_k")
-        self._log_probability = jax.jit(functools.partial(compute.log_probability, BertForMaskedLM(model.config)))
-        self._follow = jax.jit(functools.partial(compute.follow, BertForNextSentencePrediction(model.config)))
+        masked_lm = BertForMaskedLM(model.config, self.dtype)
+        next_sentence = BertForNextSentencePrediction(model.config, self.dtype)
+        self._fill = jax.jit(functools.partial(compute.fill, masked_lm), static_argnames="top_k")
+        self._log_probability = jax.jit(functools.partial(compute.log_probability, masked_lm))
+        self._follow = jax.jit(functools.partial(compute.follow, next_sentence))
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """The `top_k` most probable tokens for each [MASK] in the text, best first.

@@ -46,12 +46,11 @@ class States(NamedTuple):
 class Model(LanguageModel):
     """With all that the body and the heads of fine-tuning do."""
 
-    def __init__(self, model: Pretrained, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer)
-        self._encode = jax.jit(functools.partial(compute.encode, Bert(model.config)), static_argnames="pooled")
-        self._embed = jax.jit(
-            functools.partial(compute.embed, Bert(model.config)), static_argnames=("pooling", "normalize")
-        )
+    def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
+        super().__init__(model, tokenizer, dtype)
+        bert = Bert(model.config, self.dtype)
+        self._encode = jax.jit(functools.partial(compute.encode, bert), static_argnames="pooled")
+        self._embed = jax.jit(functools.partial(compute.embed, bert), static_argnames=("pooling", "normalize"))
 
     def encode(self, texts: Sequence[str | tuple[str, str]], batch_size: int = 32) -> States:
         """Hidden states of texts or pairs of texts; what is too long is cut as BERT does."""
@@ -253,7 +252,7 @@ class Model(LanguageModel):
             np.subtract.at(waiting, owners[numbers], 1)
             progress(int((waiting[np.unique(owners[numbers])] == 0).sum()))
 
-        objective = FinetuningObjective(reading.kind, self.config, max(1, len(reading.names)))
+        objective = FinetuningObjective(reading.kind, self.config, max(1, len(reading.names)), dtype=self.dtype)
         batches = evaluation_batches(rows, batch_size, reading.max_length)
         return reading.predictions(examples, rows, forward(objective, self.params, batches, done)[0])
 
