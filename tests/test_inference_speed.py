@@ -27,12 +27,12 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("way", [Way(), Way("eager", by_length=False)], ids=lambda way: way.name)
 def test_both_sides_make_the_same_vectors(model, way, tmp_path):
-    ours = Ours(model, TEXTS, 4, tmp_path / "model")
-    theirs = Theirs(way, tmp_path / "model", TEXTS, 4)
+    ours = Ours(model, "float32", TEXTS, 4, tmp_path / "model")
+    theirs = Theirs(way, tmp_path / "model", "float32", TEXTS, 4)
     np.testing.assert_allclose(theirs.facts["vectors"], ours.facts["vectors"], atol=1e-5)
-    check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"])
+    check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"], "float32")
     with pytest.raises(UserError, match="does not give the vectors of bert_jax"):
-        check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"][::-1])
+        check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"][::-1], "bfloat16")
 
 
 def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):

@@ -52,9 +52,9 @@ class Ours:
 
     name = "bert_jax"
 
-    def __init__(self, model: str, texts: list[str], batch_size: int, folder: Path) -> None:
+    def __init__(self, model: str, dtype: str, texts: list[str], batch_size: int, folder: Path) -> None:
         """Compiles what the texts need, and writes the model to `folder` in Hugging Face layout."""
-        self.model, self.texts, self.batch_size = bert_jax.load(model), texts, batch_size
+        self.model, self.texts, self.batch_size = bert_jax.load(model, dtype), texts, batch_size
         self.model.save(folder)
         config, begin = self.model.config, time.perf_counter()
         self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin, "config": config}
@@ -68,7 +68,7 @@ class Ours:
 class Theirs:
     """What an expert writes: fast tokenizer, batches padded to their longest, inference mode."""
 
-    def __init__(self, way: Way, folder: Path, texts: list[str], batch_size: int) -> None:
+    def __init__(self, way: Way, folder: Path, dtype: str, texts: list[str], batch_size: int) -> None:
         try:
             import torch
             import transformers
@@ -82,7 +82,7 @@ class Theirs:
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         network = transformers.BertModel.from_pretrained(folder, attn_implementation=way.attention)
         self.longest = network.config.max_position_embeddings
-        self.network = network.to(self.device).eval()
+        self.network = network.to(self.device, getattr(torch, dtype)).eval()
         self.forward = torch.compile(self.network, dynamic=True) if way.compiled else self.network
         begin = time.perf_counter()
         self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin}
@@ -130,26 +130,27 @@ def inference_suite(
     """
     if not model:
         raise UserError("suite inference needs a model: set --model=MODEL")
-    chosen = evenly_chosen(source, texts)
+    chosen, dtype = evenly_chosen(source, texts), "bfloat16" if jax.default_backend() == "gpu" else "float32"
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
-        ours = stack.enter_context(started(functools.partial(Ours, model, chosen, batch_size, folder)))
+        ours = stack.enter_context(started(functools.partial(Ours, model, dtype, chosen, batch_size, folder)))
         sides = {Ours.name: ours}
         for way in WAYS:
             try:
-                side = stack.enter_context(started(functools.partial(Theirs, way, folder, chosen, batch_size)))
+                side = stack.enter_context(started(functools.partial(Theirs, way, folder, dtype, chosen, batch_size)))
             except SideError as error:  # a kernel that is not installed here
                 left_out[way.name] = str(error).splitlines()[0]
                 continue
-            check_same_vectors(way.name, ours.facts["vectors"], side.facts["vectors"])
+            check_same_vectors(way.name, ours.facts["vectors"], side.facts["vectors"], dtype)
             sides[way.name] = side
         times = in_turns(sides, rounds)
         peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
         first_seconds = {name: side.facts["first_seconds"] for name, side in sides.items()}
     lengths, config = ours.facts["lengths"], ours.facts["config"]
-    ideal = forward_flops(config, lengths) / peak_flops("float32")
+    ideal = forward_flops(config, lengths) / peak_flops(dtype)
     figures: dict[str, Any] = {
+        "dtype": dtype,
         "texts": len(lengths),
         "batch_size": batch_size,
         "tokens": {"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)},
@@ -169,10 +170,10 @@ def evenly_chosen(source: str, number: int) -> list[str]:
     return [found[index * len(found) // number] for index in range(number)]
 
 
-def check_same_vectors(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+def check_same_vectors(name: str, ours: np.ndarray, theirs: np.ndarray, dtype: str) -> None:
     """Raises UserError unless both sides make the same of each text."""
     difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    if not difference <= OUTPUT_TOLERANCE:
+    if not difference <= (OUTPUT_TOLERANCE if dtype == "float32" else 0.05):  # bfloat16 has 8 bits
         raise UserError(f"{name} does not give the vectors of bert_jax: they differ by {difference:.2g} of the largest")
 
 
@@ -181,7 +182,7 @@ def inference_table(found: dict[str, Any]) -> str:
     tokens = found["tokens"]
     lines = [
         f"{found['texts']:,} texts of {tokens['least']} to {tokens['most']} tokens, {tokens['mean']:.0f} on average; "
-        f"batches of {found['batch_size']}",
+        f"batches of {found['batch_size']}, {found['dtype']}",
         f"{'':<52}{'seconds':>9}{'tokens/s':>11}{'of peak':>9}{'first':>8}{'spread':>8}  times as fast",
     ]
     rates = found["tokens_per_second"]
