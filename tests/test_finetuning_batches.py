@@ -118,7 +118,7 @@ def test_shapes_are_few_and_padding_is_counted():
 
 
 def test_shapes_of_evaluation_do_not_depend_on_the_rows():
-    lengths = (16, 24, 32, 48, 64, 96, 100)
+    lengths = (16, 24, 32, 40, 48, 56, 64, 80, 96, 100)
     assert {bucket(length, 100) for length in range(1, 101)} == set(lengths)
     assert all(bucket(length, 100) == min(each for each in lengths if each >= length) for length in range(1, 101))
     batches = evaluation_batches(random_rows(333), 32, 128)

@@ -318,7 +318,7 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
     off = dataclasses.replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     got = outputs(params, batch, off, deterministic=False, rngs={"dropout": jax.random.key(0)})
     for one, other in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+        assert_close(one, other)  # not the same bits: without a gradient, attention is computed in another order
     on = outputs(params, batch, deterministic=False, rngs={"dropout": jax.random.key(0)})
     assert not np.allclose(on[0], expected[0])
 

@@ -126,9 +126,9 @@ def evaluation_batches(rows: Sequence[Row], batch_size: int, max_length: int) ->
 
 
 def bucket(length: int, max_length: int) -> int:
-    """The length to which evaluation pads: the next of 16, 24, 32, 48, 64, 96, 128, ..., or `max_length`."""
-    whole = max(16, power_of_two(length))
-    return min(max_length, whole if 4 * length > 3 * whole or whole == 16 else 3 * whole // 4)
+    """The length to which evaluation pads: the next of 16, 24, 32, 40, 48, 56, 64, 80, 96, ..., or `max_length`."""
+    step = max(8, power_of_two(length) // 8)
+    return min(max_length, max(16, -(-length // step) * step))
 
 
 def power_of_two(number: int) -> int:

@@ -107,6 +107,20 @@ def scaled_dot_product_attention(
     return product("bnqk,bknh->bqnh", kept.astype(value.dtype), value), probabilities
 
 
+def forward_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+    """`scaled_dot_product_attention` without probabilities and dropout, as a CPU likes it where no gradient is wanted.
+
+    Heads first, and the division by the sum of the softmax behind the product with V: 1.3 times (64 tokens) to twice
+    (192) as fast. With its gradient it is slower.
+    """
+    query, key, value = (each.swapaxes(1, 2) for each in (query * query.shape[-1] ** -0.5, key, value))
+    product = functools.partial(jnp.matmul, precision=precision(query.dtype), preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, product(query, key.swapaxes(2, 3)), jnp.finfo(jnp.float32).min)
+    powers = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    context = product(powers.astype(value.dtype), value) / powers.sum(axis=-1, keepdims=True)
+    return context.astype(value.dtype).swapaxes(1, 2)
+
+
 class MultiHeadAttention(nn.Module):
     """N heads side by side, and the output projection."""
 
@@ -124,7 +138,9 @@ class MultiHeadAttention(nn.Module):
             dense(config, config.hidden_size, self.dtype, name)(hidden).reshape(split)
             for name in ("query", "key", "value")
         )
-        if self.kernel == "plain":
+        if self.kernel == "plain" and deterministic and not self.is_mutable_collection("intermediates"):
+            context = forward_attention(query, key, value, rows)
+        elif self.kernel == "plain":
             dropout = Dropout(config.attention_probs_dropout_prob, deterministic=deterministic)
             context, probabilities = scaled_dot_product_attention(query, key, value, rows, dropout)
             self.sow("intermediates", "probabilities", probabilities)
