@@ -224,7 +224,8 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
             raise UserError(f"sizes: {each!r} wants to be SIZE or SIZE:ROWS, SIZE one of {', '.join(SIZES)}")
         number = int(rows) if rows else max(1, (ROWS_ON_GPU if on_gpu else ROWS)[size] * 128 // length)
         print(f"{size}: {number} rows of {length}", flush=True)
-        figures["equal_work"][size] = equal_work(size, number, length, dtype, rounds)
+        figures["equal_work"][size] = found = equal_work(size, number, length, dtype, rounds)
+        print(f"{size}: {found['ratio']:.2f} times as fast as {found['fastest_of_theirs']}", flush=True)
         if (workdir / "corpus").exists():
             figures["real_text"][size] = real_text(workdir, size, number, length, dtype, rounds)
     lines = ["Equal work", training_table(figures["equal_work"])]
