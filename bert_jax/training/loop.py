@@ -136,7 +136,7 @@ def train(
             asked = time.monotonic()
             step, batch = step + 1, next(batches)
             reporter.add(step, metrics, positions, total_steps, waited=time.monotonic() - asked)
-            if profiler and (table := profiler.after(step - first_step, state, train_step.programs)):
+            if table := profiler.after(step - first_step, state, train_step.programs):
                 reporter.say(table)
 
             if not total_steps and (step - first_step >= CALIBRATION_STEPS or elapsed() > 6 * config.total_minutes):
