@@ -46,12 +46,17 @@ class Recipe:
     epochs: float
     max_length: int
     metrics: tuple[str, ...]
+    optimizer: OptimizerConfig
 
+
+# As PyTorch's AdamW comes: nothing is clipped, which is worth some 0.02 of MRPC's F1. The other clips at norm 1.
+PLAIN = OptimizerConfig(name="adamw", learning_rate=5e-5, eps=1e-8, clip_norm=0.0)
+CLIPPED = OptimizerConfig(name="adamw", learning_rate=5e-5)
 
 RECIPES = {
-    "mrpc": Recipe(("train", "validation"), "test", 4.0, 128, ("f1", "accuracy")),
-    "stsb": Recipe(("train",), "validation", 3.0, 64, ("spearman", "pearson")),
-    "conll2003": Recipe(("train",), "test", 3.0, 128, ("f1",)),
+    "mrpc": Recipe(("train", "validation"), "test", 4.0, 128, ("f1", "accuracy"), PLAIN),
+    "stsb": Recipe(("train",), "validation", 3.0, 64, ("spearman", "pearson"), PLAIN),
+    "conll2003": Recipe(("train",), "test", 3.0, 128, ("f1",), CLIPPED),
 }
 
 
@@ -69,8 +74,7 @@ class Comparison:
         self.name, self.recipe, task = name, RECIPES[name], task_named(name)
         train = [each for split in self.recipe.train for each in read_examples(task, split, directory=directory)]
         self.examples = read_examples(task, self.recipe.scored, directory=directory)
-        optimizer = OptimizerConfig(name="adamw", learning_rate=5e-5)
-        config = paper(name, init_from=model, total_epochs=self.recipe.epochs, optimizer=optimizer)
+        config = paper(name, init_from=model, total_epochs=self.recipe.epochs, optimizer=self.recipe.optimizer)
         self.loaded, self.tokenizer = starting_point(config)
         length = min(self.recipe.max_length, self.loaded.config.max_position_embeddings)
         self.config = dataclasses.replace(config, max_length=length, compute_dtype="float32")
@@ -150,7 +154,7 @@ def _our_logits(objective: FinetuningObjective, params: Parameters, batch: Batch
 
 
 class Theirs:
-    """What one writes with PyTorch and `transformers`: AdamW (fused), gradient clipping, a schedule."""
+    """What one writes with PyTorch and `transformers`: AdamW (fused), a schedule, gradient clipping if asked for."""
 
     compile_seconds = 0.0
 
@@ -186,7 +190,8 @@ class Theirs:
         self.optimizer.zero_grad()
         loss = self.network(**self._arguments(batch)).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         return loss.item()
