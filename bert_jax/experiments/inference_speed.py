@@ -32,19 +32,22 @@ class Way:
       attention: as `transformers` names it.
       by_length: texts are sorted by length first, so that batches have next to no padding.
       compiled: by torch.compile, for shapes of any length.
+      batch_size: texts at once; None: as many as the suite is told. On a CPU few are faster.
     """
 
     attention: str = "sdpa"
     by_length: bool = True
     compiled: bool = False
+    batch_size: int | None = None
 
     @property
     def name(self) -> str:
         order = "by length" if self.by_length else "in their order"
-        return f"PyTorch {self.attention}, texts {order}" + (", compiled" if self.compiled else "")
+        several = f", {self.batch_size} at once" if self.batch_size else ""
+        return f"PyTorch {self.attention}, texts {order}{several}" + (", compiled" if self.compiled else "")
 
 
-WAYS = (Way(), Way("eager"), Way(by_length=False), Way(compiled=True))
+WAYS = (Way(), Way("eager"), Way(by_length=False), Way(compiled=True), Way(batch_size=4))
 
 
 class Ours:
@@ -74,7 +77,7 @@ class Theirs:
             import transformers
         except ImportError as error:
             raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
-        self.way, self.texts, self.batch_size = way, texts, batch_size
+        self.way, self.texts, self.batch_size = way, texts, way.batch_size or batch_size
         self.device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
         torch.set_float32_matmul_precision("highest")
         transformers.utils.logging.disable_progress_bar()

@@ -4,9 +4,10 @@ A training batch is a pure function of (rows, batch size, seed, step). The rows 
 epoch; where an epoch does not end with a batch, that batch has the last rows of it and the first of the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from bert_jax.errors import UserError
@@ -15,6 +16,7 @@ from bert_jax.finetuning.features import NO_LABEL, ChoiceRow, Row, TaggingRow
 
 SHAPES = 6  # more: less padding; fewer: less to compile
 MULTIPLE = 8  # the lengths are multiples of it
+TOKENS_IN_CACHE = 1_536  # of a forward pass on a CPU
 
 Batch = dict[str, np.ndarray]
 
@@ -111,18 +113,44 @@ class FinetuningBatches:
 def evaluation_batches(rows: Sequence[Row], batch_size: int, max_length: int) -> list[EvaluationBatch]:
     """All rows, the longest first, in batches as `FinetuningBatches` has them.
 
-    The shapes do not depend on the rows, so that many lists of rows compile a few times only: L is a `bucket`, and the
-    last batch is filled up to a power of two with empty rows (`sequence_ids` 0, no labels).
+    Batches are those of `by_length`; the last one is filled up with empty rows (`sequence_ids` 0, no labels).
     """
-    lengths = row_lengths(rows)
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
     batches = []
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        size = min(batch_size, power_of_two(len(numbers)))
-        arrays = lay_out([rows[number] for number in numbers], size, bucket(int(lengths[numbers[0]]), max_length))
+    for numbers, size, length in by_length(row_lengths(rows), batch_size, max_length):
+        arrays = lay_out([rows[number] for number in numbers], size, length)
         batches.append(EvaluationBatch(np.pad(numbers, (0, size - len(numbers)), constant_values=-1), arrays))
     return batches
+
+
+def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Numbers of rows, the longest first, in batches for a forward pass; of each its rows and its length.
+
+    The shapes do not depend on the rows, so that many lists of rows compile a few times only: the length is a `bucket`,
+    and the last batch is as large as the next power of two.
+
+    Args:
+      lengths: int [R], tokens of each row.
+      batch_size: rows of a batch at most.
+      max_length: tokens of a row at most.
+
+    Yields:
+      int32 [n], B and L of a batch of n <= B rows.
+    """
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    while len(order):
+        length = bucket(int(lengths[order[0]]), max_length)
+        most = min(batch_size, rows_in_cache(length)) if jax.default_backend() == "cpu" else batch_size
+        yield order[:most], min(most, power_of_two(len(order))), length
+        order = order[most:]
+
+
+def rows_in_cache(length: int) -> int:
+    """How many rows a CPU takes at once: a power of two, of which the tokens and their attention stay in its caches.
+
+    With MiniLM on two cores of an AMD EPYC, rows of 512, 192 and 64 tokens go 1.15, 1.12 and 1.01 times as fast as in
+    batches of 32.
+    """
+    return max(1, power_of_two(TOKENS_IN_CACHE // length + 1) // 2)
 
 
 def bucket(length: int, max_length: int) -> int:

@@ -235,8 +235,7 @@ class Model(LanguageModel):
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
-        model = Pretrained(self.params, self.config, self.labels, self.problem_type, self.settings)
-        huggingface.save(directory, model, self.tokenizer)
+        huggingface.save(directory, self._loaded, self.tokenizer)
 
     def _answers(
         self, reading: Reading, examples: Sequence[Example], batch_size: int, progress: Callable[[int], object]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_jax.errors import UserError
-from bert_jax.finetuning.batches import bucket, power_of_two
+from bert_jax.finetuning.batches import by_length, power_of_two
 from bert_jax.text.tokenizer import Tokenizer
 
 MASK = "[MASK]"
@@ -79,16 +79,14 @@ def row_batches(
 ) -> Iterator[tuple[list[int], tuple[np.ndarray, ...], np.ndarray]]:
     """The good rows by length: indices into `rows`; `ids`, `lengths` and `firsts`; `masked`, as in `compute`.
 
-    Inputs are padded to a `bucket` of tokens and to powers of two of rows and masks, so that a stream of any lengths
-    compiles a few times only.
+    Batches are those of `by_length`, and padded to a power of two of masks, so that a stream of any lengths compiles a
+    few times only.
     """
     good = [index for index, row in enumerate(rows) if isinstance(row, Row)]
-    good.sort(key=lambda index: len(rows[index].ids), reverse=True)
-    for start in range(0, len(good), batch_size):
-        indices = good[start : start + batch_size]
+    lengths_of_good = np.array([len(rows[index].ids) for index in good], np.int64)
+    for numbers, size, length in by_length(lengths_of_good, batch_size, max_length):
+        indices = [good[number] for number in numbers]
         chosen = [rows[index] for index in indices]
-        size = power_of_two(len(chosen))
-        length = bucket(len(chosen[0].ids), max_length)
         ids = np.full((size, length), pad_id, np.int32)
         lengths, firsts = np.zeros((2, size), np.int32)
         masks = max(1, *(len(row.masks) for row in chosen))

