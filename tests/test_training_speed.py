@@ -39,7 +39,12 @@ MODEL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def batches():
-    return full_batches(MODEL.vocab_size, 4, 48)
+    """As `full_batches` has them, but for a row of the second batch that is left empty, as batches of text have."""
+    found = full_batches(MODEL.vocab_size, 4, 48)
+    empty = {name: array.copy() for name, array in found[1].items()}
+    empty["sequence_ids"][-1] = empty["input_ids"][-1] = empty["token_type_ids"][-1] = 0
+    empty["next_sentence_labels"][-1] = -1
+    return [found[0], empty, *found[2:]]
 
 
 @pytest.fixture(scope="module")

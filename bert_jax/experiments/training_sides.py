@@ -153,12 +153,12 @@ class Theirs:
 
         to = lambda array: torch.from_numpy(np.asarray(array, np.int64)).to(self.device)  # noqa: E731
         length = batch["input_ids"].shape[1]
-        used = batch["labels"] >= 0
+        used, follows = batch["labels"] >= 0, batch["next_sentence_labels"][:, 0]
         found = {
             "input_ids": to(batch["input_ids"]),
             "token_type_ids": to(batch["token_type_ids"]),
             "attention_mask": None if batch["sequence_ids"].all() else to(batch["sequence_ids"] > 0),
-            "next_sentence_labels": to(batch["next_sentence_labels"][:, 0]),
+            "next_sentence_labels": to(np.where(follows < 0, -100, follows)),  # a row may be left empty
         }
         rows = np.arange(len(used))[:, None] * length
         if self.way.positions == "masked":
@@ -190,6 +190,4 @@ class Theirs:
         chosen = hidden.reshape(-1, hidden.shape[-1])[positions]
         cross_entropy = torch.nn.functional.cross_entropy
         logits, next_sentence_logits = self.network.cls(chosen, pooled)
-        return cross_entropy(logits.float(), labels) + cross_entropy(
-            next_sentence_logits.float(), next_sentence_labels, ignore_index=-1
-        )
+        return cross_entropy(logits.float(), labels) + cross_entropy(next_sentence_logits.float(), next_sentence_labels)
