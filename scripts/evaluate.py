@@ -20,6 +20,7 @@ from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.features import TRUNCATIONS
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
+from bert_jax.inference.language_model import DTYPES
 from bert_jax.inference.predictor import Model
 
 _MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
@@ -57,7 +58,10 @@ _PSEUDO_PERPLEXITY = flags.DEFINE_integer(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "rows run at once, as in --batch_size=8", lower_bound=1)
 
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "computes so, as in --dtype=bfloat16: much faster on GPU and TPU"
+    "dtype",
+    "float32",
+    DTYPES,
+    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the memory",
 )
 
 

@@ -21,6 +21,7 @@ from bert_jax.inference.predictor import Model
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForPreTraining
+from bert_jax.model.quantization import quantize, restored
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer, truncate_pair
 
 ROOT = Path(__file__).parents[1]
@@ -245,6 +246,30 @@ def test_bfloat16_matrices_are_stored_in_it_without_changing_a_bit(model):
     half.params = model.params
     converted = half.encode(texts), half.next_sentence(*texts), half.pseudo_perplexity(texts[0])
     jax.tree.map(np.testing.assert_array_equal, stored, converted)
+
+
+def test_int8_takes_a_quarter_of_the_memory_and_answers_about_the_same(model):
+    small = Model(Pretrained(model.params, model.config), model.tokenizer, "int8")
+    size = lambda params: sum(leaf.nbytes for leaf in jax.tree.leaves(params["bert"]))  # noqa: E731
+    assert 0.25 < size(small.params) / size(model.params) < 0.35  # biases, LayerNorm and scales are float32
+    texts = ["the film was good .", "good", "a bad film and a good one"]
+    for one, other in (
+        (small.embed(texts), model.embed(texts)),
+        (small.next_sentence("good", "bad"), model.next_sentence("good", "bad")),
+        (np.log(small.pseudo_perplexity(texts[0])), np.log(model.pseudo_perplexity(texts[0]))),
+    ):
+        assert 0 < np.linalg.norm(np.subtract(one, other)) / np.linalg.norm(other) < 0.05
+
+
+def test_each_output_has_its_own_scale_in_int8():
+    """Within half a step of its largest weight, whatever the others are; a column of zeros stays."""
+    kernel = np.random.default_rng(0).normal(size=(40, 6)) * [1e-3, 1, 1e3, 0, 1, 1]
+    table = kernel.T.copy()
+    params = {"bert": {"x": {"kernel": kernel.astype(np.float32)}, "y": {"embedding": table.astype(np.float32)}}}
+    found = restored(quantize(params), jnp.float32)["bert"]
+    step = np.abs(kernel).max(axis=0) / 127
+    assert (np.abs(found["x"]["kernel"] - kernel) <= 0.501 * step).all()
+    assert (np.abs(found["y"]["embedding"] - table) <= 0.501 * step[:, None]).all()
 
 
 def test_load_from_a_folder_and_from_a_workdir(model, tmp_path):

@@ -12,6 +12,7 @@ from bert_jax.finetuning.batches import EvaluationBatch, evaluation_batches, in_
 from bert_jax.finetuning.examples import Example, TaggingExample
 from bert_jax.finetuning.objective import FinetuningObjective
 from bert_jax.finetuning.reading import Prediction, Reading, Reply
+from bert_jax.model.quantization import restored
 from bert_jax.training.metrics import add_sums
 from bert_jax.training.objective import Parameters
 
@@ -78,7 +79,7 @@ def forward(
 
 
 def _outputs_of(objective: FinetuningObjective, params: Parameters, batch: dict) -> tuple[Any, dict]:
-    logits = objective.outputs(params, batch, None)
+    logits = objective.outputs(restored(params, objective.dtype), batch, None)
     metrics = objective.score(logits, batch)
     if objective.kind in ("classification", "choice"):
         return jax.nn.softmax(logits), metrics

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
+from bert_jax.model.quantization import restored
 
 
 def fill(
@@ -21,7 +22,8 @@ def fill(
     top_k: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Probabilities float32 [B, P, top_k] at the masked positions, and whose they are."""
-    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), masked_positions=masked)
+    variables = {"params": restored(params, module.dtype)}
+    logits = module.apply(variables, *_inputs(ids, lengths, firsts), masked_positions=masked)
     return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
 
 
@@ -35,7 +37,8 @@ def log_probability(
     targets: jax.Array,
 ) -> jax.Array:
     """Natural logarithm of the probability of `targets` int32 [B] at the first masked position, float32 [B]."""
-    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), masked_positions=masked[:, :1])[:, 0]
+    variables = {"params": restored(params, module.dtype)}
+    logits = module.apply(variables, *_inputs(ids, lengths, firsts), masked_positions=masked[:, :1])[:, 0]
     return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=1)[:, 0]
 
 
@@ -44,7 +47,8 @@ def follow(
 ) -> jax.Array:
     """Probabilities float32 [B] of label 0, "is next"."""
     starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
-    logits = module.apply({"params": params}, *_inputs(ids, lengths, firsts), sequence_starts=starts)
+    variables = {"params": restored(params, module.dtype)}
+    logits = module.apply(variables, *_inputs(ids, lengths, firsts), sequence_starts=starts)
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
@@ -52,7 +56,7 @@ def encode(
     module: Bert, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array, pooled: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """Hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
-    variables = {"params": params["bert"]}
+    variables = {"params": restored(params["bert"], module.dtype)}
     hidden = module.apply(variables, *_inputs(ids, lengths, firsts), most=1)
     starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
     vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None

@@ -24,6 +24,7 @@ from bert_jax.finetuning.scoring import report_table
 from bert_jax.finetuning.submission import write_submission
 from bert_jax.finetuning.tasks import Task, task_named
 from bert_jax.inference.predictor import Model
+from bert_jax.model.quantization import restored
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import make_objective, unigram_loss
 from bert_jax.text import sources
@@ -165,7 +166,7 @@ def evaluate_text(
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.dtype.name)
     objective = make_objective(config, model.tokenizer)
-    params = _with_unused_heads(model.params, objective)
+    params = _with_unused_heads(restored(model.params, model.dtype), objective)
     scores = compile_evaluation(objective, params, batches, make_mesh(config.mesh))(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}
     if pseudo_perplexity_of:

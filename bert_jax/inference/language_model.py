@@ -14,7 +14,10 @@ from bert_jax.inference import compute
 from bert_jax.inference.rows import check_items, fill_rows, filled, is_pair, pair_rows, row_batches, token_rows
 from bert_jax.interop.layout import Pretrained, parts_of
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
+from bert_jax.model.quantization import is_matrix_of_body, quantize
 from bert_jax.text.tokenizer import Tokenizer
+
+DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
 
 
 class Prediction(NamedTuple):
@@ -36,15 +39,15 @@ class LanguageModel:
     """Tokenizer, config and parameters; inference on the default device."""
 
     def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
-        if dtype not in ("float32", "bfloat16"):
-            raise UserError(f"dtype={dtype!r} is not known: choose float32 or bfloat16")
-        self.config, self.dtype = model.config, jnp.dtype(dtype)
+        if dtype not in DTYPES:
+            raise UserError(f"dtype={dtype!r} is not known: choose {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+        self.config, self.dtype = model.config, jnp.dtype("bfloat16" if dtype == "int8" else dtype)
         self.tokenizer = tokenizer
         self.labels = model.labels
         self.problem_type = model.problem_type
         self.settings = model.settings
         self._loaded = model
-        self.params = jax.device_put(_stored(model.params, self.dtype))
+        self.params = jax.device_put(quantize(model.params) if dtype == "int8" else _stored(model.params, self.dtype))
         self.parts = parts_of(model.params)  # what it has besides the body: "pooler" and the heads
         self._batches = functools.partial(
             row_batches, pad_id=tokenizer.pad_id, max_length=model.config.max_position_embeddings
@@ -195,7 +198,6 @@ def _stored(params: dict, dtype: jnp.dtype) -> dict:
     """The matrices of the body in the type that multiplies them: no conversion at each call, and the same answers."""
 
     def stored(path: tuple, leaf: np.ndarray) -> np.ndarray:
-        in_body = path[0].key == "bert" and path[-1].key in ("kernel", "embedding")
-        return leaf.astype(dtype) if in_body else leaf
+        return leaf.astype(dtype) if is_matrix_of_body(path) else leaf
 
     return jax.tree_util.tree_map_with_path(stored, params)
