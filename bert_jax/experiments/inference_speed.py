@@ -117,7 +117,7 @@ def forward_flops(config: ModelConfig, lengths: list[int]) -> float:
 
 
 def inference_suite(
-    _workdir: Path, model: str, *, source: str, texts: int, batch_size: int, rounds: int
+    _workdir: Path, model: str, *, source: str, texts: int, batch_size: int, dtype: str, rounds: int
 ) -> tuple[str, dict]:
     """Both sides on texts drawn evenly from a source.
 
@@ -126,6 +126,7 @@ def inference_suite(
       source: SOURCE.
       texts: how many.
       batch_size: texts at once.
+      dtype: float32 or bfloat16, in which both compute; auto: bfloat16 on a GPU, else float32.
       rounds: turns of each side.
 
     Raises:
@@ -133,7 +134,9 @@ def inference_suite(
     """
     if not model:
         raise UserError("suite inference needs a model: set --model=MODEL")
-    chosen, dtype = evenly_chosen(source, texts), "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    chosen = evenly_chosen(source, texts)
+    if dtype == "auto":
+        dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
