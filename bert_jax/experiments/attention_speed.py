@@ -212,7 +212,7 @@ def prepared(
     for case in cases:
         try:
             calls[case.name] = call(case)
-            facts["results"][case.name] = [fetch(each)[checked_rows(case)] for each in calls[case.name]()]
+            facts["results"][case.name] = [fetch(each[checked_rows(case)]) for each in calls[case.name]()]
         except RuntimeError as error:  # a backend that cannot do it, or not enough memory
             facts["left_out"][case.name] = str(error).splitlines()[0]
     return calls, facts
