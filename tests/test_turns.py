@@ -22,9 +22,9 @@ class Writer:
         self.kept = np.ones(mebibytes << 20, np.uint8)
         self.facts = {"process": os.getpid()}
 
-    def turn(self):
+    def turn(self, which=""):
         with self.path.open("a") as file:
-            file.write(self.name)
+            file.write(self.name + which)
         time.sleep(0.01)
 
 
@@ -59,7 +59,8 @@ def test_turns_follow_each_other_and_the_first_round_is_not_counted(tmp_path):
     ):
         times = in_turns({"a": a, "b": b}, rounds=2)
         assert b.peak_bytes() - a.peak_bytes() > 150 << 20
-    assert path.read_text() == "ababab"
+        in_turns({"a": a, "b": b}, 1, "1")
+    assert path.read_text() == "ababab" + "a1b1a1b1"
     assert {name: len(each) for name, each in times.items()} == {"a": 2, "b": 2}
     assert min(times["a"]) > 0.01
     processes = {each.facts["process"] for each in (a, b)}

@@ -18,9 +18,11 @@ import jax
 
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
+from bert_jax.experiments.attention_speed import attention_suite
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.inference_speed import inference_suite
 from bert_jax.experiments.parity import parity_suite
+from bert_jax.experiments.picture import draw
 from bert_jax.experiments.training_speed import training_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
 from bert_jax.text.corpus import Corpus
@@ -62,12 +64,12 @@ Suite = Callable[..., tuple[str, dict]]  # of a workdir, a MODEL and its setting
 
 
 def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> dict:
-    """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json.
+    """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json and a picture, SUITE.svg.
 
     Args:
       suite: of `SUITES`.
       workdir: of a run, for `input`; gets the result.
-      model: MODEL, for all but `input` and `train`.
+      model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
     Returns:
@@ -85,6 +87,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
     path = workdir / "benchmark" / f"{suite}.json"
     save(path, {"suite": suite, **setting, **figures})
     print(f"written to {path}")
+    print(draw(path))
     return figures
 
 
@@ -242,4 +245,5 @@ SUITES: dict[str, Suite] = {
     "finetune": finetuning_suite,
     "train": training_suite,
     "inference": inference_suite,
+    "attention": attention_suite,
 }

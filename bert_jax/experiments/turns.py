@@ -31,8 +31,8 @@ class Side(Protocol):
 
     facts: dict[str, Any]
 
-    def turn(self) -> None:
-        """A fixed piece of work, finished when it returns."""
+    def turn(self, *which: Any) -> None:
+        """A fixed piece of work, finished when it returns; `which`, for a side that has several."""
 
 
 class SideError(RuntimeError):
@@ -56,9 +56,9 @@ class SideProcess:
         other_end.close()
         self.facts: dict[str, Any] = self._answer()
 
-    def turn(self) -> float:
+    def turn(self, *which: Any) -> float:
         """Seconds of one turn."""
-        self._connection.send("turn")
+        self._connection.send(("turn", *which))
         return self._answer()
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class SideProcess:
 
     def peak_bytes(self) -> int | None:
         """The most memory that its process has had of the system; None where the system does not tell."""
-        self._connection.send("peak_bytes")
+        self._connection.send(("peak_bytes",))
         return self._answer()
 
     def _answer(self) -> Any:
@@ -95,9 +95,10 @@ def _work(connection: Connection, make: Callable[[], Side]) -> None:
     connection.send(side.facts)
     with contextlib.suppress(EOFError):
         while True:
-            if connection.recv() == "turn":
+            request, *which = connection.recv()
+            if request == "turn":
                 begin = time.perf_counter()
-                side.turn()
+                side.turn(*which)
                 connection.send(time.perf_counter() - begin)
             else:
                 connection.send(_peak_bytes())
@@ -123,8 +124,13 @@ def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
         side.close()
 
 
-def in_turns(sides: dict[str, SideProcess], rounds: int) -> dict[str, list[float]]:
+def in_turns(sides: dict[str, SideProcess], rounds: int, *which: Any) -> dict[str, list[float]]:
     """Seconds of each side's turns, one after the other in each round; the first round warms up.
+
+    Args:
+      sides: by name.
+      rounds: turns of each, the first not counted.
+      which: of a side's pieces of work, if it has several.
 
     Raises:
       UserError: no round is asked for.
@@ -134,6 +140,6 @@ def in_turns(sides: dict[str, SideProcess], rounds: int) -> dict[str, list[float
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
-            seconds = side.turn()
+            seconds = side.turn(*which)
             times[name] += [seconds] if number else []
     return times
