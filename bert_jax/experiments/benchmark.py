@@ -20,6 +20,7 @@ from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.inference_speed import inference_suite
+from bert_jax.experiments.packing_comparison import packing_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.experiments.training_speed import training_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
@@ -242,4 +243,5 @@ SUITES: dict[str, Suite] = {
     "finetune": finetuning_suite,
     "train": training_suite,
     "inference": inference_suite,
+    "packing": packing_suite,
 }
