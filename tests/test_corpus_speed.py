@@ -80,7 +80,7 @@ def test_figures_of_a_comparison(monkeypatch):
 
     monkeypatch.setattr(module, "started", in_this_process)
     monkeypatch.setattr(module, "in_turns", in_turns)
-    found, figures = compared({"bert_jax": dict, "tokenizers": list}, 10.0, 3)
+    found, figures = compared(dict, list, 10.0, 3)
     assert found == [{}, []]
     assert figures["one core"] == {
         "seconds": {"bert_jax": 2.0, "tokenizers": 4.0},

@@ -69,8 +69,8 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
 
     Args:
       suite: of `SUITES`.
-      workdir: of a run, for `input`; gets the result.
-      model: MODEL, for all but `input` and `train`.
+      workdir: of a run, for `input` and `packing`; gets the result.
+      model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
     Returns:

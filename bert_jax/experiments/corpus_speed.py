@@ -87,19 +87,18 @@ def corpus_suite(_workdir: Path, _model: str, *, source: str, rounds: int) -> tu
     megabytes = documents.report.text_bytes / 1e6
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(texts, VOCAB_SIZE).save(folder)
-        vocabulary = {
-            "bert_jax": functools.partial(our_vocabulary, source),
-            "tokenizers": functools.partial(their_vocabulary, texts),
-        }
-        corpus = {
-            "bert_jax": functools.partial(our_corpus, source, folder),
-            "tokenizers": functools.partial(their_corpus, texts, folder),
-        }
-        (ours, theirs), vocabulary_speed = compared(vocabulary, megabytes, rounds)
-        counts, corpus_speed = compared(corpus, megabytes, rounds)
+        (ours, theirs), vocabulary = compared(
+            functools.partial(our_vocabulary, source), functools.partial(their_vocabulary, texts), megabytes, rounds
+        )
+        counts, corpus = compared(
+            functools.partial(our_corpus, source, folder),
+            functools.partial(their_corpus, texts, folder),
+            megabytes,
+            rounds,
+        )
     check_same_tokens(*counts)
     tokens = int(counts[0].sum())
-    for each in corpus_speed.values():
+    for each in corpus.values():
         each["tokens_per_second"] = {name: tokens / seconds for name, seconds in each["seconds"].items()}
     figures = {
         "source": source,
@@ -108,14 +107,17 @@ def corpus_suite(_workdir: Path, _model: str, *, source: str, rounds: int) -> tu
         "tokens": tokens,
         "vocab_size": len(ours),
         "entries_in_common": len(set(ours) & set(theirs)) / len(ours),
-        "vocabulary": vocabulary_speed,
-        "corpus": corpus_speed,
+        "vocabulary": vocabulary,
+        "corpus": corpus,
     }
     return corpus_table(figures), figures
 
 
-def compared(works: dict[str, Callable[[], Any]], megabytes: float, rounds: int) -> tuple[list[Any], dict[str, dict]]:
-    """What each of two sides finds, ours first, and the figures on one core and on all."""
+def compared(
+    ours: Callable[[], Any], theirs: Callable[[], Any], megabytes: float, rounds: int
+) -> tuple[list[Any], dict[str, dict]]:
+    """What both sides find, ours first, and the figures on one core and on all."""
+    works = {"bert_jax": ours, "tokenizers": theirs}
     with contextlib.ExitStack() as stack:
         sides = {
             f"{name} {cores}": stack.enter_context(started(functools.partial(Work, work, cores)))
@@ -127,16 +129,15 @@ def compared(works: dict[str, Callable[[], Any]], megabytes: float, rounds: int)
     figures = {}
     for cores in CORES:
         each = {name: times[f"{name} {cores}"] for name in works}
-        ours, theirs = each.values()
         seconds = {name: statistics.median(values) for name, values in each.items()}
         figures[cores] = {
             "seconds": seconds,
             "spread": {name: (max(values) - min(values)) / seconds[name] for name, values in each.items()},
             "megabytes_per_second": {name: megabytes / value for name, value in seconds.items()},
             "peak_bytes": {name: peak_bytes[f"{name} {cores}"] for name in works},
-            "ratio_by_round": [b / a for a, b in zip(ours, theirs, strict=True)],
+            "ratio": seconds["tokenizers"] / seconds["bert_jax"],
+            "ratio_by_round": [b / a for a, b in zip(*each.values(), strict=True)],
         }
-        figures[cores]["ratio"] = statistics.median(theirs) / statistics.median(ours)
     return [sides[f"{name} one core"].facts["found"] for name in works], figures
 
 
