@@ -14,7 +14,7 @@ from bert_jax.errors import UserError
 from bert_jax.pretraining import batches as module
 from bert_jax.pretraining.batches import PretrainingBatches, iterate, permuted, validation_batches
 
-CORPUS = synthetic_corpus(1_500, distinct=True)  # 6 blocks
+CORPUS = synthetic_corpus(3_000, distinct=True)  # 6 blocks
 NAMES = {"input_ids", "token_type_ids", "position_ids", "sequence_ids", "next_sentence_labels"}
 
 
@@ -293,7 +293,7 @@ def on_disk(folder, corpus):
 def test_start_up_does_not_grow_with_the_corpus(tmp_path):
     """100 times the text: the same allocations, within what fuller blocks and one more digit explain."""
     peaks = []
-    for name, documents in (("small", 1_500), ("large", 150_000)):
+    for name, documents in (("small", 3_000), ("large", 300_000)):
         (tmp_path / name).mkdir()
         corpus = on_disk(tmp_path / name, synthetic_corpus(documents))
         tracemalloc.start()
@@ -301,7 +301,7 @@ def test_start_up_does_not_grow_with_the_corpus(tmp_path):
         batches[10**6]
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert corpus.num_tokens > 40_000_000
+    assert corpus.num_tokens > 80_000_000
     assert peaks[1] < 1.3 * peaks[0]
     assert peaks[1] < corpus.num_sentences * 8 / 2  # not even the sentence offsets were copied
 

@@ -20,6 +20,7 @@ from paper_instances import SIGMAS, assert_same_means, plain_mask, plain_number,
 from synthetic_corpus import CLS, FIRST, SEP, synthetic_corpus
 
 from bert_jax.config import DataConfig, ModelConfig
+from bert_jax.pretraining import batches as module
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.training.step import row_keys, stream_key
@@ -82,8 +83,10 @@ def our_epochs(epochs, packing, whole_word=False):
     config = DataConfig(length=L, packing=packing, whole_word=whole_word)
     seed = 7 + packing
     keywords = dict(cls_id=CLS, sep_id=SEP, seed=seed)
-    rows = PretrainingBatches(CORPUS, config, batch_size=1, **keywords).rows_per_epoch
-    batches, wheres = (PretrainingBatches(corpus, config, batch_size=rows, **keywords) for corpus in (CORPUS, WHERE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_SPANS", 32)  # of this small text more than one block
+        rows = PretrainingBatches(CORPUS, config, batch_size=1, **keywords).rows_per_epoch
+        batches, wheres = (PretrainingBatches(each, config, batch_size=rows, **keywords) for each in (CORPUS, WHERE))
     assert batches.num_blocks > 1
     objective = PretrainingObjective(ModelConfig(vocab_size=V), config, SPECIAL, MASK, tuple(CONTINUATIONS.tolist()))
     prepare = jax.jit(partial(objective.prepare, training=True))

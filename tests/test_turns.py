@@ -1,6 +1,7 @@
 """Sides in processes of their own."""
 
 import functools
+import multiprocessing
 import os
 import resource
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
-from bert_jax.experiments.turns import SideError, in_turns, started
+from bert_jax.experiments.turns import SideError, in_turns, one_core, started
 
 
 class Writer:
@@ -41,6 +42,17 @@ class Allocator:
         np.ones(25_000_000)  # 200 MB
         with self.path.open("a") as file:
             print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, file=file)
+
+
+class Parent:
+    """Its work is done by a process of its own."""
+
+    facts: ClassVar = {}
+
+    def turn(self):
+        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,), daemon=True)
+        process.start()
+        process.join()
 
 
 def fails(error):
@@ -76,6 +88,18 @@ def test_a_side_keeps_its_memory_from_turn_to_turn(tmp_path):
         in_turns({"a": side}, rounds=2)
     first, *later = [int(line) for line in (tmp_path / "faults").read_text().split()]
     assert max(later) < 0.1 * first
+
+
+def test_a_side_may_start_processes():
+    with started(Parent) as side:
+        assert side.turn() > 0
+
+
+def test_one_core():
+    before = os.sched_getaffinity(0)
+    with one_core():
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ import jax
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.experiments.attention_speed import attention_suite
+from bert_jax.experiments.corpus_speed import corpus_suite
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.inference_speed import inference_suite
+from bert_jax.experiments.packing_comparison import packing_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.experiments.picture import draw
 from bert_jax.experiments.training_speed import training_suite
+from bert_jax.experiments.turns import one_core
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
 from bert_jax.text.corpus import Corpus
 from bert_jax.training.workdir import write_whole
@@ -68,7 +71,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
 
     Args:
       suite: of `SUITES`.
-      workdir: of a run, for `input`; gets the result.
+      workdir: of a run, for `input` and `packing`; gets the result.
       model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
@@ -189,17 +192,6 @@ def positions_per_second(batches: PretrainingBatches, start_step: int, seconds: 
     return count * positions / (now - begin)
 
 
-@contextlib.contextmanager
-def one_core() -> Iterator[None]:
-    """This thread and those that it starts run on one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 def read_run(workdir: Path) -> PretrainingConfig:
     """The config of the pre-training run in WORKDIR."""
     try:
@@ -246,4 +238,6 @@ SUITES: dict[str, Suite] = {
     "train": training_suite,
     "inference": inference_suite,
     "attention": attention_suite,
+    "packing": packing_suite,
+    "corpus": corpus_suite,
 }

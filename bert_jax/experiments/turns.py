@@ -51,10 +51,14 @@ class SideProcess:
         """
         context = multiprocessing.get_context("spawn")
         self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=_work, args=(other_end, make), daemon=True)
+        self._process = context.Process(target=_work, args=(other_end, make))  # no daemon: those may start no process
         self._process.start()
         other_end.close()
-        self.facts: dict[str, Any] = self._answer()
+        try:
+            self.facts: dict[str, Any] = self._answer()
+        except BaseException:  # Ctrl-C too: nobody else knows of the process yet
+            self._process.terminate()
+            raise
 
     def turn(self, *which: Any) -> float:
         """Seconds of one turn."""
@@ -143,3 +147,14 @@ def in_turns(sides: dict[str, SideProcess], rounds: int, *which: Any) -> dict[st
             seconds = side.turn(*which)
             times[name] += [seconds] if number else []
     return times
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """This thread and those that it starts run on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -28,7 +28,7 @@ from bert_jax.pretraining import packing
 from bert_jax.pretraining.pairs import NO_LABEL, Sequences, draw_sequences
 
 SPAN_LENGTHS = 16  # tokens of a span, in L
-BLOCK_SPANS = 32  # more: fuller rows and better mixed batches; fewer: less work that two workers both do
+BLOCK_SPANS = 64  # more: fuller rows and better mixed batches; fewer: less work that two workers both do
 MEASURED_BLOCKS = 16
 KEPT_BLOCKS = 4
 _EPOCH, _BLOCK, _MEASURE = range(3)  # streams of random numbers
