@@ -18,8 +18,10 @@ import jax
 
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
+from bert_jax.experiments.compile_speed import compile_suite
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.inference_speed import inference_suite
+from bert_jax.experiments.memory import memory_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.experiments.training_speed import training_suite
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
@@ -67,7 +69,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
     Args:
       suite: of `SUITES`.
       workdir: of a run, for `input`; gets the result.
-      model: MODEL, for all but `input` and `train`.
+      model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
     Returns:
@@ -79,6 +81,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
     if suite not in SUITES:
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
     setting = describe_setting()
+    jax.config.update("jax_enable_compilation_cache", False)  # how long it takes to compile is told, too
     print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
     lines, figures = SUITES[suite](workdir, model, **settings)
     print(lines)
@@ -242,4 +245,6 @@ SUITES: dict[str, Suite] = {
     "finetune": finetuning_suite,
     "train": training_suite,
     "inference": inference_suite,
+    "compile": compile_suite,
+    "memory": memory_suite,
 }
