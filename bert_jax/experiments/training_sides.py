@@ -140,7 +140,8 @@ class Theirs:
         network = transformers.BertForPreTraining.from_pretrained(start, attn_implementation=way.attention)
         self.network = network.to(self.device).train()
         if way.checkpointed:
-            network.gradient_checkpointing_enable()
+            network.config.use_cache = False  # of a decoder: it would be told about
+            network.activation_checkpointing_enable()
         self.optimizer = fused_adamw(network, OPTIMIZER)
         self.autocast = torch.autocast(self.device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
         self.loss_of = torch.compile(self._loss) if way.compiled else self._loss
