@@ -138,11 +138,13 @@ class OptimizerConfig:
     eps: float = 1e-6
     clip_norm: float = 1.0  # of the whole gradient; 0 turns it off
     bias_correction: bool = False  # of bert_adamw; the others always correct
+    mu_dtype: str = "float32"  # first moment: or bfloat16, which takes a quarter less memory for the two moments
     layer_decay: float = 1.0  # each layer learns at so much of the rate of the layer above it
     frozen_layers: int = -1  # 0: the embeddings do not learn; k: nor do the k lowest layers; -1: all learn
 
     def __post_init__(self) -> None:
         _check_choice(self, "optimizer.", "name", ("bert_adamw", "adamw", "lamb"))
+        _check_choice(self, "optimizer.", "mu_dtype", ("float32", "bfloat16"))
         ranges = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "eps"), (0, math.inf))
         ranges |= {"layer_decay": (0.01, 1), "frozen_layers": (-1, math.inf)}
         _check_ranges(self, "optimizer.", ranges | dict.fromkeys(("b1", "b2"), (0, 0.999999999)))

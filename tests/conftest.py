@@ -1,12 +1,15 @@
 """What the tests share: a small text, and a tiny pre-training run on it."""
 
 import json
+import os
 import random
 from pathlib import Path
 
 import pytest
 
 from bert_jax.config import DataConfig, OptimizerConfig, PretrainingConfig, ScheduleConfig, model_config
+
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # scripts that tests start leave no programs in the user's cache
 
 
 @pytest.fixture(scope="session")

@@ -217,6 +217,16 @@ def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     assert metric_lines(tmp_path) == metric_lines(workdir)
 
 
+def test_a_bfloat16_first_moment_goes_on_to_the_same_bits(tmp_path) -> None:
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=0.05, mu_dtype="bfloat16"))
+    straight, _ = train(Toy(), config, tmp_path / "straight", toy_data())
+    with pytest.raises(Interrupted):
+        train(Toy(), config, tmp_path / "cut", toy_data(kill=(9, signal.SIGTERM)))
+    resumed, _ = train(Toy(), config, tmp_path / "cut", toy_data())
+    assert_same_bits(resumed, straight)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(resumed.opt_state)} == {"bfloat16", "float32"}
+
+
 def test_checkpoints_are_the_newest_and_the_best(tmp_path) -> None:
     growing = OptimizerConfig(learning_rate=1.0, clip_norm=0.0)  # soon overshoots
     config = dataclasses.replace(CONFIG, checkpoint_every=2, eval_every=2, keep_checkpoints=2, optimizer=growing)

@@ -1,5 +1,7 @@
 """Update rules and schedules against plain restatements in float64."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,9 @@ def draw(seed: int, scale: float = 1.0) -> dict:
     }
 
 
-def reference(config: OptimizerConfig, params: dict, gradients: list[dict], rate: float) -> dict:
+def reference(
+    config: OptimizerConfig, params: dict, gradients: list[dict], rate: float, stored_mu: Callable = np.asarray
+) -> dict:
     """The rules written out: Devlin et al.'s released code, Loshchilov & Hutter 2019, You et al. 2020."""
     flat = lambda tree: {  # noqa: E731
         (module, name): np.asarray(leaf, np.float64) for module, leaves in tree.items() for name, leaf in leaves.items()
@@ -48,6 +52,7 @@ def reference(config: OptimizerConfig, params: dict, gradients: list[dict], rate
             if config.name == "lamb" and decayed:
                 update = update * np.linalg.norm(params[key]) / np.linalg.norm(update)
             params[key] = params[key] - rate * update
+            m[key] = stored_mu(m[key])
     return params
 
 
@@ -71,6 +76,44 @@ def test_update_rule_equals_the_written_out_one(config: OptimizerConfig) -> None
         ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
     for (module, name), expected in reference(config, params, gradients, rate).items():
         np.testing.assert_allclose(ours[module][name], expected, rtol=2e-5, atol=2e-6, err_msg=f"{module}/{name}")
+
+
+def bfloat16(value: np.ndarray) -> np.ndarray:
+    """Rounded to 8 bits, to the nearest, as bfloat16 keeps it; in float64."""
+    fraction, exponent = np.frexp(value)
+    return np.ldexp(np.round(fraction * 2**8), exponent - 8)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"bias_correction": True}, {"name": "adamw"}, {"name": "lamb"}], ids=lambda changes: str(changes)
+)
+def test_a_bfloat16_first_moment_is_rounded_and_nothing_else(changes: dict) -> None:
+    """Against the rule in float64 whose first moment alone is rounded after each step."""
+    config = OptimizerConfig(mu_dtype="bfloat16", **changes)
+    params, gradients, rate = draw(0), [draw(seed, scale=0.3 * seed) for seed in range(1, 8)], 0.01
+    optimizer = make_optimizer(config)
+    ours, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, ours)
+        ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
+    rounded = reference(config, params, gradients, rate, stored_mu=bfloat16)
+    exact = reference(config, params, gradients, rate)
+    for (module, name), expected in rounded.items():
+        np.testing.assert_allclose(ours[module][name], expected, rtol=2e-5, atol=2e-6, err_msg=f"{module}/{name}")
+    assert max(np.abs(rounded[key] - exact[key]).max() for key in rounded) > 1e-5  # the rounding shows
+
+
+@pytest.mark.parametrize("name", ["bert_adamw", "adamw", "lamb"])
+def test_a_bfloat16_first_moment_takes_half_the_bytes(name: str) -> None:
+    def nbytes(mu_dtype: str) -> list[int]:
+        state = make_optimizer(OptimizerConfig(name=name, mu_dtype=mu_dtype)).init(SHAPES_AS_ARRAYS)
+        moments = next(
+            each for each in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(each, "mu")
+        )
+        return [sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (moments.mu, moments.nu)]
+
+    mu, nu = nbytes("float32")
+    assert nbytes("bfloat16") == [mu / 2, nu]
 
 
 def test_decay_spares_biases_and_layer_norm_only() -> None:

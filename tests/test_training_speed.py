@@ -11,6 +11,7 @@ from bert_jax.config import DataConfig, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import training_speed as module
 from bert_jax.experiments.benchmark import benchmark
+from bert_jax.experiments.compile_speed import TheirFirstStep
 from bert_jax.experiments.training_sides import WAYS, Ours, Theirs, Way, make_objective
 from bert_jax.experiments.training_speed import (
     check_same_loss,
@@ -99,12 +100,21 @@ def our_losses(ours, batches):
     return [ours.step(batch) for batch in batches]
 
 
-@pytest.mark.parametrize("way", [Way("eager"), Way("sdpa", "all")], ids=lambda way: way.name)
+@pytest.mark.parametrize(
+    "way", [Way("eager"), Way("sdpa", "all"), Way("sdpa", checkpointed=True)], ids=lambda way: way.name
+)
 def test_both_sides_take_the_same_steps(batches, our_losses, ours, way, weights):
     """Loss by loss, so that theirs has the masks, gradient, clipping and update of ours."""
     theirs = Theirs(way, "float32", weights, ours.facts["masked"])
     assert theirs.facts["first_loss"] == pytest.approx(ours.facts["first_loss"], rel=1e-6)
+    assert theirs.network.is_gradient_checkpointing == way.checkpointed
     assert [theirs.step(batch) for batch in theirs.batches] == pytest.approx(our_losses, rel=1e-5)
+
+
+def test_their_first_step_is_timed(our_losses, ours, weights, tmp_path):
+    theirs = TheirFirstStep(Way("sdpa"), "float32", weights, ours.facts["masked"], tmp_path)
+    assert set(theirs.facts["first_step"]) == {"forward", "step"}
+    assert theirs.step(theirs.batches[1]) == pytest.approx(our_losses[1], rel=1e-5)  # the second
 
 
 def test_another_start_is_refused():

@@ -19,9 +19,11 @@ import jax
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.experiments.attention_speed import attention_suite
+from bert_jax.experiments.compile_speed import compile_suite
 from bert_jax.experiments.corpus_speed import corpus_suite
 from bert_jax.experiments.finetuning_comparison import finetuning_suite
 from bert_jax.experiments.inference_speed import inference_suite
+from bert_jax.experiments.memory import memory_suite
 from bert_jax.experiments.packing_comparison import packing_suite
 from bert_jax.experiments.parity import parity_suite
 from bert_jax.experiments.picture import draw
@@ -84,6 +86,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> di
     if suite not in SUITES:
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
     setting = describe_setting()
+    jax.config.update("jax_enable_compilation_cache", False)  # how long it takes to compile is told, too
     print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
     lines, figures = SUITES[suite](workdir, model, **settings)
     print(lines)
@@ -240,4 +243,6 @@ SUITES: dict[str, Suite] = {
     "attention": attention_suite,
     "packing": packing_suite,
     "corpus": corpus_suite,
+    "compile": compile_suite,
+    "memory": memory_suite,
 }

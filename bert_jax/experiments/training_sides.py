@@ -40,15 +40,18 @@ class Way:
       attention: as `transformers` names it.
       positions: where it computes the vocabulary's logits: `masked`, as ours does, or `all`, as its class does.
       compiled: by torch.compile.
+      checkpointed: computes the activations of a layer again in the backward pass (gradient checkpointing).
     """
 
     attention: str = "sdpa"
     positions: str = "masked"
     compiled: bool = False
+    checkpointed: bool = False
 
     @property
     def name(self) -> str:
-        return f"PyTorch {self.attention}, logits at {self.positions}" + (", compiled" if self.compiled else "")
+        ways = ", compiled" * self.compiled + ", checkpointed" * self.checkpointed
+        return f"PyTorch {self.attention}, logits at {self.positions}{ways}"
 
 
 WAYS = {
@@ -136,12 +139,17 @@ class Theirs:
         transformers.utils.logging.disable_progress_bar()
         network = transformers.BertForPreTraining.from_pretrained(start, attn_implementation=way.attention)
         self.network = network.to(self.device).train()
+        if way.checkpointed:
+            network.config.use_cache = False  # of a decoder: it would be told about
+            network.activation_checkpointing_enable()
         self.optimizer = fused_adamw(network, OPTIMIZER)
         self.autocast = torch.autocast(self.device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
         self.loss_of = torch.compile(self._loss) if way.compiled else self._loss
         self.batches = [self.arguments(batch) for batch in batches]
+        begin = time.perf_counter()
         with self.autocast:
             self.facts = {"first_loss": self.loss_of(**self.batches[0]).item()}
+        self.facts["first_seconds"] = time.perf_counter() - begin  # torch.compile compiles here, and at the first step
 
     def turn(self) -> None:
         for batch in self.batches:

@@ -215,14 +215,9 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
       length: L.
       rounds: turns of each side.
     """
-    on_gpu = jax.default_backend() == "gpu"
-    dtype = "bfloat16" if on_gpu else "float32"
+    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
-    for each in sizes:
-        size, _, rows = each.partition(":")
-        if size not in SIZES or (rows and not (rows.isdecimal() and int(rows))):
-            raise UserError(f"sizes: {each!r} wants to be SIZE or SIZE:ROWS, SIZE one of {', '.join(SIZES)}")
-        number = int(rows) if rows else max(1, (ROWS_ON_GPU if on_gpu else ROWS)[size] * 128 // length)
+    for size, number in sized_rows(sizes, length).items():
         print(f"{size}: {number} rows of {length}", flush=True)
         figures["equal_work"][size] = found = equal_work(size, number, length, dtype, rounds)
         print(f"{size}: {found['ratio']:.2f} times as fast as {found['fastest_of_theirs']}", flush=True)
@@ -232,6 +227,17 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
     if figures["real_text"]:
         lines += ["", "Text: ours packed, theirs padded to a batch's longest", training_table(figures["real_text"])]
     return "\n".join(lines), figures
+
+
+def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
+    """Rows a step for each SIZE or SIZE:ROWS; without ROWS, as many of `length` tokens as keep this device busy."""
+    usual, found = ROWS_ON_GPU if jax.default_backend() == "gpu" else ROWS, {}
+    for each in sizes:
+        size, _, rows = each.partition(":")
+        if size not in SIZES or (rows and not (rows.isdecimal() and int(rows))):
+            raise UserError(f"sizes: {each!r} wants to be SIZE or SIZE:ROWS, SIZE one of {', '.join(SIZES)}")
+        found[size] = int(rows) if rows else max(1, usual[size] * 128 // length)
+    return found
 
 
 def training_table(found: dict[str, dict]) -> str:

@@ -121,6 +121,7 @@ def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
     """The process of a side, for as long as it is needed."""
     os.environ.setdefault("GLIBC_TUNABLES", _KEEP_MEMORY)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # on a GPU the sides share its memory
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a side tells how long it compiled
     side = SideProcess(make)
     try:
         yield side

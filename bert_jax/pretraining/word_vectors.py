@@ -9,7 +9,6 @@ side holds what a word is about, sentiment included; what stands right beside it
 import jax
 import numpy as np
 import scipy.sparse
-from sklearn.utils.extmath import randomized_svd
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
@@ -45,6 +44,8 @@ def word_vectors(corpus: Corpus, size: int, width: int) -> np.ndarray:
     Takes 12 bytes for each pair of words that occurs, several times over; six seconds for 8 million tokens and 8,192
     entries on two cores.
     """
+    from sklearn.utils.extmath import randomized_svd  # takes seconds, which a run that goes on need not wait for
+
     counts = cooccurrences(corpus, size)
     total = np.asarray(counts.sum(axis=1)).ravel()
     context = total**SMOOTHING / (total**SMOOTHING).sum()

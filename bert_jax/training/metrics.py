@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
@@ -45,9 +44,11 @@ class MetricsWriter:
             temporary.write_text("".join(line + "\n" for line in kept))
             temporary.replace(path)
         self._file = path.open("a", buffering=1)
-        self._summaries = (
-            SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1) if tensorboard else None
-        )
+        self._summaries = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # imports PyTorch, where it is installed: seconds
+
+            self._summaries = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """One line of the file, one point of each curve."""

@@ -34,6 +34,24 @@ def scale_by_bert_adam(b1: float, b2: float, eps: float) -> optax.GradientTransf
     return optax.GradientTransformation(init, update)
 
 
+def with_mu_dtype(rule: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
+    """A rule whose first moment `mu` is stored in another type; everything is computed in float32.
+
+    optax's own `mu_dtype` also multiplies in that type, in which b1 = 0.9 is 0.8984. The second moment stays float32:
+    with b2 = 0.999 it falls by 0.1 % a step at the most, less than half of the way to the next bfloat16 (0.4 to 0.8 %),
+    and so never. After 3,000 gradients of variance 1 and 5,000 of variance 0.01 it was 1.24, in float32 0.016.
+    """
+
+    def stored(state: Any, dtype: str) -> Any:
+        return state._replace(mu=jax.tree.map(lambda m: m.astype(dtype), state.mu))
+
+    def update(updates: optax.Updates, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = rule.update(updates, stored(state, "float32"), params)
+        return updates, stored(state, dtype)
+
+    return optax.GradientTransformation(lambda params: stored(rule.init(params), dtype), update)
+
+
 def decay_mask(params: optax.Params) -> Any:
     """True where weight decay acts: everything but biases and LayerNorm, as in BERT (embeddings are decayed)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
@@ -76,6 +94,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         rule = scale_by_bert_adam(config.b1, config.b2, config.eps)
     else:
         rule = optax.scale_by_adam(config.b1, config.b2, config.eps)
+    if config.mu_dtype != "float32":
+        rule = with_mu_dtype(rule, config.mu_dtype)
     steps = [rule, optax.add_decayed_weights(config.weight_decay, mask=decay_mask)]
     if config.clip_norm:
         steps.insert(0, optax.clip_by_global_norm(config.clip_norm))

@@ -1,0 +1,150 @@
+"""How long it takes until the first step is done: compiled anew, and by a second process that finds it compiled.
+
+Ours with its layers unrolled and scanned, beside PyTorch as it is and under torch.compile, each in a process of its own
+with an empty cache, and then in another with what the first left; and the command of the quickstart as a user types it.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.experiments.step_sides import Step, StepSetting
+from bert_jax.experiments.training_sides import Batch, Ours, Theirs, Way
+from bert_jax.experiments.training_speed import full_batches, sized_rows
+from bert_jax.experiments.turns import SideError, started
+
+ROOT = Path(__file__).parents[2]
+WAYS = (Way("sdpa"), Way("sdpa", compiled=True))
+
+
+class TheirFirstStep(Theirs):
+    """Theirs, with the seconds of its first forward pass, and of its first step, in its facts."""
+
+    def __init__(self, way: Way, dtype: str, start: Path, batches: list[Batch], programs: Path) -> None:
+        """`programs` is the folder of torch.compile's cache; the rest as of `Theirs`."""
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(programs)
+        super().__init__(way, dtype, start, batches)
+        begin = time.perf_counter()
+        self.step(self.batches[0])
+        self.facts["first_step"] = {"forward": self.facts["first_seconds"], "step": time.perf_counter() - begin}
+
+
+def compile_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, source: str) -> tuple[str, dict]:
+    """The first step of each size, and the quickstart's.
+
+    Args:
+      sizes: SIZE or SIZE:ROWS.
+      length: L.
+      source: SOURCE that the quickstart reads.
+
+    Raises:
+      UserError: PyTorch is missing, or the quickstart fails.
+    """
+    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    figures: dict[str, Any] = {"dtype": dtype, "length": length, "first_step": {}}
+    for size, rows in sized_rows(sizes, length).items():
+        print(f"{size}: {rows} rows of {length}", flush=True)
+        figures["first_step"][size] = first_steps(StepSetting(size, rows, length, dtype))
+    print("the quickstart", flush=True)
+    figures["quickstart"] = quickstart_starts(source)
+    return compile_table(figures), figures
+
+
+def first_steps(setting: StepSetting) -> dict[str, Any]:
+    """Seconds of the parts of the first step of a first and a second process, in each way.
+
+    Raises:
+      UserError: PyTorch is missing.
+    """
+    batches = full_batches(ModelConfig.vocab_size, setting.rows, setting.length)[:1]
+    found: dict[str, Any] = {"rows": setting.rows, "seconds": {}, "left_out": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "model"
+        with started(functools.partial(Ours, setting.objective(), batches, batches, start)) as ours:
+            masked = ours.facts["masked"]
+        makes: dict[str, Callable] = {
+            "bert_jax": functools.partial(Step, setting, batches),
+            "bert_jax, scan_layers": functools.partial(
+                Step, StepSetting(**vars(setting) | {"scan_layers": True}), batches
+            ),
+        }
+        makes |= {way.name: functools.partial(TheirFirstStep, way, setting.dtype, start, masked) for way in WAYS}
+        for number, (name, make) in enumerate(makes.items()):
+            programs = Path(folder) / str(number)
+            try:
+                found["seconds"][name] = {which: first_step(make, programs) for which in ("first", "second")}
+            except SideError as error:  # torch.compile without a C++ compiler
+                found["left_out"][name] = str(error).splitlines()[0]
+    return found
+
+
+def first_step(make: Callable, programs: Path) -> dict[str, float]:
+    """Seconds of the parts of the first step in a new process that keeps what it compiles in `programs`."""
+    with started(functools.partial(make, programs=programs)) as side:
+        return side.facts["first_step"]
+
+
+def quickstart_starts(source: str) -> dict[str, float]:
+    """Seconds from the quickstart's command to its first step: of a first start, and of one that goes on.
+
+    The first makes the vocabulary and the corpus of `source`; the second has these and the compiled programs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_COMPILATION_CACHE_DIR": f"{folder}/programs",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # as in bert_jax/command.py
+        }
+        command = [
+            *(sys.executable, str(ROOT / "scripts/pretrain.py"), f"--config={ROOT}/configs/pretrain/quickstart.py"),
+            *(f"--workdir={folder}/run", f"--config.data.source={source}"),
+            *("--config.total_minutes=0", "--config.log_every=1"),
+        ]
+        return {
+            name: seconds_to_first_step([*command, f"--config.total_steps={steps}"], environment)
+            for name, steps in (("first", 1), ("second", 2))
+        }
+
+
+def seconds_to_first_step(command: list[str], environment: dict[str, str]) -> float:
+    """Until the command prints a line on a step; waits until it has ended.
+
+    Raises:
+      UserError: it fails.
+    """
+    begin, seconds, lines = time.perf_counter(), None, []
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with subprocess.Popen(command, env=os.environ | environment, **pipes) as process:
+        for line in process.stdout:
+            lines.append(line.strip())
+            if seconds is None and line.startswith("step "):
+                seconds = time.perf_counter() - begin
+    if process.returncode or seconds is None:
+        raise UserError(f"{' '.join(command)} ended with status {process.returncode}: {' '.join(lines[-1:])}")
+    return seconds
+
+
+def compile_table(figures: dict[str, Any]) -> str:
+    """Each way at each size as a line of text."""
+    lines = [f"{'seconds to the first step':<52}{'first':>8}{'second process':>16}"]
+    for size, each in figures["first_step"].items():
+        lines.append(f"{size}, {each['rows']} rows of {figures['length']}")
+        for name, seconds in each["seconds"].items():
+            first, second = (sum(seconds[which].values()) for which in ("first", "second"))
+            parts = ", ".join(f"{part} {value:.1f}" for part, value in seconds["first"].items())
+            again = ", ".join(f"{part} {value:.1f}" for part, value in seconds["second"].items())
+            lines.append(f"  {name:<50}{first:>8.1f}{second:>16.1f}  ({parts}; then {again})")
+        lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
+    seconds = figures["quickstart"]
+    lines.append(f"{'the quickstart, from its command on':<52}{seconds['first']:>8.1f}{seconds['second']:>16.1f}")
+    return "\n".join(lines)

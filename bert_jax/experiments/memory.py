@@ -1,0 +1,122 @@
+"""What a pre-training step needs of memory, in each setting that trades it for time, beside PyTorch; and its update.
+
+Rows without padding, no dropout. Each side is alone on the machine, for several large models do not fit side by side.
+The peak is that of its whole process: libraries and compiler too.
+"""
+
+import dataclasses
+import functools
+import math
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax.config import ModelConfig, OptimizerConfig
+from bert_jax.experiments.step_sides import Step, StepSetting, Update
+from bert_jax.experiments.training_sides import OPTIMIZER, Batch, Ours, Theirs, Way
+from bert_jax.experiments.training_speed import STEPS, full_batches, sized_rows
+from bert_jax.experiments.turns import SideError, in_turns, started
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "bert_jax": {},
+    "bert_jax, scan_layers": {"scan_layers": True},
+    "bert_jax, remat": {"remat": True},
+    "bert_jax, scan_layers and remat": {"scan_layers": True, "remat": True},
+    "bert_jax, accumulate=4": {"accumulate": 4},
+    "bert_jax, optimizer.mu_dtype=bfloat16": {"optimizer": dataclasses.replace(OPTIMIZER, mu_dtype="bfloat16")},
+}
+WAYS = (Way("eager"), Way("sdpa"), Way("sdpa", checkpointed=True))
+OPTIMIZERS = ("adamw", "lamb")
+
+
+def memory_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int) -> tuple[str, dict]:
+    """The needs of a step, and the share of its update, at each of the sizes.
+
+    Args:
+      sizes: SIZE or SIZE:ROWS.
+      length: L.
+      rounds: turns of each side.
+
+    Raises:
+      UserError: PyTorch is missing.
+    """
+    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    figures: dict[str, Any] = {"dtype": dtype, "length": length, "needs": {}, "update": {}}
+    for size, rows in sized_rows(sizes, length).items():
+        print(f"{size}: {rows} rows of {length}", flush=True)
+        setting = StepSetting(size, rows, length, dtype)
+        batches = full_batches(ModelConfig.vocab_size, rows, length)
+        figures["needs"][size] = needs(setting, batches, rounds)
+        figures["update"][size] = {
+            name: update_share(dataclasses.replace(setting, optimizer=OptimizerConfig(name=name)), batches, rounds)
+            for name in OPTIMIZERS
+        }
+    return memory_table(figures), figures
+
+
+def needs(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, Any]:
+    """Bytes and seconds of a step of each side."""
+    found: dict[str, Any] = {"rows": setting.rows, "sides": {}, "left_out": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "model"
+        with started(functools.partial(Ours, setting.objective(), batches, batches, start)) as ours:
+            masked = ours.facts["masked"]
+        makes: dict[str, Callable] = {}
+        for name, changes in CHANGES.items():
+            if setting.rows % changes.get("accumulate", 1):
+                found["left_out"][name] = f"{setting.rows} rows do not divide by it"
+            else:
+                makes[name] = functools.partial(Step, dataclasses.replace(setting, **changes), batches)
+        makes |= {way.name: functools.partial(Theirs, way, setting.dtype, start, masked) for way in WAYS}
+        for name, make in makes.items():
+            try:
+                with started(make) as side:
+                    seconds = statistics.median(in_turns({name: side}, rounds)[name]) / STEPS
+                    found["sides"][name] = {
+                        "bytes": side.facts.get("bytes"),  # of ours
+                        "peak_bytes": side.peak_bytes(),
+                        "seconds_a_step": seconds,
+                        "tokens_per_second": setting.rows * setting.length / seconds,
+                    }
+            except SideError as error:  # not enough memory, for example
+                found["left_out"][name] = str(error).splitlines()[0]
+    return found
+
+
+def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, float]:
+    """Seconds of a step, and of its update alone, in turns; and the share that the update has in the step."""
+    with (
+        started(functools.partial(Step, setting, batches)) as step,
+        started(functools.partial(Update, setting, len(batches))) as update,
+    ):
+        times = in_turns({"step": step, "update": update}, rounds)
+    seconds = {name: statistics.median(each) / len(batches) for name, each in times.items()}
+    return {**seconds, "share": seconds["update"] / seconds["step"]}
+
+
+def memory_table(figures: dict[str, Any]) -> str:
+    """Each side at each size as a line of text."""
+    columns = ("parameters", "optimizer_state", "temporaries")
+    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'peak':>8}{'ms a step':>11}{'tokens/s':>10}"
+    lines = [f"{'megabytes':<56}{heads}"]
+    for size, each in figures["needs"].items():
+        lines.append(f"{size}, {each['rows']} rows of {figures['length']}")
+        for name, found in each["sides"].items():
+            held = [f"{found['bytes'][column] / 1e6:,.1f}" if found["bytes"] else "" for column in columns]
+            line = (
+                f"  {name:<54}{held[0]:>11}{held[1]:>11}{held[2]:>12}{(found['peak_bytes'] or math.nan) / 1e6:>8,.0f}"
+            )
+            lines.append(f"{line}{1e3 * found['seconds_a_step']:>11.1f}{found['tokens_per_second']:>10,.0f}")
+        lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
+    lines += ["", f"{'milliseconds':<56}{'step':>11}{'update':>11}{'share':>12}"]
+    for size, each in figures["update"].items():
+        for name, found in each.items():
+            label = f"{size}, {name}"
+            lines.append(
+                f"{label:<56}{1e3 * found['step']:>11.1f}{1e3 * found['update']:>11.2f}{found['share']:>12.1%}"
+            )
+    return "\n".join(lines)
