@@ -84,6 +84,9 @@ flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lowe
 flags.DEFINE_enum(
     "dtype", "auto", ["auto", "float32", "bfloat16"], "inference: both compute so; auto: bfloat16 on a GPU"
 )
+flags.DEFINE_bool(
+    "profile", False, "train: also trace our step, into WORKDIR/benchmark/profile, and print its costliest operations"
+)
 flags.DEFINE_list(
     "directories",
     [],
@@ -93,7 +96,7 @@ flags.DEFINE_list(
 # The flags that are a suite's settings, under their own names.
 SETTINGS = {
     "finetune": ("tasks", "seeds", "rounds", "directories"),
-    "train": ("sizes", "length", "rounds"),
+    "train": ("sizes", "length", "rounds", "profile"),
     "inference": ("source", "texts", "batch_size", "dtype", "rounds"),
     "attention": ("rounds",),
     "corpus": ("source", "rounds"),

@@ -63,7 +63,7 @@ def test_the_train_suite(tmp_path, monkeypatch, capsys):
     theirs = Way("sdpa", "all")
     monkeypatch.setitem(WAYS, "cpu", (theirs,))
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)
-    found = benchmark("train", tmp_path, sizes=["tiny:2"], length=16, rounds=2)["equal_work"]["tiny"]
+    found = benchmark("train", tmp_path, sizes=["tiny:2"], length=16, rounds=2, profile=True)["equal_work"]["tiny"]
     assert list(found["seconds_a_step"]) == ["bert_jax", theirs.name]
     assert not found["left_out"]
     assert found["rows"] == 2
@@ -72,7 +72,10 @@ def test_the_train_suite(tmp_path, monkeypatch, capsys):
     rates = found["tokens_per_second"]
     assert found["ratio"] == pytest.approx(rates["bert_jax"] / rates[theirs.name])
     assert json.loads((tmp_path / "benchmark" / "train.json").read_text())["equal_work"]["tiny"] == found
-    assert "times as fast" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "times as fast" in printed
+    assert "The costliest of" in printed
+    assert list((tmp_path / "benchmark" / "profile" / "tiny").glob("plugins/profile/*/*.xplane.pb"))
 
 
 def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, text_file, monkeypatch):
@@ -92,7 +95,7 @@ def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, tex
 @pytest.mark.parametrize("sizes", [["huge"], ["tiny:many"], ["tiny:0"]])
 def test_sizes_that_do_not_exist(sizes, tmp_path):
     with pytest.raises(UserError, match="wants to be SIZE or SIZE:ROWS"):
-        benchmark("train", tmp_path, sizes=sizes, length=16, rounds=1)
+        benchmark("train", tmp_path, sizes=sizes, length=16, rounds=1, profile=False)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleCo
 from bert_jax.experiments.training_sides import OPTIMIZER, TOTAL_STEPS, Batch, make_objective
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.profile import cost_table, costs
 from bert_jax.training.step import make_init, make_train_step
 
 
@@ -98,6 +99,15 @@ class Step:
         """One optimizer step; the norm of its gradient."""
         self.state, metrics = self.compiled(self.state, batch, TOTAL_STEPS)
         return float(metrics["gradient_norm"].total)
+
+
+def profiled(setting: StepSetting, batches: list[Batch], folder: Path) -> str:
+    """Traces a turn of the step into `folder`; its costliest operations as lines of text."""
+    step = Step(setting, batches)
+    with jax.profiler.trace(folder):
+        step.turn()
+    found = costs(folder, [step.compiled.as_text()], len(batches))
+    return f"{cost_table(found)}\ntrace of {len(batches)} steps, for XProf or Perfetto: {folder}"
 
 
 class Update:

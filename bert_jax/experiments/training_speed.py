@@ -21,6 +21,7 @@ import numpy as np
 from bert_jax.config import SIZES, DataConfig, ModelConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
+from bert_jax.experiments.step_sides import StepSetting, profiled
 from bert_jax.experiments.training_sides import WAYS, Batch, Ours, Theirs, make_objective
 from bert_jax.experiments.turns import SideError, in_turns, started
 from bert_jax.pretraining.batches import PretrainingBatches
@@ -206,7 +207,9 @@ def trimmed(batch: Batch) -> Batch:
 # --- suite train
 
 
-def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int) -> tuple[str, dict]:
+def training_suite(
+    workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int, profile: bool
+) -> tuple[str, dict]:
     """Equal work at each of the sizes; and, where WORKDIR is that of a pre-training run, its text.
 
     Args:
@@ -214,6 +217,7 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
       sizes: SIZE or SIZE:ROWS; without ROWS, as many as keep this device busy.
       length: L.
       rounds: turns of each side.
+      profile: also traces our step at equal work, into WORKDIR/benchmark/profile/SIZE.
     """
     dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
@@ -221,6 +225,10 @@ def training_suite(workdir: Path, _model: str, *, sizes: list[str], length: int,
         print(f"{size}: {number} rows of {length}", flush=True)
         figures["equal_work"][size] = found = equal_work(size, number, length, dtype, rounds)
         print(f"{size}: {found['ratio']:.2f} times as fast as {found['fastest_of_theirs']}", flush=True)
+        if profile:
+            batches = full_batches(ModelConfig.vocab_size, number, length)
+            folder = workdir / "benchmark" / "profile" / size
+            print(profiled(StepSetting(size, number, length, dtype), batches, folder), flush=True)
         if (workdir / "corpus").exists():
             figures["real_text"][size] = real_text(workdir, size, number, length, dtype, rounds)
     lines = ["Equal work", training_table(figures["equal_work"])]

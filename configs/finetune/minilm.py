@@ -15,7 +15,14 @@ from bert_jax.finetuning.recipes import paper
 RECIPES = {
     "rotten_tomatoes": dict(total_epochs=2.0),
     "imdb": dict(total_epochs=1.0, truncation="both"),
-    "few_labels": dict(total_epochs=0.0, total_steps=60, truncation="both", data=TaskDataConfig(examples=200)),
+    "few_labels": dict(
+        total_epochs=0.0,
+        total_steps=60,
+        eval_every=60,  # once, at the end: nothing is chosen by a score
+        checkpoint_every=60,
+        truncation="both",
+        data=TaskDataConfig(examples=200),
+    ),
     "mrpc": dict(total_epochs=4.0),
     "stsb": dict(total_epochs=5.0, max_length=64),
     "conll2003": dict(total_epochs=3.0),
