@@ -26,13 +26,20 @@ threading.Thread(target=report).start()
 """
 
 
+def in_new_process(code: str, *arguments: object, **environment: object) -> str:
+    """What a script prints under a home and settings of its own."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XDG_", "GLIBC_"))}
+    settings |= {name: str(value) for name, value in environment.items()}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+    assert not result.stderr
+    return result.stdout
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_memory_is_kept_for_the_next_step():
     """A thread that allocates a large block again gets the one it freed: no page is faulted in anew."""
-    found = {}
-    for how in ("kept", "given back"):
-        result = subprocess.run([sys.executable, "-c", ALLOCATE, how], capture_output=True, text=True, check=True)
-        found[how] = int(result.stdout)
+    found = {how: int(in_new_process(ALLOCATE, how)) for how in ("kept", "given back")}
     assert found["kept"] < 0.1 * found["given back"]
 
 
@@ -62,16 +69,6 @@ for batch in full_batches(100, 4, 16):
 print(len(hits))
 np.savez(sys.argv[1], *jax.device_get(jax.tree.leaves(state)))
 """
-
-
-def in_new_process(code: str, *arguments: object, **environment: object) -> str:
-    """What a script prints under a home and settings of its own."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XDG_"))}
-    settings |= {name: str(value) for name, value in environment.items()}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    result = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
-    assert not result.stderr
-    return result.stdout
 
 
 def test_a_second_start_loads_the_programs_of_the_first_and_gives_the_same_bits(tmp_path):

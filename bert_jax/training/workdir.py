@@ -35,7 +35,8 @@ def claim(workdir: Path, config: TrainingConfig) -> None:
     values = dataclasses.asdict(config)
     try:
         if path.exists() and any((workdir / name).exists() for name in MADE):
-            _check_same_run(workdir, json.loads(path.read_text()), values)
+            # A key that an older version did not have was what its default is.
+            _check_same_run(workdir, _flat(_defaults(config)) | _flat(json.loads(path.read_text())), _flat(values))
         write_whole(path, json.dumps(values, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
@@ -52,11 +53,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def _check_same_run(workdir: Path, before: dict, now: dict) -> None:
-    before, now = _flat(before), _flat(now)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in CHANGEABLE]
     if changed:
         differences = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
         raise UserError(f"{workdir} holds a run with another config ({differences}): give another --workdir")
+
+
+def _defaults(config: TrainingConfig) -> dict:
+    found = {field.name: field.default for field in dataclasses.fields(config)}
+    return {
+        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in found.items()
+    }
 
 
 def _flat(values: dict, prefix: str = "") -> dict:
