@@ -52,7 +52,9 @@ class ModelConfig:
     layer_norm_eps: float = 1e-12
     scan_layers: bool = False  # one compiled layer instead of num_hidden_layers: compiles faster, may run slower
     attention: str = "auto"  # the kernel: plain, cudnn (NVIDIA), splash (TPU), or auto: the fastest that fits
-    remat: bool = False  # recompute each layer in the backward pass: less memory, about a third more work
+    remat: bool = (
+        False  # recompute each layer going back: less memory, a third more work; on a CPU with scan_layers only
+    )
 
     def __post_init__(self) -> None:
         counts = (

@@ -93,7 +93,7 @@ def least_squares(lengths: np.ndarray, capacity: int, most: int) -> np.ndarray:
 PACKERS: dict[str, Packer] = {
     "one a row": one_a_row,
     "first fit, longest first": first_fit,
-    "best fit, longest first (bert_jax)": best_fit,
+    "bert_jax: best fit, longest first": best_fit,
     "histogram, shortest pack first": shortest_pack_first,
     f"histogram, least squares, {DEPTH} a row": least_squares,
 }

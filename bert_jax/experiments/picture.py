@@ -77,12 +77,58 @@ def finetune_bars(found: dict[str, Any]) -> Bars:
     return Bars("A fine-tuning step", "s", speeds, min)
 
 
+def packing_bars(found: dict[str, Any]) -> Bars:
+    """Each packer on each text."""
+    groups = {
+        f"{each['text']}, rows of {each['length']}": {
+            name: 100 * packer["filled"] for name, packer in each["packers"].items()
+        }
+        for each in found["comparisons"]
+    }
+    return Bars("How full rows are packed", "%", groups)
+
+
+def corpus_bars(found: dict[str, Any]) -> Bars:
+    """Vocabulary and corpus, on one core and on all."""
+    groups = {
+        f"{work}, {cores}": each["megabytes_per_second"]
+        for work in ("vocabulary", "corpus")
+        for cores, each in found[work].items()
+    }
+    return Bars("From text to tokens", "MB/s", groups)
+
+
+def compile_bars(found: dict[str, Any]) -> Bars:
+    """Each way at each size, compiled anew and found compiled."""
+    groups = {
+        f"{size}, {which} process": {name: sum(seconds[which].values()) for name, seconds in each["seconds"].items()}
+        for size, each in found["first_step"].items()
+        for which in ("first", "second")
+    }
+    return Bars("Until the first training step is done", "s", groups, min)
+
+
+def memory_bars(found: dict[str, Any]) -> Bars:
+    """The whole process of each side at each size."""
+    groups = {
+        f"{size}, {each['rows']} rows of {found['length']}": {
+            name: (side["peak_bytes"] or 0) / 1e9 for name, side in each["sides"].items()
+        }
+        for size, each in found["needs"].items()
+    }
+    return Bars("Memory of a process that trains", "GB", groups, min)
+
+
 BARS: dict[str, Callable[[dict[str, Any]], Bars]] = {  # of the suites that have a picture, from their figures
     "input": input_bars,
     "train": train_bars,
     "inference": inference_bars,
     "finetune": finetune_bars,
     "attention": attention_bars,
+    "packing": packing_bars,
+    "corpus": corpus_bars,
+    "compile": compile_bars,
+    "memory": memory_bars,
 }
 
 
