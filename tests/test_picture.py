@@ -45,7 +45,7 @@ FIGURES = {
         "first_step": {
             "tiny": {
                 "seconds": {
-                    name: dict.fromkeys(("first", "second"), {"trace": rate - 1, "run": 1})
+                    name: {which: {"trace": rate - 1, "run": 1} for which in ("first", "second")}
                     for name, rate in RATES.items()
                 }
             }
