@@ -13,7 +13,7 @@ def load(model: str, dtype: str = "float32") -> "Model":
       model: MODEL, a workdir of this project, a folder in Hugging Face layout or one with Google's TensorFlow
         checkpoint.
       dtype: in which it computes: "float32", or "bfloat16", which most devices do faster, to about two digits; "int8"
-        is bfloat16 with the matrices kept in eight bits, a quarter of the memory.
+        is bfloat16 with the matrices kept in eight bits, a quarter of the device's memory.
 
     Raises:
       UserError: nothing usable is there, the message says what was looked for; or another dtype.

@@ -48,6 +48,7 @@ from pathlib import Path
 from absl import flags
 
 from bert_jax import command
+from bert_jax.errors import UserError
 from bert_jax.experiments.benchmark import SUITES, benchmark
 from bert_jax.experiments.finetuning_sides import RECIPES
 from bert_jax.experiments.picture import draw
@@ -110,6 +111,9 @@ def main(_: list[str]) -> None:
     if _PICTURE.value:
         print(draw(Path(_PICTURE.value)))
         return
+    for name in {name for names in SETTINGS.values() for name in names} - set(SETTINGS.get(_SUITE.value, ())):
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} means nothing to suite {_SUITE.value}: leave it out")
     settings = {name: flags.FLAGS[name].value for name in SETTINGS.get(_SUITE.value, ())}
     if "directories" in settings:
         settings["directories"] = dict(each.partition("=")[::2] for each in settings["directories"])

@@ -61,7 +61,7 @@ _DTYPE = flags.DEFINE_enum(
     "dtype",
     "float32",
     DTYPES,
-    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the memory",
+    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the device's memory",
 )
 
 

@@ -42,7 +42,9 @@ _MODEL = flags.DEFINE_string(
 _INPUT = flags.DEFINE_string("input", "", "file in UTF-8, as in --input=texts.txt; empty: standard input")
 _OUTPUT = flags.DEFINE_string("output", "", "file, as in --output=predictions.jsonl; empty: standard output")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "fill-mask: proposals for each [MASK], as in --top_k=3", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "lines run at once, as in --batch_size=8", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "lines run at once at most, as in --batch_size=8; on a CPU fewer, if they are long", lower_bound=1
+)
 _WINDOW = flags.DEFINE_integer(
     "window", 4_096, "lines read, sorted by length and answered together, as in --window=100", lower_bound=1
 )
@@ -76,7 +78,7 @@ _DTYPE = flags.DEFINE_enum(
     "dtype",
     "float32",
     DTYPES,
-    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the memory",
+    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the device's memory",
 )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.errors import UserError
+from bert_jax.finetuning import batches as batches_module
 from bert_jax.finetuning.answering import AnsweringRow
 from bert_jax.finetuning.batches import (
     SHAPES,
@@ -131,6 +132,7 @@ IN_CACHE = {16: 64, 24: 64, 32: 32, 40: 32, 48: 32, 56: 16, 64: 16, 80: 16, 96: 
 @pytest.mark.parametrize(("device", "rows"), [("cpu", IN_CACHE), ("gpu", dict.fromkeys(IN_CACHE, 64))])
 def test_a_batch_of_evaluation_stays_in_the_caches_of_a_cpu(device, rows, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: device)
+    monkeypatch.setattr(batches_module, "cores", lambda: 2)
     *batches, last = evaluation_batches(random_rows(1_000), 64, 128)
     shapes = {batch.arrays["input_ids"].shape for batch in batches}
     assert shapes <= {(rows[length], length) for length in rows}

@@ -25,7 +25,7 @@ def model(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("way", [Way(), Way("eager", by_length=False)], ids=lambda way: way.name)
+@pytest.mark.parametrize("way", [Way(), Way("eager", by_length=False), Way(most_tokens=20)], ids=lambda way: way.name)
 def test_both_sides_make_the_same_vectors(model, way, tmp_path):
     ours = Ours(model, "float32", TEXTS, 4, tmp_path / "model")
     theirs = Theirs(way, tmp_path / "model", "float32", TEXTS, 4)

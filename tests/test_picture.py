@@ -156,6 +156,6 @@ def test_what_has_no_bars_and_what_is_no_result(tmp_path):
     assert draw(saved(tmp_path, "parity")) == "no picture: parity has no bars here"
     assert set(module.BARS) <= set(benchmark_module.SUITES)
     (tmp_path / "other.json").write_text("[]")
-    for name in ("other.json", "nothing.json"):
-        with pytest.raises(UserError, match=f"cannot draw .*{name}: it is no result of benchmark.py"):
+    for name, why in (("other.json", "it is no result of benchmark.py"), ("nothing.json", "there is no such file")):
+        with pytest.raises(UserError, match=f"cannot draw .*{name}: {why}"):
             draw(tmp_path / name)

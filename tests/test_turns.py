@@ -55,6 +55,13 @@ class Parent:
         process.join()
 
 
+class Failing:
+    facts: ClassVar = {}
+
+    def turn(self):
+        raise ValueError("out of memory")
+
+
 def fails(error):
     raise error
 
@@ -93,6 +100,11 @@ def test_a_side_keeps_its_memory_from_turn_to_turn(tmp_path):
 def test_a_side_may_start_processes():
     with started(Parent) as side:
         assert side.turn() > 0
+
+
+def test_a_turn_that_fails_says_why():
+    with started(Failing) as side, pytest.raises(SideError, match=r"^ValueError: out of memory$"):
+        side.turn()
 
 
 def test_one_core():

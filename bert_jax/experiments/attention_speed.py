@@ -20,7 +20,7 @@ import numpy as np
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE
-from bert_jax.experiments.training_speed import comparison, peak_flops
+from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops
 from bert_jax.experiments.turns import SideError, SideProcess, in_turns, started
 from bert_jax.model.attention import (
     KERNELS,
@@ -260,7 +260,7 @@ def attention_suite(_workdir: Any, _model: str, *, rounds: int) -> tuple[str, di
     Raises:
       UserError: PyTorch is missing, or a side's output or gradient is another.
     """
-    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    dtype = default_dtype()
     lengths, positions = lengths_and_positions()
     peak = peak_flops(dtype)
     figures: dict[str, Any] = {"dtype": dtype, "positions": positions, "cases": {}}

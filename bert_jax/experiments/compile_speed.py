@@ -14,13 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.step_sides import Step, StepSetting
 from bert_jax.experiments.training_sides import Batch, Ours, Theirs, Way
-from bert_jax.experiments.training_speed import full_batches, sized_rows
+from bert_jax.experiments.training_speed import default_dtype, full_batches, sized_rows
 from bert_jax.experiments.turns import SideError, started
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +48,7 @@ def compile_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int,
     Raises:
       UserError: PyTorch is missing, or the quickstart fails.
     """
-    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    dtype = default_dtype()
     figures: dict[str, Any] = {"dtype": dtype, "length": length, "first_step": {}}
     for size, rows in sized_rows(sizes, length).items():
         print(f"{size}: {rows} rows of {length}", flush=True)
@@ -146,5 +144,7 @@ def compile_table(figures: dict[str, Any]) -> str:
             lines.append(f"  {name:<50}{first:>8.1f}{second:>16.1f}  ({parts}; then {again})")
         lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
     seconds = figures["quickstart"]
-    lines.append(f"{'the quickstart, from its command on':<52}{seconds['first']:>8.1f}{seconds['second']:>16.1f}")
+    lines.append(
+        f"{'the quickstart, from the command of pretrain.py on':<52}{seconds['first']:>8.1f}{seconds['second']:>16.1f}"
+    )
     return "\n".join(lines)

@@ -19,7 +19,7 @@ import bert_jax
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.experiments.training_speed import comparison, peak_flops
+from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops
 from bert_jax.experiments.turns import SideError, in_turns, started
 from bert_jax.text.sources import Documents
 
@@ -32,22 +32,22 @@ class Way:
       attention: as `transformers` names it.
       by_length: texts are sorted by length first, so that batches have next to no padding.
       compiled: by torch.compile, for shapes of any length.
-      batch_size: texts at once; None: as many as the suite is told. On a CPU few are faster.
+      most_tokens: of a batch, padding included; 0: any number. On a CPU few are faster.
     """
 
     attention: str = "sdpa"
     by_length: bool = True
     compiled: bool = False
-    batch_size: int | None = None
+    most_tokens: int = 0
 
     @property
     def name(self) -> str:
         order = "by length" if self.by_length else "in their order"
-        several = f", {self.batch_size} at once" if self.batch_size else ""
+        several = f", {self.most_tokens:,} tokens at once" if self.most_tokens else ""
         return f"PyTorch {self.attention}, texts {order}{several}" + (", compiled" if self.compiled else "")
 
 
-WAYS = (Way(), Way("eager"), Way(by_length=False), Way(compiled=True), Way(batch_size=4))
+WAYS = (Way(), Way("eager"), Way(by_length=False), Way(compiled=True), Way(most_tokens=1_536))
 
 
 class Ours:
@@ -77,7 +77,7 @@ class Theirs:
             import transformers
         except ImportError as error:
             raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
-        self.way, self.texts, self.batch_size = way, texts, way.batch_size or batch_size
+        self.way, self.texts, self.batch_size = way, texts, batch_size
         self.device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
         torch.set_float32_matmul_precision("highest")
         transformers.utils.logging.disable_progress_bar()
@@ -99,8 +99,9 @@ class Theirs:
             order.sort(key=lambda number: -len(ids[number]))
         vectors = np.zeros((len(ids), self.network.config.hidden_size), np.float32)
         with torch.inference_mode():
-            for begin in range(0, len(order), self.batch_size):
-                chosen = order[begin : begin + self.batch_size]
+            while order:
+                most = self.way.most_tokens // len(ids[order[0]]) or 1 if self.way.most_tokens else self.batch_size
+                chosen, order = order[: min(most, self.batch_size)], order[min(most, self.batch_size) :]
                 inputs = self.tokenizer.pad({"input_ids": [ids[number] for number in chosen]}, return_tensors="pt")
                 mask = inputs["attention_mask"].to(self.device)
                 hidden = self.forward(inputs["input_ids"].to(self.device), attention_mask=mask).last_hidden_state
@@ -136,7 +137,7 @@ def inference_suite(
         raise UserError("suite inference needs a model: set --model=MODEL")
     chosen = evenly_chosen(source, texts)
     if dtype == "auto":
-        dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+        dtype = default_dtype()
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
@@ -188,7 +189,7 @@ def inference_table(found: dict[str, Any]) -> str:
     tokens = found["tokens"]
     lines = [
         f"{found['texts']:,} texts of {tokens['least']} to {tokens['most']} tokens, {tokens['mean']:.0f} on average; "
-        f"batches of {found['batch_size']}, {found['dtype']}",
+        f"batches of {found['batch_size']} at most, {found['dtype']}",
         f"{'':<52}{'seconds':>9}{'tokens/s':>11}{'of peak':>9}{'first':>8}{'spread':>8}  times as fast",
     ]
     rates = found["tokens_per_second"]

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from bert_jax.config import ModelConfig, OptimizerConfig
 from bert_jax.experiments.step_sides import Step, StepSetting, Update
 from bert_jax.experiments.training_sides import OPTIMIZER, Batch, Ours, Theirs, Way
-from bert_jax.experiments.training_speed import STEPS, full_batches, sized_rows
+from bert_jax.experiments.training_speed import STEPS, default_dtype, full_batches, sized_rows
 from bert_jax.experiments.turns import SideError, in_turns, started
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -44,7 +42,7 @@ def memory_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, 
     Raises:
       UserError: PyTorch is missing.
     """
-    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    dtype = default_dtype()
     figures: dict[str, Any] = {"dtype": dtype, "length": length, "needs": {}, "update": {}}
     for size, rows in sized_rows(sizes, length).items():
         print(f"{size}: {rows} rows of {length}", flush=True)
@@ -101,7 +99,7 @@ def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dic
 def memory_table(figures: dict[str, Any]) -> str:
     """Each side at each size as a line of text."""
     columns = ("parameters", "optimizer_state", "temporaries")
-    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'peak':>8}{'ms a step':>11}{'tokens/s':>10}"
+    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'host':>8}{'ms a step':>11}{'tokens/s':>10}"
     lines = [f"{'megabytes':<56}{heads}"]
     for size, each in figures["needs"].items():
         lines.append(f"{size}, {each['rows']} rows of {figures['length']}")
@@ -112,6 +110,7 @@ def memory_table(figures: dict[str, Any]) -> str:
             )
             lines.append(f"{line}{1e3 * found['seconds_a_step']:>11.1f}{found['tokens_per_second']:>10,.0f}")
         lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
+    lines.append("each side by itself, not in turns: its seconds are rough; theirs has JAX in its process too")
     lines += ["", f"{'milliseconds':<56}{'step':>11}{'update':>11}{'share':>12}"]
     for size, each in figures["update"].items():
         for name, found in each.items():

@@ -144,6 +144,8 @@ def draw(result: Path) -> str:
     Raises:
       UserError: the file cannot be read, or is no result of a suite.
     """
+    if not result.is_file():
+        raise UserError(f"cannot draw {result}: there is no such file")
     try:
         found = json.loads(result.read_text())
         suite = found["suite"]

@@ -55,7 +55,7 @@ class Way:
 
 
 WAYS = {
-    "cpu": (Way("eager"), Way("sdpa"), Way("sdpa", "all")),
+    "cpu": (Way("eager"), Way("sdpa"), Way("sdpa", compiled=True), Way("sdpa", "all")),
     "gpu": (Way("sdpa"), Way("sdpa", "all"), Way("sdpa", compiled=True), Way("flash_attention_2", compiled=True)),
 }
 

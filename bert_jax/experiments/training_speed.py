@@ -24,6 +24,7 @@ from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.experiments.step_sides import StepSetting, profiled
 from bert_jax.experiments.training_sides import WAYS, Batch, Ours, Theirs, make_objective
 from bert_jax.experiments.turns import SideError, in_turns, started
+from bert_jax.model.attention import describe_kernel
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
 from bert_jax.pretraining.objective import PretrainingObjective
@@ -52,7 +53,8 @@ def peak_flops(dtype: str, seconds: float = 1.0) -> float:
     """Operations a second of a large matrix product on this machine's device: the best of several."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     left, right = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in (0, 1))
-    product = jax.jit(jnp.dot)
+    # A product that gives bfloat16 is no faster than one of float32 for XLA on a CPU.
+    product = jax.jit(functools.partial(jnp.dot, preferred_element_type=jnp.float32))
     product(left, right).block_until_ready()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -60,6 +62,11 @@ def peak_flops(dtype: str, seconds: float = 1.0) -> float:
         product(left, right).block_until_ready()
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
+
+
+def default_dtype() -> str:
+    """In which both sides compute unless they are told otherwise."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 # --- equal work
@@ -80,6 +87,7 @@ def measured(
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
     rows, length = our_batches[0]["input_ids"].shape
+    most = our_batches[0]["next_sentence_labels"].shape[1]
     no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = model_config(size, **no_dropout, vocab_size=vocab_size, max_position_embeddings=max(512, length))
     objective = make_objective(model, DataConfig(length=length), dtype)
@@ -91,6 +99,8 @@ def measured(
     return {
         "rows": rows,
         "length": length,
+        "peak_flops": peak,
+        "attention": describe_kernel(model, jnp.dtype(dtype), length, most),
         "filled": {name: tokens[name] / mean(lambda batch: batch["input_ids"].size, name) for name in times},
         **comparison(times, len(our_batches), tokens, ideal),
         **facts,
@@ -120,6 +130,9 @@ def timed_sides(
         peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
     return times, {
         "compile_seconds": ours.facts["compile_seconds"],
+        "first_forward_seconds": {
+            name: side.facts["first_seconds"] for name, side in sides.items() if side is not ours
+        },
         "peak_bytes": peak_bytes,
         "left_out": left_out,
     }
@@ -219,7 +232,7 @@ def training_suite(
       rounds: turns of each side.
       profile: also traces our step at equal work, into WORKDIR/benchmark/profile/SIZE.
     """
-    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    dtype = default_dtype()
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
     for size, number in sized_rows(sizes, length).items():
         print(f"{size}: {number} rows of {length}", flush=True)
@@ -244,6 +257,8 @@ def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
         size, _, rows = each.partition(":")
         if size not in SIZES or (rows and not (rows.isdecimal() and int(rows))):
             raise UserError(f"sizes: {each!r} wants to be SIZE or SIZE:ROWS, SIZE one of {', '.join(SIZES)}")
+        if size in found:
+            raise UserError(f"sizes: {size} is there twice")
         found[size] = int(rows) if rows else max(1, usual[size] * 128 // length)
     return found
 
@@ -251,7 +266,8 @@ def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
 def training_table(found: dict[str, dict]) -> str:
     """Each side of each comparison as a line of text."""
     lines = [
-        f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}{'GB':>6}  times as fast"
+        f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}{'host GB':>8}"
+        "  times as fast"
     ]
     for size, each in found.items():
         lines.append(
@@ -262,7 +278,7 @@ def training_table(found: dict[str, dict]) -> str:
             rate = each["tokens_per_second"]
             line = f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}"
             line += f"{each['filled'][name]:>8.0%}{each['utilisation'][name]:>9.0%}{each['spread'][name]:>8.0%}"
-            line += f"{(each['peak_bytes'][name] or math.nan) / 1e9:>6.1f}"
+            line += f"{(each['peak_bytes'][name] or math.nan) / 1e9:>8.1f}"
             if name != ours:
                 line += f"  {rate[ours] / rate[name]:.2f}"
             if name == each["fastest_of_theirs"]:

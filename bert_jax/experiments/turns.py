@@ -20,6 +20,8 @@ from bert_jax.errors import UserError
 # What `keep_memory` in bert_jax/command.py does, but from the first allocation on. Threads that libraries had started
 # before it had arenas of their own, and one step in ten took twice as long.
 _KEEP_MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
+# The sides share the memory of a GPU: with each other, and with this process, which uses the device before they start.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 class Side(Protocol):
@@ -35,8 +37,8 @@ class Side(Protocol):
         """A fixed piece of work, finished when it returns; `which`, for a side that has several."""
 
 
-class SideError(RuntimeError):
-    """A side could not start, or ended; the message says why."""
+class SideError(UserError):
+    """A side could not start, or failed in its turn; the message says why."""
 
 
 class SideProcess:
@@ -100,12 +102,16 @@ def _work(connection: Connection, make: Callable[[], Side]) -> None:
     with contextlib.suppress(EOFError):
         while True:
             request, *which = connection.recv()
-            if request == "turn":
-                begin = time.perf_counter()
-                side.turn(*which)
-                connection.send(time.perf_counter() - begin)
-            else:
-                connection.send(_peak_bytes())
+            connection.send(_seconds(side, which) if request == "turn" else _peak_bytes())
+
+
+def _seconds(side: Side, which: list[Any]) -> float | SideError:
+    begin = time.perf_counter()
+    try:
+        side.turn(*which)
+    except Exception as error:  # as above
+        return SideError(f"{type(error).__name__}: {error}")
+    return time.perf_counter() - begin
 
 
 def _peak_bytes() -> int | None:
@@ -119,8 +125,9 @@ def _peak_bytes() -> int | None:
 @contextlib.contextmanager
 def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
     """The process of a side, for as long as it is needed."""
-    os.environ.setdefault("GLIBC_TUNABLES", _KEEP_MEMORY)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # on a GPU the sides share its memory
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if _KEEP_MEMORY not in tunables:
+        os.environ["GLIBC_TUNABLES"] = f"{tunables}:{_KEEP_MEMORY}" if tunables else _KEEP_MEMORY
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a side tells how long it compiled
     side = SideProcess(make)
     try:

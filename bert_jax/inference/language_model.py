@@ -198,6 +198,6 @@ def _stored(params: dict, dtype: jnp.dtype) -> dict:
     """The matrices of the body in the type that multiplies them: no conversion at each call, and the same answers."""
 
     def stored(path: tuple, leaf: np.ndarray) -> np.ndarray:
-        return leaf.astype(dtype) if is_matrix_of_body(path) else leaf
+        return leaf.astype(dtype, copy=False) if is_matrix_of_body(path) else leaf
 
     return jax.tree_util.tree_map_with_path(stored, params)

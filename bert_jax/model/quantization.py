@@ -1,4 +1,4 @@
-"""Matrices in eight bits: a quarter of the memory of float32, for inference."""
+"""Matrices in eight bits: a quarter of the device memory of float32, for inference."""
 
 from typing import Any, NamedTuple
 

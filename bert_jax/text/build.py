@@ -86,7 +86,7 @@ def build_corpus(
     else:
         documents = sources.bounded(source, report)
     options = _Options(source if isinstance(source, str) else "", cleaning, language, longest, validation_share)
-    _build(documents, tokenizer, directory, options, processes or _cores(), verbose, report)
+    _build(documents, tokenizer, directory, options, processes or cores(), verbose, report)
     if verbose:
         print(f"Corpus in {directory}\n{report.table()}", flush=True)
     return report
@@ -252,7 +252,8 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Of this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

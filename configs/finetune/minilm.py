@@ -10,6 +10,7 @@ TODO figures
 from ml_collections import ConfigDict
 
 from bert_jax.config import OptimizerConfig, TaskDataConfig, to_config_dict
+from bert_jax.errors import UserError
 from bert_jax.finetuning.recipes import paper
 
 RECIPES = {
@@ -32,6 +33,8 @@ RATES = {"few_labels": 1e-4, "stsb": 1e-4}  # the others: 5e-5
 
 def get_config(task: str = "rotten_tomatoes") -> ConfigDict:
     """rotten_tomatoes, imdb, few_labels (200 reviews of imdb), mrpc, stsb or conll2003; no gradient is clipped."""
+    if task not in RECIPES:
+        raise UserError(f"minilm.py has no {task!r}: choose one of {', '.join(RECIPES)}")
     optimizer = OptimizerConfig(name="adamw", learning_rate=RATES.get(task, 5e-5), eps=1e-8, clip_norm=0.0)
     name = "imdb" if task == "few_labels" else task
     return to_config_dict(paper(name, init_from="runs/minilm", optimizer=optimizer, **RECIPES[task]))
