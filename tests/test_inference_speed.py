@@ -67,3 +67,17 @@ def test_operations_of_a_forward_pass_are_a_third_of_a_step():
     config = ModelConfig()
     head = config.hidden_size**2 + config.hidden_size * config.vocab_size
     assert forward_flops(config, [128] * 4) == pytest.approx(step_flops(config, 4, 128, 20) / 3 - 2 * 4 * 20 * head)
+
+
+class OfOtherVectors(Theirs):
+    def turn(self):
+        return super().turn() + 1
+
+
+def test_a_side_that_gives_other_vectors_is_not_timed(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "started", in_this_process)
+    monkeypatch.setattr(module, "Theirs", OfOtherVectors)
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
+    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, dtype="float32", rounds=1)
+    with pytest.raises(UserError, match="does not give the vectors of bert_jax"):
+        benchmark("inference", tmp_path, model, **settings)

@@ -78,6 +78,20 @@ def test_the_train_suite(tmp_path, monkeypatch, capsys):
     assert list((tmp_path / "benchmark" / "profile" / "tiny").glob("plugins/profile/*/*.xplane.pb"))
 
 
+class OfAnotherStart(Theirs):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.facts["first_loss"] *= 1.001
+
+
+def test_a_side_that_starts_with_another_loss_is_not_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "started", in_this_process)
+    monkeypatch.setattr(module, "Theirs", OfAnotherStart)
+    monkeypatch.setattr(ModelConfig, "vocab_size", 400)
+    with pytest.raises(UserError, match="does not start as bert_jax does"):
+        benchmark("train", tmp_path, sizes=["tiny:2"], length=16, rounds=1, profile=False)
+
+
 def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, text_file, monkeypatch):
     tokenizer = train_tokenizer(Documents(str(text_file)), 300)
     tokenizer.save(tmp_path / "tokenizer")
