@@ -2,10 +2,10 @@
 
   python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
 
-Two cores of an AMD EPYC, 2026-11-22: 468 s in all with the packages installed (39 s more in a fresh clone): 6 for the
-vocabulary, 4 for the corpus, 454 for training and its evaluations (3,670 steps, 7.5 M tokens at 17,300 a second).
-Held-out masked-LM loss 4.164 nats at 15 % masking, 2.523 below the unigram cross-entropy of the same text (6.688);
-accuracy 30.6 %; next-sentence accuracy 64.2 % (the commoner answer: 58.6 %). The number of steps follows from the
+Two cores of an AMD EPYC, 2026-11-22: 448 s in all with the packages installed (43 s more in a fresh clone): 9 for the
+vocabulary, 4 for the corpus, 432 for training and its evaluations (4,261 steps, 8.7 M tokens at 21,300 a second).
+Held-out masked-LM loss 4.092 nats at 15 % masking, 2.607 below the unigram cross-entropy of the same text (6.699);
+accuracy 31.3 %; next-sentence accuracy 63.2 % (the commoner answer: 60.3 %). The number of steps follows from the
 machine's speed. Curves: docs/benchmarks/quickstart-cpu-2026-11-22.jsonl
 
 Chosen by measurement (same machine and day; held-out masked-LM loss at 15 % masking after 2.0 M tokens, 8,192 words,
