@@ -56,6 +56,19 @@ def reference(
     return params
 
 
+GRADIENTS, RATE = [draw(seed, scale=0.3 * seed) for seed in range(1, 8)], 0.01
+
+
+def trained(config: OptimizerConfig) -> dict:
+    """The parameters after a step of ours with each of `GRADIENTS`."""
+    optimizer, ours = make_optimizer(config), jax.tree.map(jnp.asarray, draw(0))
+    state = optimizer.init(ours)
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update(gradient, state, ours)
+        ours = jax.tree.map(lambda p, u: p - RATE * u, ours, updates)
+    return ours
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -68,13 +81,8 @@ def reference(
     ids=lambda config: f"{config.name}-{config.bias_correction}-{config.clip_norm}",
 )
 def test_update_rule_equals_the_written_out_one(config: OptimizerConfig) -> None:
-    params, gradients, rate = draw(0), [draw(seed, scale=0.3 * seed) for seed in range(1, 8)], 0.01
-    optimizer = make_optimizer(config)
-    ours, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
-    for gradient in gradients:
-        updates, state = optimizer.update(gradient, state, ours)
-        ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
-    for (module, name), expected in reference(config, params, gradients, rate).items():
+    ours = trained(config)
+    for (module, name), expected in reference(config, draw(0), GRADIENTS, RATE).items():
         np.testing.assert_allclose(ours[module][name], expected, rtol=2e-5, atol=2e-6, err_msg=f"{module}/{name}")
 
 
@@ -90,14 +98,9 @@ def bfloat16(value: np.ndarray) -> np.ndarray:
 def test_a_bfloat16_first_moment_is_rounded_and_nothing_else(changes: dict) -> None:
     """Against the rule in float64 whose first moment alone is rounded after each step."""
     config = OptimizerConfig(mu_dtype="bfloat16", **changes)
-    params, gradients, rate = draw(0), [draw(seed, scale=0.3 * seed) for seed in range(1, 8)], 0.01
-    optimizer = make_optimizer(config)
-    ours, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
-    for gradient in gradients:
-        updates, state = optimizer.update(gradient, state, ours)
-        ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
-    rounded = reference(config, params, gradients, rate, stored_mu=bfloat16)
-    exact = reference(config, params, gradients, rate)
+    ours = trained(config)
+    rounded = reference(config, draw(0), GRADIENTS, RATE, stored_mu=bfloat16)
+    exact = reference(config, draw(0), GRADIENTS, RATE)
     for (module, name), expected in rounded.items():
         np.testing.assert_allclose(ours[module][name], expected, rtol=2e-5, atol=2e-6, err_msg=f"{module}/{name}")
     assert max(np.abs(rounded[key] - exact[key]).max() for key in rounded) > 1e-5  # the rounding shows

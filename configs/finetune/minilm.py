@@ -6,7 +6,7 @@
 
 Two cores of an AMD EPYC, 2026-11-22, test accuracy:
 
-  rotten_tomatoes   0.849 +- 0.004, three seeds, 9 minutes a seed on one core
+  rotten_tomatoes   0.849 +- 0.004, three seeds, 8 minutes a seed on one busy core
   imdb              0.892, one seed
   few_labels        0.789 +- 0.031, three seeds, each with 200 reviews of its own
 
