@@ -21,9 +21,10 @@ from conftest import metric_lines
 from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.training.checkpoint import Checkpoints, Progress
-from bert_jax.training.loop import Data, planned_steps, train
+from bert_jax.training.loop import Data, following, train
 from bert_jax.training.metrics import Reporter
 from bert_jax.training.objective import Mean
+from bert_jax.training.plan import planned_steps
 from bert_jax.training.step import accumulated_gradients, stream_key
 
 WIDTH = 4
@@ -124,6 +125,21 @@ def test_time_that_the_loop_waits_for_batches_is_reported(tmp_path) -> None:
     train(Toy(), config, tmp_path, dataclasses.replace(toy_data(), train=slow))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [0.5 < line["input_wait"] <= 1 for line in lines if line["split"] == "train"] == [True, True]
+
+
+def test_a_batch_that_comes_while_the_device_computes_is_not_waited_for() -> None:
+    class Leaf:
+        def __init__(self, ready: bool) -> None:
+            self.is_ready = lambda: ready
+
+    def late() -> Iterator[dict]:
+        while True:
+            time.sleep(0.01)
+            yield {}
+
+    done, busy = ({"loss": Mean(Leaf(True), Leaf(ready))} for ready in (True, False))
+    assert following(late(), done)[1] >= 0.01
+    assert following(late(), busy)[1] == 0
 
 
 def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
@@ -293,9 +309,8 @@ def test_full_disk_stops_the_run_before_it_writes(tmp_path, monkeypatch) -> None
 
 
 def test_durations_become_steps() -> None:
-    data = toy_data()
     length = lambda **duration: planned_steps(  # noqa: E731
-        dataclasses.replace(CONFIG, **{"total_steps": 0, **duration}), data, Progress()
+        dataclasses.replace(CONFIG, **{"total_steps": 0, **duration}), 40, 4, Progress()
     )
     assert length(total_steps=7) == 7
     assert length(total_epochs=3.0) == 15  # 40 rows an epoch, 8 a step
@@ -306,7 +321,8 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
     """A clock that moves a hundredth of a second at each look."""
     clock = SimpleNamespace(monotonic=(tick / 100 for tick in itertools.count()).__next__)
     monkeypatch.setattr("bert_jax.training.loop.time", clock)
-    monkeypatch.setattr("bert_jax.training.loop.CALIBRATION_STEPS", 5)
+    monkeypatch.setattr("bert_jax.training.plan.time", clock)
+    monkeypatch.setattr("bert_jax.training.plan.CALIBRATION_STEPS", 5)
     config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.02, log_every=500)
     with pytest.raises(Interrupted):
         train(Toy(), config, tmp_path, toy_data(kill=(8, signal.SIGINT)))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from bert_jax.errors import UserError
 from bert_jax.model.kernels import splash_attention
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.training.loop import train
-from bert_jax.training.sharding import batch_sharding, make_mesh, put_batch
+from bert_jax.training.sharding import batch_sharding, compiler_options, make_mesh, put_batch
 from bert_jax.training.step import accumulated_gradients, row_keys, stream_key
 
 DEVICES = 4
@@ -120,3 +121,14 @@ def test_devices_and_rows_must_fit(sharded) -> None:
     assert "batch_size=8 with accumulate=4" in accumulated
     assert accumulated.endswith("choose a multiple of 16")
     assert mesh == "mesh.data=2 does not match the 4 devices here: set it to -1 or 4"
+
+
+def test_several_gpus_are_told_to_hide_communication_in_words_that_xla_knows() -> None:
+    mesh = lambda size, platform: SimpleNamespace(  # noqa: E731
+        size=size, devices=np.array([SimpleNamespace(platform=platform)] * size)
+    )
+    assert compiler_options(mesh(1, "gpu")) == compiler_options(mesh(4, "tpu")) == {}
+    options = compiler_options(mesh(2, "gpu"))
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
+    with pytest.raises(Exception, match="No such compile option"):
+        jax.jit(lambda x: x + 1, compiler_options={f"{name}_": value for name, value in options.items()})(1)

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,18 +17,21 @@ from bert_jax.config import TrainingConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.metrics import MetricsWriter, Reporter, add_sums, divided
-from bert_jax.training.objective import Objective, Parameters
+from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.plan import PROVISIONAL_STEPS, Best, Plan, planned_steps
 from bert_jax.training.profile import Profiler
-from bert_jax.training.sharding import batch_sharding, check_batch, make_mesh, put_batch, state_sharding
+from bert_jax.training.sharding import (
+    batch_sharding,
+    check_batch,
+    compiler_options,
+    make_mesh,
+    put_batch,
+    state_sharding,
+)
 from bert_jax.training.step import TrainState, make_eval_step, make_init, make_train_step
 
 HostBatch = dict[str, np.ndarray]
-# A run of `total_minutes` fixes its number of steps once it knows its speed: after so many, or a tenth of the time.
-CALIBRATION_STEPS = 50
-PROVISIONAL_STEPS = 10_000  # what the schedule of such a run goes by until then
-
-
 Evaluation = dict[str, float]
 
 
@@ -88,66 +91,47 @@ def train(
       Interrupted: on SIGINT or SIGTERM, after saving.
     """
     began = time.monotonic()
-
     config = with_intervals(config, data)
-
-    # ---- The mesh; the state: a checkpoint, else the given parameters, else random ones ----
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.accumulate, mesh)
     optimizer = make_optimizer(config.optimizer)
-    init = make_init(objective, optimizer, config.seed)
-    shardings = state_sharding(mesh, jax.eval_shape(init))
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    restored = checkpoints.restore(jax.eval_shape(init), shardings)
-    state, progress = restored or (first_state(init, shardings, initial_params), Progress(vocabulary=data.vocabulary))
-    total_steps = planned_steps(config, data, progress)
-    step = first_step = int(state.step)
-    elapsed = lambda: progress.seconds + time.monotonic() - began  # noqa: E731
+    init = make_init(objective, optimizer, config.seed)
+    state, shardings, progress = starting_point(init, initial_params, checkpoints, mesh, data.vocabulary)
+    step, best = int(state.step), Best(*progress.best)
 
-    # ---- The steps, compiled once for each length of batches ----
     batches = (put_batch(batch, batch_sharding(mesh)) for batch in data.train(step))
     batch = next(batches)
-    train_step = jax.jit(
-        make_train_step(objective, optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
-    )
-    train_step = StepByShape(train_step, mesh, state, batch)
+    train_step = StepByShape(make_train_step(objective, optimizer, config), mesh, shardings, state, batch)
     score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
-    # ---- Watching ----
     writer = MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard)
     reporter = Reporter(writer, objective.losses, config.log_every, step, progress.sums)
-    devices = f"{mesh.size} {jax.devices()[0].platform} device{'s' if mesh.size > 1 else ''}"
-    reporter.say(f"ready to train on {devices} from step {step:,} after {time.monotonic() - began:.1f} s")
-
-    # ---- The loop ----
     profiler = Profiler(workdir / "profile", profile)
-    evaluation, best, loop_began = {}, Best(*progress.best), time.monotonic()
+    reporter.say(f"ready to train on {described(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
+
+    planned = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
+    plan, evaluation = Plan(config, planned, step, began - progress.seconds), {}
     if best.exhausts(config.patience):  # already before the restart
-        total_steps = step
+        plan.total_steps = step
     with (
         contextlib.closing(reporter),
         contextlib.closing(checkpoints),
         contextlib.closing(profiler),
         stop_signals() as received,
     ):
-        while step < (total_steps or math.inf):
-            state, metrics = train_step(state, batch, np.int32(total_steps or PROVISIONAL_STEPS))
+        while not plan.is_done(step):
+            state, metrics = train_step(state, batch, np.int32(plan.total_steps or PROVISIONAL_STEPS))
             positions = max(array.size for array in batch.values())  # B x L, padding too
-            asked = time.monotonic()
-            step, batch = step + 1, next(batches)
-            reporter.add(step, metrics, positions, total_steps, waited=time.monotonic() - asked)
-            if table := profiler.after(step - first_step, state, train_step.programs):
+            batch, waited = following(batches, metrics)
+            step += 1
+            reporter.add(step, metrics, positions, plan.total_steps, waited)
+            if table := profiler.after(step - plan.first_step, state, train_step.programs):
                 reporter.say(table)
-
-            if not total_steps and (step - first_step >= CALIBRATION_STEPS or elapsed() > 6 * config.total_minutes):
+            if plan.waits_for_speed(step):
                 with reporter.paused():
-                    pace = (time.monotonic() - loop_began) / (step - first_step)
-                    loop_began = time.monotonic()
-                    score(state.params)
-                    pace += (time.monotonic() - loop_began) / config.eval_every
-                    total_steps = step + max(1, int((60 * config.total_minutes - elapsed()) / pace))
-
-            evaluation_due = step == total_steps or step % config.eval_every == 0
+                    plan.fix(step, functools.partial(score, state.params))
+            evaluation_due = plan.is_done(step) or step % config.eval_every == 0
             if evaluation_due:
                 with reporter.paused():
                     evaluation = score(state.params)
@@ -155,50 +139,78 @@ def train(
                     best = best.after(data.rank(evaluation))
                 if best.exhausts(config.patience):
                     reporter.say(f"no better for {config.patience} evaluations: training stops")
-                    total_steps = step
-            if received or step == total_steps or step % config.checkpoint_every == 0:
+                    plan.total_steps = step
+            if received or plan.is_done(step) or step % config.checkpoint_every == 0:
                 with reporter.paused():
                     progress = Progress(
-                        elapsed(), total_steps, config.total_minutes, data.vocabulary, reporter.sums, best
+                        plan.elapsed(), plan.total_steps, config.total_minutes, data.vocabulary, reporter.sums, best
                     )
-                    began = time.monotonic()
                     checkpoints.save(step, state, progress, data.rank(evaluation) if evaluation_due else None)
             if received:
                 raise Interrupted(step, received[0])
     return state, evaluation or score(state.params)
 
 
-class Best(NamedTuple):
-    """The highest rank so far, and how many evaluations have not reached it since."""
+def starting_point(
+    init: Callable[[], TrainState],
+    initial_params: Callable[[Parameters], Parameters] | None,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    vocabulary: str,
+) -> tuple[TrainState, TrainState, Progress]:
+    """The state of the newest checkpoint, else with the given parameters, else with random ones.
 
-    rank: float = -math.inf
-    evaluations_since: int = 0
+    Returns:
+      The state, its shardings, and how far the run has come.
 
-    def after(self, rank: float) -> "Best":
-        """With one more evaluation."""
-        return Best(rank) if rank > self.rank else Best(self.rank, self.evaluations_since + 1)
+    Raises:
+      UserError: the checkpoint is of another vocabulary, or none can be read.
+    """
+    shapes = jax.eval_shape(init)
+    shardings = state_sharding(mesh, shapes)
+    if restored := checkpoints.restore(shapes, shardings):
+        state, progress = restored
+        if progress.vocabulary != vocabulary:
+            raise UserError(
+                "the newest checkpoint was trained with another vocabulary than the one given now: give that one, or "
+                "another --workdir"
+            )
+        return state, shardings, progress
+    state = jax.jit(init, out_shardings=shardings)()
+    if initial_params is not None:
+        state = state.replace(params=jax.device_put(initial_params(state.params), shardings.params))
+    return state, shardings, Progress(vocabulary=vocabulary)
 
-    def exhausts(self, patience: int) -> bool:
-        """Whether it is time to stop; never if `patience` is 0."""
-        return 0 < patience <= self.evaluations_since
+
+def following(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch, float]:
+    """The next batch, and the seconds that the devices may have stood still for it.
+
+    They have not while they are still at the step of the `metrics`.
+    """
+    asked = time.monotonic()
+    batch = next(batches)
+    done = all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
+    return batch, time.monotonic() - asked if done else 0.0
 
 
 class StepByShape:
-    """The jitted step, compiled ahead for the shape of a first batch, and for another when it comes."""
+    """The step, compiled ahead for the shape of a first batch, and for another when it comes."""
 
-    def __init__(self, function: jax.stages.Wrapped, mesh: Mesh, state: TrainState, batch: HostBatch) -> None:
-        self._function, self._mesh = function, mesh
+    def __init__(self, step: Callable, mesh: Mesh, shardings: TrainState, state: TrainState, batch: Batch) -> None:
+        options = compiler_options(mesh)
+        self._function = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None), compiler_options=options)
+        self._mesh = mesh
         self._compiled: dict[tuple, jax.stages.Compiled] = {}
         self._for_shape(state, batch)
 
-    def __call__(self, state: TrainState, batch: HostBatch, total_steps: np.int32) -> tuple:
+    def __call__(self, state: TrainState, batch: Batch, total_steps: np.int32) -> tuple:
         return self._for_shape(state, batch)(state, batch, total_steps)
 
     @property
     def programs(self) -> list[jax.stages.Compiled]:
         return list(self._compiled.values())
 
-    def _for_shape(self, state: TrainState, batch: HostBatch) -> jax.stages.Compiled:
+    def _for_shape(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
         shape = tuple(array.shape for array in batch.values())
         if shape not in self._compiled:
             with jax.set_mesh(self._mesh):
@@ -210,26 +222,6 @@ def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
     """The config with numbers of steps where it says 0: an evaluation each epoch, a checkpoint each evaluation."""
     eval_every = config.eval_every or math.ceil(data.rows_per_epoch / config.batch_size)
     return dataclasses.replace(config, eval_every=eval_every, checkpoint_every=config.checkpoint_every or eval_every)
-
-
-def planned_steps(config: TrainingConfig, data: Data, progress: Progress) -> int:
-    """Steps of the run; 0 for `total_minutes`, as long as the speed is not known.
-
-    Raises:
-      UserError: the run so far had another vocabulary.
-    """
-    if progress.vocabulary != data.vocabulary:
-        raise UserError(
-            "the newest checkpoint was trained with another vocabulary than the one given now: give that one, or "
-            "another --workdir"
-        )
-    if config.total_epochs:
-        return max(1, round(config.total_epochs * data.rows_per_epoch / config.batch_size))
-    if config.total_tokens:
-        return max(1, round(config.total_tokens / (config.batch_size * data.tokens_per_row)))
-    if config.total_minutes:
-        return progress.total_steps if progress.total_minutes == config.total_minutes else 0
-    return config.total_steps
 
 
 def compile_evaluation(
@@ -251,14 +243,10 @@ def compile_evaluation(
     return score
 
 
-def first_state(
-    init: Callable[[], TrainState], shardings: TrainState, initial_params: Callable[[Parameters], Parameters] | None
-) -> TrainState:
-    """The state before the first step, laid out over the mesh; with the given parameters, if any."""
-    state = jax.jit(init, out_shardings=shardings)()
-    if initial_params is None:
-        return state
-    return state.replace(params=jax.device_put(initial_params(state.params), shardings.params))
+def described(mesh: Mesh) -> str:
+    """How many devices of which kind, and what XLA is told for them, for people."""
+    devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
+    return " with ".join((devices, *compiler_options(mesh)))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,82 @@
+"""How long a run goes on: its number of steps, by whatever its length is given, and when it stops before."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bert_jax.config import TrainingConfig
+from bert_jax.training.checkpoint import Progress
+
+# A run of `total_minutes` fixes its number of steps once it knows its speed: after so many, or a tenth of the time.
+CALIBRATION_STEPS = 50
+PROVISIONAL_STEPS = 10_000  # what the schedule of such a run goes by until then
+
+
+class Plan:
+    """The steps of a run; made right before the first of this process.
+
+    Attributes:
+      first_step: steps that were finished before.
+      total_steps: of the run; 0 until the speed of a run of `total_minutes` is known.
+    """
+
+    def __init__(self, config: TrainingConfig, planned: int, step: int, began: float) -> None:
+        """Nothing is decided here.
+
+        Args:
+          config: of the run.
+          planned: `planned_steps`.
+          step: finished steps.
+          began: when the run did, by the monotonic clock, less the seconds that it has had in other processes.
+        """
+        self.first_step, self.total_steps = step, planned
+        self._config, self._began, self._loop_began = config, began, time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds of wall time, in all processes of the run so far."""
+        return time.monotonic() - self._began
+
+    def is_done(self, step: int) -> bool:
+        """Whether no step is left after so many."""
+        return 0 < self.total_steps <= step
+
+    def waits_for_speed(self, step: int) -> bool:
+        """Whether `fix` is to be called now."""
+        seconds = 6 * self._config.total_minutes
+        return not self.total_steps and (step - self.first_step >= CALIBRATION_STEPS or self.elapsed() > seconds)
+
+    def fix(self, step: int, evaluate: Callable[[], object]) -> None:
+        """Fixes the steps of a run of `total_minutes` by the pace so far and the time that an evaluation takes."""
+        pace = (time.monotonic() - self._loop_began) / (step - self.first_step)
+        began = time.monotonic()
+        evaluate()
+        pace += (time.monotonic() - began) / self._config.eval_every
+        left = 60 * self._config.total_minutes - self.elapsed()
+        self.total_steps = step + max(1, int(left / pace))
+
+
+def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: int, progress: Progress) -> int:
+    """Steps of the run; 0 for `total_minutes`, as long as the speed is not known."""
+    if config.total_epochs:
+        return max(1, round(config.total_epochs * rows_per_epoch / config.batch_size))
+    if config.total_tokens:
+        return max(1, round(config.total_tokens / (config.batch_size * tokens_per_row)))
+    if config.total_minutes:
+        return progress.total_steps if progress.total_minutes == config.total_minutes else 0
+    return config.total_steps
+
+
+class Best(NamedTuple):
+    """The highest rank so far, and how many evaluations have not reached it since."""
+
+    rank: float = -math.inf
+    evaluations_since: int = 0
+
+    def after(self, rank: float) -> "Best":
+        """With one more evaluation."""
+        return Best(rank) if rank > self.rank else Best(self.rank, self.evaluations_since + 1)
+
+    def exhausts(self, patience: int) -> bool:
+        """Whether it is time to stop; never if `patience` is 0."""
+        return 0 < patience <= self.evaluations_since
