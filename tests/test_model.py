@@ -241,6 +241,40 @@ def test_remat_gives_the_same_gradients(params, scan_layers, deterministic):
             assert_close(got[path], leaf)
 
 
+# -------------------------------------------------------------------------------------------- products on a GPU or TPU
+
+
+@pytest.mark.parametrize("changes", [{}, {"scan_layers": True, "remat": True}])
+def test_products_are_laid_out_for_a_gpu_and_give_the_same(params, monkeypatch, changes):
+    """One product for query, key and value; a word table of 128 rows, not 99; neither is seen from outside."""
+    config = dataclasses.replace(CONFIG, attention="plain", **changes)
+    params = arrange_layers(params, config)
+
+    def traced(backend):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
+        def loss(tree):  # here, for JAX keeps what it has traced by the function
+            found = outputs.__wrapped__(tree, packed_batch(), config)
+            return sum(jnp.square(each).sum() for each in found), found
+
+        shapes = jax.eval_shape(functools.partial(fresh_params, config), packed_batch())
+        compute = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        return shapes, str(jax.make_jaxpr(loss)(params)), compute(params)
+
+    (on_cpu, cpu_products, ((_, want), want_gradients)), (on_gpu, gpu_products, ((_, got), gradients)) = map(
+        traced, ("cpu", "gpu")
+    )
+    assert on_gpu == on_cpu
+    for shape in ("f32[48,144]", "f32[128,48]"):
+        assert shape in gpu_products
+        assert shape not in cpu_products
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other)
+    whole = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(want_gradients)))
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(want_gradients), strict=True):
+        assert np.linalg.norm(one - other) <= TOLERANCE * max(np.linalg.norm(other), whole / 100)
+
+
 # ------------------------------------------------------------------------------------------------------------- dropout
 
 

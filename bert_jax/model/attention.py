@@ -16,7 +16,7 @@ from bert_jax.model.kernels import (
     splash_attention,
     splash_rows,
 )
-from bert_jax.model.layers import Dropout, dense, precision
+from bert_jax.model.layers import Dropout, dense, precision, side_by_side
 
 # What each kernel wants to know of the rows, and attention itself; "plain" gives the probabilities too.
 HOMES = {"cudnn": "gpu", "splash": "tpu"}
@@ -134,10 +134,8 @@ class MultiHeadAttention(nn.Module):
         config = self.config
         heads = config.num_attention_heads
         split = (-1, length, heads, config.hidden_size // heads)
-        query, key, value = (
-            dense(config, config.hidden_size, self.dtype, name)(hidden).reshape(split)
-            for name in ("query", "key", "value")
-        )
+        layers = [dense(config, config.hidden_size, self.dtype, name) for name in ("query", "key", "value")]
+        query, key, value = (each.reshape(split) for each in side_by_side(layers, hidden))
         if self.kernel == "plain" and deterministic and not self.is_mutable_collection("intermediates"):
             context = forward_attention(query, key, value, rows)
         elif self.kernel == "plain":

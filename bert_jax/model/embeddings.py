@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from bert_jax.config import ModelConfig
 from bert_jax.model.layers import Dropout, initializer, layer_norm, precision
 
+VOCABULARY_MULTIPLE = 128  # of rows that the word table is given, within the product with it, on GPUs and TPUs
+
 
 class Embeddings(nn.Module):
     """Sum of word, position and token-type embeddings, LayerNorm, dropout."""
@@ -37,6 +39,10 @@ class Embeddings(nn.Module):
     def decode(self, hidden: jax.Array) -> jax.Array:
         """[..., D] -> float32 [..., V]: the product with the word table, the tied decoder of the masked-LM head."""
         table = self.word_embeddings.embedding.astype(hidden.dtype)
-        return jnp.einsum(
+        words = len(table)
+        if jax.default_backend() != "cpu":  # whose products want no round numbers
+            table = jnp.pad(table, ((0, -words % VOCABULARY_MULTIPLE), (0, 0)))
+        logits = jnp.einsum(
             "...d,vd->...v", hidden, table, precision=precision(table.dtype), preferred_element_type=jnp.float32
         )
+        return logits[..., :words]

@@ -1,10 +1,12 @@
 """The small parts that all of the architecture shares: activations, initialiser, products, LayerNorm, dropout."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bert_jax.config import ModelConfig
 
@@ -51,6 +53,17 @@ def _summed_in_float32(left: jax.Array, right: jax.Array, *args: Any, **settings
     """XLA on CPU multiplies bfloat16 at twice the rate of float32 if it may give float32, else at the same."""
     product = jax.lax.dot_general(left, right, *args, preferred_element_type=jnp.float32, **settings)
     return product.astype(left.dtype)
+
+
+def side_by_side(layers: Sequence[nn.Dense], x: jax.Array) -> list[jax.Array]:
+    """What each of the layers makes of x [T, in]; on a GPU and a TPU in one product, on a CPU that gains nothing."""
+    if jax.default_backend() == "cpu" or layers[0].is_initializing():
+        return [layer(x) for layer in layers]
+    params = [layer.variables["params"] for layer in layers]
+    kernel, bias = (jnp.concatenate([each[name] for each in params], axis=-1) for name in ("kernel", "bias"))
+    x, kernel, bias = (each.astype(layers[0].dtype) for each in (x, kernel, bias))
+    product = jnp.matmul(x, kernel, precision=layers[0].precision) + bias
+    return jnp.split(product, np.cumsum([layer.features for layer in layers])[:-1], axis=-1)
 
 
 def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str | None) -> nn.LayerNorm:
