@@ -41,7 +41,7 @@ def test_the_input_suite(workdir, capsys):
     benchmark("input", workdir)
     assert os.sched_getaffinity(0) == cores
     saved = json.loads((workdir / "benchmark" / "input.json").read_text())
-    assert {"date", "device", "threads", "versions"} <= set(saved)
+    assert {"date", "device", "threads", "commit", "versions"} <= set(saved)
     rows = {row["name"]: row for row in saved["measurements"]}
     assert all(len(row["values"]) >= 5 for row in rows.values())
     assert rows["training in this folder"]["median"] == 3.0

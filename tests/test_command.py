@@ -53,15 +53,16 @@ import numpy as np
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None)
 
-from bert_jax.config import DataConfig, TrainingConfig, model_config
-from bert_jax.experiments.training_sides import make_objective
+from bert_jax.config import SIZES
+from bert_jax.experiments.our_step import StepSetting
 from bert_jax.experiments.training_speed import full_batches
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import make_init, make_train_step
 
-config = TrainingConfig(total_steps=2, batch_size=4)
-model = model_config("tiny", num_hidden_layers=1, hidden_size=32, intermediate_size=64, vocab_size=100)
-objective, optimizer = make_objective(model, DataConfig(length=16), "float32"), make_optimizer(config.optimizer)
+SIZES["tiny"] = (1, 32, 2)
+setting = StepSetting("tiny", 4, 16, "float32", 100)
+config, objective = setting.training(), setting.objective()
+optimizer = make_optimizer(config.optimizer)
 state = jax.jit(make_init(objective, optimizer, 0))()
 step = jax.jit(make_train_step(objective, optimizer, config), donate_argnums=0)
 for batch in full_batches(100, 4, 16):

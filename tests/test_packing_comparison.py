@@ -1,12 +1,14 @@
 """The packers: valid rows, their own rules, and as few rows as the optimum where it is known; and their suite."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from synthetic_corpus import corpus_of
 
-from bert_jax.config import DataConfig
+from bert_jax.config import DataConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import packing_comparison as module
 from bert_jax.experiments.benchmark import benchmark
@@ -133,7 +135,9 @@ def test_lengths_of_documents():
 
 @pytest.fixture
 def workdir(tmp_path, text_file, monkeypatch):
-    """A run's folder with a corpus; rows of 32 tokens, and each packer runs once."""
+    """A run's folder, with a corpus; rows of 32 tokens, and each packer runs once."""
+    config = PretrainingConfig(data=DataConfig(source=str(text_file)), total_steps=1)
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     tokenizer = train_tokenizer(Documents(str(text_file)), 300)
     build_corpus(str(text_file), tokenizer, tmp_path / "corpus", longest=29, verbose=False)
     monkeypatch.setattr(module, "LENGTHS", (32,))
@@ -161,6 +165,9 @@ def test_the_packing_suite(workdir, capsys):
     assert f"{batches.fill_share:.2%}; starts in" in printed
 
 
-def test_a_folder_without_a_corpus_is_named(tmp_path):
+def test_a_folder_without_a_run_or_a_corpus_is_named(workdir, tmp_path_factory):
+    shutil.rmtree(workdir / "corpus")
     with pytest.raises(UserError, match="no finished corpus in"):
-        benchmark("packing", tmp_path)
+        benchmark("packing", workdir)
+    with pytest.raises(UserError, match="no run in"):
+        benchmark("packing", tmp_path_factory.mktemp("empty"))

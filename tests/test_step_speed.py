@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 
 import jax
@@ -15,25 +16,42 @@ from bert_jax.errors import UserError
 from bert_jax.experiments import compile_speed, memory
 from bert_jax.experiments.benchmark import benchmark
 from bert_jax.experiments.compile_speed import quickstart_starts, seconds_to_first_step
-from bert_jax.experiments.step_sides import Step, StepSetting, Update
-from bert_jax.experiments.training_sides import OPTIMIZER
+from bert_jax.experiments.our_step import OPTIMIZER, Start, Step, StepSetting, Update
+from bert_jax.experiments.their_step import Theirs, Way
 from bert_jax.experiments.training_speed import STEPS, full_batches
 from bert_jax.training.optimizer import decay_mask
 
-SETTING = StepSetting("tiny", 4, 16, "float32")
+SETTING = StepSetting("tiny", 4, 16, "float32", 100)
 
 
-@pytest.fixture(autouse=True)
-def few_words_and_one_narrow_layer(monkeypatch):
-    monkeypatch.setattr(ModelConfig, "vocab_size", 100)
-    monkeypatch.setitem(SIZES, "tiny", (1, 16, 2))
+@pytest.fixture(autouse=True, scope="module")
+def few_words_and_one_narrow_layer():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelConfig, "vocab_size", 100)
+        patch.setitem(SIZES, "tiny", (1, 16, 2))
+        yield
 
 
 # --- the real sides
 
 
+@pytest.fixture(scope="module")
+def batches():
+    return full_batches(100, 4, 16)[:2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return tmp_path_factory.mktemp("start") / "model"
+
+
+@pytest.fixture(scope="module")
+def start(weights, batches):
+    return Start(SETTING, batches, weights).facts
+
+
 @pytest.fixture
-def programs(tmp_path):
+def programs(tmp_path, start):  # `start` compiles, and whether programs are kept is asked once
     """A folder for compiled programs, which JAX forgets afterwards."""
     compilation_cache.reset_cache()
     yield tmp_path / "programs"
@@ -42,9 +60,8 @@ def programs(tmp_path):
     compilation_cache.reset_cache()
 
 
-def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs):
-    batches = full_batches(100, 4, 16)[:2]
-    step = Step(SETTING, batches, programs)
+def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weights, batches, start):
+    step = Step(SETTING, batches, weights, programs)
     leaves = jax.tree.leaves(jax.eval_shape(SETTING.objective().init, jax.random.key(0)))
     parameters = 4 * sum(leaf.size for leaf in leaves)
     held = step.facts["bytes"]
@@ -53,8 +70,24 @@ def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs):
     assert held["temporaries"] > parameters  # the gradient at least
     assert set(step.facts["first_step"]) == {"trace", "compile", "run"}
     assert len(list(programs.glob("jit_train_step-*"))) == 1
+    assert step.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     step.turn()
     assert step.state.step == 1 + len(batches)
+
+
+def test_every_setting_starts_with_the_same_loss(weights, batches, start):
+    changed = dataclasses.replace(SETTING, scan_layers=True, remat=True, accumulate=2)
+    step = Step(changed, batches, weights)
+    assert step.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
+    assert "layers" in step.state.params["bert"]["encoder"]
+
+
+def test_torch_compile_keeps_its_programs_where_it_is_told(tmp_path, weights, start, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")  # so that it is put back
+    theirs = Theirs(Way("sdpa"), "float32", weights, start["masked"], tmp_path / "programs")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "programs")
+    assert theirs.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
+    assert set(theirs.facts["first_step"]) == {"step"}
 
 
 def test_settings_reach_the_model_and_the_loop():
@@ -67,11 +100,9 @@ def test_settings_reach_the_model_and_the_loop():
 def test_the_update_alone_is_that_of_adamw():
     """Of a constant gradient, whose moments are itself and its square; too small to be clipped."""
     update = Update(SETTING, 2)
-    before = jax.device_get(update.state.params)
+    before = jax.device_get(update.params)
     update.turn()
-    for leaf, after, decayed in zip(
-        *map(jax.tree.leaves, (before, update.state.params, decay_mask(before))), strict=True
-    ):
+    for leaf, after, decayed in zip(*map(jax.tree.leaves, (before, update.params, decay_mask(before))), strict=True):
         for _ in range(2):
             leaf = leaf - 1e-4 * (1e-3 / (1e-3 + OPTIMIZER.eps) + OPTIMIZER.weight_decay * decayed * leaf)
         np.testing.assert_allclose(after, leaf, rtol=1e-5, atol=1e-8)
@@ -80,14 +111,12 @@ def test_the_update_alone_is_that_of_adamw():
 # --- the suites, with sides that need no time
 
 
-class FakeOurs:
-    def __init__(self, objective, batches, theirs, start):
-        self.facts = {"masked": theirs}
+BYTES = {"parameters": 1_000_000, "optimizer_state": 2_000_000, "temporaries": 3_000_000}
 
 
 class FakeStep:
-    def __init__(self, setting, batches, programs=None):
-        self.facts = {"bytes": {"parameters": 1_000_000, "optimizer_state": 2_000_000, "temporaries": 3_000_000}}
+    def __init__(self, setting, batches, start, programs=None):
+        self.facts = {"bytes": BYTES, "first_loss": 7.0}
         if programs:
             self.facts["first_step"] = {"trace": 1.0, "compile": 0.5 if programs.exists() else 8.0, "run": 0.25}
             programs.mkdir(exist_ok=True)
@@ -98,14 +127,14 @@ class FakeStep:
 
 class FakeUpdate(FakeStep):
     def __init__(self, setting, updates):
-        super().__init__(setting, [])
+        super().__init__(setting, [], None)
 
 
 class FakeTheirs:
     def __init__(self, way, dtype, start, batches, programs=None):
         if way.compiled:
             raise ValueError("no C++ compiler\nand much more")
-        self.facts = {"first_step": {"forward": 2.0, "step": 1.0}}
+        self.facts = {"first_step": {"step": 3.0}, "first_loss": 7.0}
 
     def turn(self):
         pass
@@ -115,11 +144,10 @@ class FakeTheirs:
 def fakes(monkeypatch):
     for module in (compile_speed, memory):
         monkeypatch.setattr(module, "started", in_this_process)
-        monkeypatch.setattr(module, "Ours", FakeOurs)
+        monkeypatch.setattr(module, "start_in", lambda folder, setting, batches: {"masked": batches, "first_loss": 7.0})
         monkeypatch.setattr(module, "Step", FakeStep)
+        monkeypatch.setattr(module, "Theirs", FakeTheirs)
     monkeypatch.setattr(memory, "Update", FakeUpdate)
-    monkeypatch.setattr(memory, "Theirs", FakeTheirs)
-    monkeypatch.setattr(compile_speed, "TheirFirstStep", FakeTheirs)
     turns = lambda sides, rounds: {name: [STEPS * (0.01 if name == "update" else 0.2)] for name in sides}  # noqa: E731
     monkeypatch.setattr(memory, "in_turns", turns)
 
@@ -138,12 +166,13 @@ def test_the_compile_suite(fakes, tmp_path, monkeypatch, capsys):
 
 
 def test_the_memory_suite(fakes, tmp_path, capsys):
-    figures = benchmark("memory", tmp_path, sizes=["tiny:6"], length=16, rounds=1)
+    figures = benchmark("memory", tmp_path, sizes=["tiny:6"], length=16, rounds=2)
     found = figures["needs"]["tiny"]
     assert found["left_out"] == {"bert_jax, accumulate=4": "6 rows do not divide by it"}
     assert len(found["sides"]) == len(memory.CHANGES) - 1 + len(memory.WAYS)
     plain = found["sides"]["bert_jax"]
     assert plain["bytes"]["temporaries"] == 3_000_000
+    assert plain["seconds_of_turns"] == pytest.approx([0.2, 0.2])
     assert plain["seconds_a_step"] == pytest.approx(0.2)
     assert plain["tokens_per_second"] == pytest.approx(6 * 16 / 0.2)
     assert figures["update"]["tiny"]["lamb"]["share"] == pytest.approx(0.05)
@@ -156,6 +185,12 @@ def test_the_memory_suite(fakes, tmp_path, capsys):
         "1,000",
     ]
     assert next(line for line in lines if line.startswith("tiny, adamw")).split()[-1] == "5.0%"
+
+
+def test_the_memory_of_sides_that_start_unlike_is_not_compared(fakes, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "start_in", lambda *_: {"masked": [], "first_loss": 7.001})
+    with pytest.raises(UserError, match="bert_jax does not start as"):
+        benchmark("memory", tmp_path, sizes=["tiny:4"], length=16, rounds=1)
 
 
 # --- the quickstart's command

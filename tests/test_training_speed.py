@@ -1,5 +1,6 @@
 """The comparison of pre-training steps: both sides do the same, and the figures are what their names say."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 from in_this_process import in_this_process
 
-from bert_jax.config import DataConfig, ModelConfig
+from bert_jax.config import SIZES, DataConfig, ModelConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import training_speed as module
 from bert_jax.experiments.benchmark import benchmark
-from bert_jax.experiments.compile_speed import TheirFirstStep
-from bert_jax.experiments.training_sides import WAYS, Ours, Theirs, Way, make_objective
+from bert_jax.experiments.our_step import Start, Step, StepSetting
+from bert_jax.experiments.their_step import WAYS, Theirs, Way
 from bert_jax.experiments.training_speed import (
+    batch_flops,
     check_same_loss,
     comparison,
     full_batches,
@@ -26,22 +28,20 @@ from bert_jax.text.build import build_corpus
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import train_tokenizer
 
-MODEL = ModelConfig(
-    vocab_size=600,
-    hidden_size=64,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=256,
-    max_position_embeddings=64,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
+SETTING = StepSetting("small", 4, 48, "float32", 600)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow_layers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "small", (3, 64, 4))
+        yield
 
 
 @pytest.fixture(scope="module")
 def batches():
     """As `full_batches` has them, but for a row of the second batch that is left empty, as batches of text have."""
-    found = full_batches(MODEL.vocab_size, 4, 48)
+    found = full_batches(SETTING.vocab_size, 4, 48)
     empty = {name: array.copy() for name, array in found[1].items()}
     empty["sequence_ids"][-1] = empty["input_ids"][-1] = empty["token_type_ids"][-1] = 0
     empty["next_sentence_labels"][-1] = -1
@@ -54,8 +54,13 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ours(batches, weights):
-    return Ours(make_objective(MODEL, DataConfig(length=48, packing=False), "float32"), batches, batches, weights)
+def start(batches, weights):
+    return Start(SETTING, batches, weights).facts
+
+
+@pytest.fixture(scope="module")
+def ours(batches, start, weights):
+    return Step(SETTING, batches, weights)
 
 
 def test_the_train_suite(tmp_path, monkeypatch, capsys):
@@ -95,10 +100,13 @@ def test_a_side_that_starts_with_another_loss_is_not_timed(tmp_path, monkeypatch
 def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, text_file, monkeypatch):
     tokenizer = train_tokenizer(Documents(str(text_file)), 300)
     tokenizer.save(tmp_path / "tokenizer")
-    build_corpus(str(text_file), tokenizer, tmp_path / "corpus", longest=61)
+    build_corpus(str(text_file), tokenizer, tmp_path / "elsewhere", longest=61)
+    config = PretrainingConfig(data=DataConfig(corpus=str(tmp_path / "elsewhere")), total_steps=1)
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     monkeypatch.setattr(module, "measured", lambda *arguments: arguments)
-    size, vocab_size, packed, padded, dtype, rounds = real_text(tmp_path, "tiny", 4, 64, "float32", 3)
-    assert (size, vocab_size, dtype, rounds) == ("tiny", tokenizer.vocab_size, "float32", 3)
+    setting = StepSetting("tiny", 4, 64, "float32", 600)
+    changed, packed, padded, rounds = real_text(tmp_path, setting, 3)
+    assert (changed, rounds) == (dataclasses.replace(setting, vocab_size=tokenizer.vocab_size), 3)
     assert all(batch["sequence_ids"].shape == (4, 64) for batch in packed)
     assert max(batch["sequence_ids"].max() for batch in packed) > 1
     for batch in padded:
@@ -114,24 +122,20 @@ def test_sizes_that_do_not_exist(sizes, tmp_path):
 
 @pytest.fixture(scope="module")
 def our_losses(ours, batches):
-    return [ours.step(batch) for batch in batches]
+    """Of the first step, which is done already, and of those that follow."""
+    return [ours.facts["first_loss"], *(ours.step(batch) for batch in batches[1:])]
 
 
 @pytest.mark.parametrize(
     "way", [Way("eager"), Way("sdpa", "all"), Way("sdpa", checkpointed=True)], ids=lambda way: way.name
 )
-def test_both_sides_take_the_same_steps(batches, our_losses, ours, way, weights):
+def test_both_sides_take_the_same_steps(our_losses, start, way, weights):
     """Loss by loss, so that theirs has the masks, gradient, clipping and update of ours."""
-    theirs = Theirs(way, "float32", weights, ours.facts["masked"])
-    assert theirs.facts["first_loss"] == pytest.approx(ours.facts["first_loss"], rel=1e-6)
+    theirs = Theirs(way, "float32", weights, start["masked"])
+    assert theirs.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     assert theirs.network.is_gradient_checkpointing == way.checkpointed
-    assert [theirs.step(batch) for batch in theirs.batches] == pytest.approx(our_losses, rel=1e-5)
-
-
-def test_their_first_step_is_timed(our_losses, ours, weights, tmp_path):
-    theirs = TheirFirstStep(Way("sdpa"), "float32", weights, ours.facts["masked"], tmp_path)
-    assert set(theirs.facts["first_step"]) == {"forward", "step"}
-    assert theirs.step(theirs.batches[1]) == pytest.approx(our_losses[1], rel=1e-5)  # the second
+    losses = [theirs.facts["first_loss"], *(theirs.step(batch) for batch in theirs.batches[1:])]
+    assert losses == pytest.approx(our_losses, rel=1e-5)
 
 
 def test_another_start_is_refused():
@@ -142,16 +146,27 @@ def test_another_start_is_refused():
         check_same_loss("x", float("nan"), 7.0, "bfloat16")
 
 
-def test_operations_are_those_of_the_products_in_the_step(ours):
-    batch = ours.facts["masked"][0]
+def test_operations_are_those_of_the_products_in_the_step(ours, start):
+    batch = start["masked"][0]
 
     def loss(params):
         metrics = ours.objective.metrics(params, batch, None)
         return sum(metrics[name].total for name in ours.objective.losses)
 
     counted = products(jax.make_jaxpr(jax.grad(loss))(ours.state.params).jaxpr)
-    want = step_flops(MODEL, 4, 48, predictions_per_row(48, 0.15))
+    want = step_flops(SETTING.model(), [48] * 4, 4 * predictions_per_row(48, 0.15))
     assert want == pytest.approx(counted, rel=0.005)  # the pooler and the next-sentence head are left out
+
+
+def test_operations_on_padding_and_between_sequences_do_not_count(batches):
+    model, full = SETTING.model(), batches[0]
+    packed = {"sequence_ids": np.where(np.arange(48) < 24, 1, 2) * np.ones((4, 1), int)}
+    padded = {"sequence_ids": (np.arange(48) < 24) * np.ones((4, 1), int)}
+    predicted = 4 * predictions_per_row(48, 0.15)
+    assert batch_flops(model, full) == step_flops(model, [48] * 4, predicted)
+    assert batch_flops(model, packed) == step_flops(model, [24] * 8, predicted)
+    assert batch_flops(model, padded) == step_flops(model, [24] * 4, predicted / 2)
+    assert batch_flops(model, batches[1]) == step_flops(model, [48] * 3, 3 / 4 * predicted)
 
 
 def products(jaxpr) -> int:
@@ -193,3 +208,4 @@ def test_figures_of_a_comparison():
     assert found["utilisation"]["a"] == 0.25
     assert found["utilisation"]["bert_jax"] == 0.25
     assert found["spread"]["bert_jax"] == 1.0
+    assert found["seconds_of_turns"] == times

@@ -55,6 +55,13 @@ class Parent:
         process.join()
 
 
+class OnDevice:
+    facts: ClassVar = {}
+
+    def device_peak_bytes(self):
+        return 12
+
+
 class Failing:
     facts: ClassVar = {}
 
@@ -100,6 +107,11 @@ def test_a_side_keeps_its_memory_from_turn_to_turn(tmp_path):
 def test_a_side_may_start_processes():
     with started(Parent) as side:
         assert side.turn() > 0
+
+
+def test_the_peak_is_that_of_the_device_where_the_side_knows_it():
+    with started(OnDevice) as side:
+        assert side.peak_bytes() == 12
 
 
 def test_a_turn_that_fails_says_why():

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 import jax
 
-from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.experiments.attention_speed import attention_suite
 from bert_jax.experiments.compile_speed import compile_suite
@@ -30,6 +30,7 @@ from bert_jax.experiments.picture import draw
 from bert_jax.experiments.training_speed import training_suite
 from bert_jax.experiments.turns import one_core
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
+from bert_jax.pretraining.run import corpus_folder, read_run
 from bert_jax.text.corpus import Corpus
 from bert_jax.training.workdir import write_whole
 
@@ -107,6 +108,7 @@ def describe_setting() -> dict:
         "threads": len(os.sched_getaffinity(0)),
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # huge pages, for example
         "python": platform.python_version(),
+        "commit": _commit(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
 
@@ -147,7 +149,7 @@ def measure_input(workdir: Path) -> list[Measurement]:
     A position is one of the B x L of a batch, padding included: the unit of `tokens_per_second` in metrics.jsonl.
     """
     config = read_run(workdir)
-    corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+    corpus = Corpus.open(corpus_folder(config, workdir))
     data = config.data
     settings = {
         "nsp, packed": dataclasses.replace(data, objective="nsp", packing=True),
@@ -195,17 +197,6 @@ def positions_per_second(batches: PretrainingBatches, start_step: int, seconds: 
     return count * positions / (now - begin)
 
 
-def read_run(workdir: Path) -> PretrainingConfig:
-    """The config of the pre-training run in WORKDIR."""
-    try:
-        values = json.loads((workdir / "config.json").read_text())
-    except OSError as error:
-        raise UserError(
-            f"no run in {workdir}: it has no config.json that can be read; run pretrain.py first"
-        ) from error
-    return from_config_dict(PretrainingConfig, values)
-
-
 def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
     """`tokens_per_second` and `input_wait` of each training line of WORKDIR/metrics.jsonl."""
     path = workdir / "metrics.jsonl"
@@ -217,6 +208,14 @@ def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
     if not speeds:
         raise UserError(f"{path} has no tokens_per_second yet: train for at least log_every steps")
     return speeds, [line["input_wait"] for line in lines if "input_wait" in line]
+
+
+def _commit() -> str:
+    """Of this checkout, "-dirty" if files differ from it; nothing if it is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, no checkout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return ""
 
 
 def _version(name: str) -> str:

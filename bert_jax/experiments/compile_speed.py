@@ -4,6 +4,7 @@ Ours with its layers unrolled and scanned, beside PyTorch as it is and under tor
 with an empty cache, and then in another with what the first left; and the command of the quickstart as a user types it.
 """
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -16,25 +17,13 @@ from typing import Any
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.experiments.step_sides import Step, StepSetting
-from bert_jax.experiments.training_sides import Batch, Ours, Theirs, Way
+from bert_jax.experiments.our_step import Step, StepSetting, start_in
+from bert_jax.experiments.their_step import Theirs, Way
 from bert_jax.experiments.training_speed import default_dtype, full_batches, sized_rows
 from bert_jax.experiments.turns import SideError, started
 
 ROOT = Path(__file__).parents[2]
 WAYS = (Way("sdpa"), Way("sdpa", compiled=True))
-
-
-class TheirFirstStep(Theirs):
-    """Theirs, with the seconds of its first forward pass, and of its first step, in its facts."""
-
-    def __init__(self, way: Way, dtype: str, start: Path, batches: list[Batch], programs: Path) -> None:
-        """`programs` is the folder of torch.compile's cache; the rest as of `Theirs`."""
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(programs)
-        super().__init__(way, dtype, start, batches)
-        begin = time.perf_counter()
-        self.step(self.batches[0])
-        self.facts["first_step"] = {"forward": self.facts["first_seconds"], "step": time.perf_counter() - begin}
 
 
 def compile_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, source: str) -> tuple[str, dict]:
@@ -52,7 +41,7 @@ def compile_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int,
     figures: dict[str, Any] = {"dtype": dtype, "length": length, "first_step": {}}
     for size, rows in sized_rows(sizes, length).items():
         print(f"{size}: {rows} rows of {length}", flush=True)
-        figures["first_step"][size] = first_steps(StepSetting(size, rows, length, dtype))
+        figures["first_step"][size] = first_steps(StepSetting(size, rows, length, dtype, ModelConfig.vocab_size))
     print("the quickstart", flush=True)
     figures["quickstart"] = quickstart_starts(source)
     return compile_table(figures), figures
@@ -64,19 +53,17 @@ def first_steps(setting: StepSetting) -> dict[str, Any]:
     Raises:
       UserError: PyTorch is missing.
     """
-    batches = full_batches(ModelConfig.vocab_size, setting.rows, setting.length)[:1]
+    batches = full_batches(setting.vocab_size, setting.rows, setting.length)[:1]
     found: dict[str, Any] = {"rows": setting.rows, "seconds": {}, "left_out": {}}
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "model"
-        with started(functools.partial(Ours, setting.objective(), batches, batches, start)) as ours:
-            masked = ours.facts["masked"]
+        masked = start_in(start, setting, batches)["masked"]
+        scanned = dataclasses.replace(setting, scan_layers=True)
         makes: dict[str, Callable] = {
-            "bert_jax": functools.partial(Step, setting, batches),
-            "bert_jax, scan_layers": functools.partial(
-                Step, StepSetting(**vars(setting) | {"scan_layers": True}), batches
-            ),
+            "bert_jax": functools.partial(Step, setting, batches, start),
+            "bert_jax, scan_layers": functools.partial(Step, scanned, batches, start),
         }
-        makes |= {way.name: functools.partial(TheirFirstStep, way, setting.dtype, start, masked) for way in WAYS}
+        makes |= {way.name: functools.partial(Theirs, way, setting.dtype, start, masked) for way in WAYS}
         for number, (name, make) in enumerate(makes.items()):
             programs = Path(folder) / str(number)
             try:

@@ -1,9 +1,11 @@
 """What a pre-training step needs of memory, in each setting that trades it for time, beside PyTorch; and its update.
 
-Rows without padding, no dropout. Each side is alone on the machine, for several large models do not fit side by side.
-The peak is that of its whole process: libraries and compiler too.
+Rows without padding, no dropout, the same weights and masked positions. The sides take turns, each alone on the machine
+in a new process, for several large models do not fit side by side. On a CPU the peak is that of the whole process,
+libraries and compiler too; on a GPU, of its memory.
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -14,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import ModelConfig, OptimizerConfig
-from bert_jax.experiments.step_sides import Step, StepSetting, Update
-from bert_jax.experiments.training_sides import OPTIMIZER, Batch, Ours, Theirs, Way
-from bert_jax.experiments.training_speed import STEPS, default_dtype, full_batches, sized_rows
+from bert_jax.experiments.our_step import OPTIMIZER, Batch, Step, StepSetting, Update, start_in
+from bert_jax.experiments.their_step import Theirs, Way
+from bert_jax.experiments.training_speed import STEPS, check_same_loss, default_dtype, full_batches, sized_rows
 from bert_jax.experiments.turns import SideError, in_turns, started
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -37,17 +39,17 @@ def memory_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, 
     Args:
       sizes: SIZE or SIZE:ROWS.
       length: L.
-      rounds: turns of each side.
+      rounds: turns of each side, every one in a new process.
 
     Raises:
-      UserError: PyTorch is missing.
+      UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
     dtype = default_dtype()
     figures: dict[str, Any] = {"dtype": dtype, "length": length, "needs": {}, "update": {}}
     for size, rows in sized_rows(sizes, length).items():
         print(f"{size}: {rows} rows of {length}", flush=True)
-        setting = StepSetting(size, rows, length, dtype)
-        batches = full_batches(ModelConfig.vocab_size, rows, length)
+        setting = StepSetting(size, rows, length, dtype, ModelConfig.vocab_size)
+        batches = full_batches(setting.vocab_size, rows, length)
         figures["needs"][size] = needs(setting, batches, rounds)
         figures["update"][size] = {
             name: update_share(dataclasses.replace(setting, optimizer=OptimizerConfig(name=name)), batches, rounds)
@@ -58,40 +60,63 @@ def memory_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, 
 
 def needs(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, Any]:
     """Bytes and seconds of a step of each side."""
-    found: dict[str, Any] = {"rows": setting.rows, "sides": {}, "left_out": {}}
+    left_out: dict[str, str] = {}
+    found: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "model"
-        with started(functools.partial(Ours, setting.objective(), batches, batches, start)) as ours:
-            masked = ours.facts["masked"]
+        beginning = start_in(start, setting, batches)
         makes: dict[str, Callable] = {}
         for name, changes in CHANGES.items():
             if setting.rows % changes.get("accumulate", 1):
-                found["left_out"][name] = f"{setting.rows} rows do not divide by it"
+                left_out[name] = f"{setting.rows} rows do not divide by it"
             else:
-                makes[name] = functools.partial(Step, dataclasses.replace(setting, **changes), batches)
-        makes |= {way.name: functools.partial(Theirs, way, setting.dtype, start, masked) for way in WAYS}
-        for name, make in makes.items():
-            try:
-                with started(make) as side:
-                    seconds = statistics.median(in_turns({name: side}, rounds)[name]) / STEPS
-                    found["sides"][name] = {
-                        "bytes": side.facts.get("bytes"),  # of ours
-                        "peak_bytes": side.peak_bytes(),
-                        "seconds_a_step": seconds,
-                        "tokens_per_second": setting.rows * setting.length / seconds,
-                    }
-            except SideError as error:  # not enough memory, for example
-                found["left_out"][name] = str(error).splitlines()[0]
-    return found
+                makes[name] = functools.partial(Step, dataclasses.replace(setting, **changes), batches, start)
+        makes |= {way.name: functools.partial(Theirs, way, setting.dtype, start, beginning["masked"]) for way in WAYS}
+        for _ in range(rounds):
+            for name in [name for name in makes if name not in left_out]:
+                try:
+                    found[name].append(one_turn(name, makes[name], beginning["first_loss"], setting.dtype))
+                except SideError as error:  # not enough memory, for example
+                    left_out[name] = str(error).splitlines()[0]
+    sides = {name: summary(turns, setting) for name, turns in found.items() if name not in left_out}
+    return {"rows": setting.rows, "sides": sides, "left_out": left_out}
+
+
+def one_turn(name: str, make: Callable, first_loss: float, dtype: str) -> dict[str, Any]:
+    """What a side needs in a process of its own, warmed up.
+
+    Raises:
+      UserError: it does not start with the loss of ours.
+      SideError: it fails.
+    """
+    with started(make) as side:
+        check_same_loss(name, first_loss, side.facts["first_loss"], dtype)
+        (seconds,) = in_turns({name: side}, 1)[name]
+        return {"bytes": side.facts.get("bytes"), "peak_bytes": side.peak_bytes(), "seconds_a_step": seconds / STEPS}
+
+
+def summary(turns: list[dict[str, Any]], setting: StepSetting) -> dict[str, Any]:
+    """Of the turns of a side: bytes of the first, the highest peak, the median of the seconds."""
+    seconds = [turn["seconds_a_step"] for turn in turns]
+    return {
+        "bytes": turns[0]["bytes"],  # of ours
+        "peak_bytes": max(turn["peak_bytes"] or 0 for turn in turns) or None,
+        "seconds_a_step": statistics.median(seconds),
+        "seconds_of_turns": seconds,
+        "tokens_per_second": setting.rows * setting.length / statistics.median(seconds),
+    }
 
 
 def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, float]:
     """Seconds of a step, and of its update alone, in turns; and the share that the update has in the step."""
-    with (
-        started(functools.partial(Step, setting, batches)) as step,
-        started(functools.partial(Update, setting, len(batches))) as update,
-    ):
-        times = in_turns({"step": step, "update": update}, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "model"
+        start_in(start, setting, batches)
+        with (
+            started(functools.partial(Step, setting, batches, start)) as step,
+            started(functools.partial(Update, setting, len(batches))) as update,
+        ):
+            times = in_turns({"step": step, "update": update}, rounds)
     seconds = {name: statistics.median(each) / len(batches) for name, each in times.items()}
     return {**seconds, "share": seconds["update"] / seconds["step"]}
 
@@ -99,7 +124,7 @@ def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dic
 def memory_table(figures: dict[str, Any]) -> str:
     """Each side at each size as a line of text."""
     columns = ("parameters", "optimizer_state", "temporaries")
-    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'host':>8}{'ms a step':>11}{'tokens/s':>10}"
+    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'peak':>8}{'ms a step':>11}{'tokens/s':>10}"
     lines = [f"{'megabytes':<56}{heads}"]
     for size, each in figures["needs"].items():
         lines.append(f"{size}, {each['rows']} rows of {figures['length']}")
@@ -110,7 +135,7 @@ def memory_table(figures: dict[str, Any]) -> str:
             )
             lines.append(f"{line}{1e3 * found['seconds_a_step']:>11.1f}{found['tokens_per_second']:>10,.0f}")
         lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
-    lines.append("each side by itself, not in turns: its seconds are rough; theirs has JAX in its process too")
+    lines.append("theirs has JAX in its process too")
     lines += ["", f"{'milliseconds':<56}{'step':>11}{'update':>11}{'share':>12}"]
     for size, each in figures["update"].items():
         for name, found in each.items():

@@ -20,6 +20,7 @@ from bert_jax.config import DataConfig
 from bert_jax.pretraining import packing
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.pairs import draw_sequences
+from bert_jax.pretraining.run import corpus_folder, read_run
 from bert_jax.text.corpus import Corpus
 
 LENGTHS = (128, 512)
@@ -159,9 +160,9 @@ def packing_suite(workdir: Path, _model: str) -> tuple[str, dict]:
     """Each packer on the corpus of the run in WORKDIR: sentence pairs of an epoch, and whole documents.
 
     Raises:
-      UserError: WORKDIR has no corpus, or an empty one.
+      UserError: WORKDIR has no run, or an empty corpus.
     """
-    corpus = Corpus.open(workdir / "corpus")
+    corpus = Corpus.open(corpus_folder(read_run(workdir), workdir))
     comparisons = []
     for length in LENGTHS:
         config = DataConfig(length=length)

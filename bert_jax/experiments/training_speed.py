@@ -6,6 +6,7 @@ weights, no dropout; theirs is tried in several ways. The sides take turns, each
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import statistics
@@ -18,16 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import SIZES, DataConfig, ModelConfig, model_config
+from bert_jax.config import SIZES, DataConfig, ModelConfig
 from bert_jax.errors import UserError
+from bert_jax.experiments.our_step import Batch, Step, StepSetting, profiled, start_in
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.experiments.step_sides import StepSetting, profiled
-from bert_jax.experiments.training_sides import WAYS, Batch, Ours, Theirs, make_objective
+from bert_jax.experiments.their_step import WAYS, Theirs
 from bert_jax.experiments.turns import SideError, in_turns, started
 from bert_jax.model.attention import describe_kernel
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
-from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.pretraining.run import corpus_folder, read_run
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -36,17 +37,22 @@ ROWS = {"tiny": 64, "mini": 32, "small": 16, "medium": 8, "base": 8, "large": 2}
 ROWS_ON_GPU = {"tiny": 2048, "mini": 1024, "small": 512, "medium": 512, "base": 256, "large": 128}
 
 
-def step_flops(config: ModelConfig, rows: int, length: int, predicted: int) -> float:
-    """Floating-point operations of the matrix products of one training step: forward, and twice that backward.
+def step_flops(config: ModelConfig, lengths: np.ndarray, predicted: float) -> float:
+    """Floating-point operations that one training step wants: forward, and twice that backward.
 
-    Dense layers and attention over whole rows of `length` tokens, and the vocabulary at `predicted` positions a row;
-    nothing else is counted (Chowdhery et al. 2022, appendix B).
+    Of the matrix products alone (Chowdhery et al. 2022, appendix B), and of real tokens alone: what a side computes on
+    padding, or between sequences that share a row, is its own loss.
+
+    Args:
+      config: of the model.
+      lengths: tokens of each sequence.
+      predicted: positions that the vocabulary's logits are wanted of.
     """
-    width, layers = config.hidden_size, config.num_hidden_layers
+    width, layers, lengths = config.hidden_size, config.num_hidden_layers, np.asarray(lengths, float)
     dense = 4 * width**2 + 2 * width * config.intermediate_size
-    attention = 2 * length * width
+    attention = 2 * lengths * width
     head = width**2 + width * config.vocab_size
-    return 3 * 2 * rows * (length * layers * (dense + attention) + predicted * head)
+    return 3 * 2 * (layers * float((lengths * (dense + attention)).sum()) + predicted * head)
 
 
 def peak_flops(dtype: str, seconds: float = 1.0) -> float:
@@ -72,35 +78,30 @@ def default_dtype() -> str:
 # --- equal work
 
 
-def equal_work(size: str, rows: int, length: int, dtype: str, rounds: int) -> dict[str, Any]:
+def equal_work(setting: StepSetting, rounds: int) -> dict[str, Any]:
     """Ours and each of theirs on rows of random words without padding."""
-    batches = full_batches(ModelConfig.vocab_size, rows, length)
-    return measured(size, ModelConfig.vocab_size, batches, batches, dtype, rounds)
+    batches = full_batches(setting.vocab_size, setting.rows, setting.length)
+    return measured(setting, batches, batches, rounds)
 
 
-def measured(
-    size: str, vocab_size: int, our_batches: list[Batch], their_batches: list[Batch], dtype: str, rounds: int
-) -> dict[str, Any]:
-    """The figures of a model of a size on batches that are masked at 15 %; each side takes its own.
+def measured(setting: StepSetting, our_batches: list[Batch], their_batches: list[Batch], rounds: int) -> dict[str, Any]:
+    """The figures of a step on batches that are masked at 15 %; each side takes its own.
 
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
-    rows, length = our_batches[0]["input_ids"].shape
-    most = our_batches[0]["next_sentence_labels"].shape[1]
-    no_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = model_config(size, **no_dropout, vocab_size=vocab_size, max_position_embeddings=max(512, length))
-    objective = make_objective(model, DataConfig(length=length), dtype)
-    times, facts = timed_sides(objective, our_batches, their_batches, rounds)
-    batches, peak = dict.fromkeys(times, their_batches) | {Ours.name: our_batches}, peak_flops(dtype)
+    model, dtype = setting.model(), jnp.dtype(setting.dtype)
+    times, facts = timed_sides(setting, our_batches, their_batches, rounds)
+    batches, peak = dict.fromkeys(times, their_batches) | {Step.name: our_batches}, peak_flops(setting.dtype)
     mean = lambda of, name: float(np.mean([of(batch) for batch in batches[name]]))  # noqa: E731
     tokens = {name: mean(lambda batch: (batch["sequence_ids"] > 0).sum(), name) for name in times}
     ideal = {name: mean(lambda batch: batch_flops(model, batch), name) / peak for name in times}
+    most = our_batches[0]["next_sentence_labels"].shape[1]
     return {
-        "rows": rows,
-        "length": length,
+        "rows": setting.rows,
+        "length": setting.length,
         "peak_flops": peak,
-        "attention": describe_kernel(model, jnp.dtype(dtype), length, most),
+        "attention": describe_kernel(model, dtype, setting.length, most),
         "filled": {name: tokens[name] / mean(lambda batch: batch["input_ids"].size, name) for name in times},
         **comparison(times, len(our_batches), tokens, ideal),
         **facts,
@@ -108,40 +109,42 @@ def measured(
 
 
 def timed_sides(
-    objective: PretrainingObjective, our_batches: list[Batch], their_batches: list[Batch], rounds: int
+    setting: StepSetting, our_batches: list[Batch], their_batches: list[Batch], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of the turns of each side, and what else was seen of them."""
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         start = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
-        ours = stack.enter_context(started(functools.partial(Ours, objective, our_batches, their_batches, start)))
-        sides, dtype = {Ours.name: ours}, jnp.dtype(objective.dtype).name
+        beginning = start_in(start, setting, their_batches)
+        ours = stack.enter_context(started(functools.partial(Step, setting, our_batches, start)))
+        if our_batches is their_batches:
+            check_same_loss(Step.name, beginning["first_loss"], ours.facts["first_loss"], setting.dtype)
+        sides = {Step.name: ours}
         for way in WAYS["gpu" if jax.default_backend() == "gpu" else "cpu"]:
-            make = functools.partial(Theirs, way, dtype, start, ours.facts["masked"])
+            make = functools.partial(Theirs, way, setting.dtype, start, beginning["masked"])
             try:
                 sides[way.name] = stack.enter_context(started(make))
             except SideError as error:  # a kernel that is not installed here
                 left_out[way.name] = str(error).splitlines()[0]
                 continue
-            check_same_loss(way.name, ours.facts["first_loss"], sides[way.name].facts["first_loss"], dtype)
+            check_same_loss(way.name, beginning["first_loss"], sides[way.name].facts["first_loss"], setting.dtype)
         if len(sides) == 1:
             raise UserError(f"nothing to compare with could be started: {left_out}")
         times = in_turns(sides, rounds)
         peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
     return times, {
-        "compile_seconds": ours.facts["compile_seconds"],
-        "first_forward_seconds": {
-            name: side.facts["first_seconds"] for name, side in sides.items() if side is not ours
-        },
+        "first_step_seconds": {name: side.facts["first_step"] for name, side in sides.items()},
         "peak_bytes": peak_bytes,
         "left_out": left_out,
     }
 
 
 def batch_flops(model: ModelConfig, batch: Batch) -> float:
-    """Operations of the products of one step on a batch as it is, padding included."""
-    rows, length = batch["input_ids"].shape
-    return step_flops(model, rows, length, predictions_per_row(length, 0.15))
+    """Operations that the real tokens of a batch want; they have their share of the predicted positions."""
+    ids = batch["sequence_ids"]
+    lengths = np.concatenate([np.bincount(row)[1:] for row in ids])
+    predicted = len(ids) * predictions_per_row(ids.shape[1], 0.15)
+    return step_flops(model, lengths, predicted * lengths.sum() / ids.size)
 
 
 def full_batches(vocab_size: int, rows: int, length: int) -> list[Batch]:
@@ -187,6 +190,7 @@ def comparison(
     fastest = max((name for name in rates if not name.startswith("bert_jax")), key=rates.get)
     more = tokens[ours] / tokens[fastest]
     return {
+        "seconds_of_turns": times,
         "seconds_a_step": seconds,
         "spread": {name: (max(each) - min(each)) / statistics.median(each) for name, each in times.items()},
         "tokens_per_second": rates,
@@ -200,15 +204,17 @@ def comparison(
 # --- real text
 
 
-def real_text(workdir: Path, size: str, rows: int, length: int, dtype: str, rounds: int) -> dict[str, Any]:
+def real_text(workdir: Path, setting: StepSetting, rounds: int) -> dict[str, Any]:
     """Ours on packed rows and theirs on padded ones, of the corpus of the run in WORKDIR."""
-    corpus, tokenizer = Corpus.open(workdir / "corpus"), Tokenizer.load(workdir / "tokenizer")
-    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=rows, seed=0)
+    corpus = Corpus.open(corpus_folder(read_run(workdir), workdir))
+    tokenizer = Tokenizer.load(workdir / "tokenizer")
+    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=setting.rows, seed=0)
     packed, padded = (
-        PretrainingBatches(corpus, DataConfig(length=length, packing=packing), **ids) for packing in (True, False)
+        PretrainingBatches(corpus, DataConfig(length=setting.length, packing=packing), **ids)
+        for packing in (True, False)
     )
     ours, theirs = [packed[step] for step in range(STEPS)], [trimmed(padded[step]) for step in range(STEPS)]
-    return measured(size, tokenizer.vocab_size, ours, theirs, dtype, rounds)
+    return measured(dataclasses.replace(setting, vocab_size=tokenizer.vocab_size), ours, theirs, rounds)
 
 
 def trimmed(batch: Batch) -> Batch:
@@ -236,18 +242,25 @@ def training_suite(
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
     for size, number in sized_rows(sizes, length).items():
         print(f"{size}: {number} rows of {length}", flush=True)
-        figures["equal_work"][size] = found = equal_work(size, number, length, dtype, rounds)
+        setting = StepSetting(size, number, length, dtype, ModelConfig.vocab_size)
+        figures["equal_work"][size] = found = equal_work(setting, rounds)
         print(f"{size}: {found['ratio']:.2f} times as fast as {found['fastest_of_theirs']}", flush=True)
         if profile:
-            batches = full_batches(ModelConfig.vocab_size, number, length)
-            folder = workdir / "benchmark" / "profile" / size
-            print(profiled(StepSetting(size, number, length, dtype), batches, folder), flush=True)
-        if (workdir / "corpus").exists():
-            figures["real_text"][size] = real_text(workdir, size, number, length, dtype, rounds)
+            print(profile_step(setting, workdir / "benchmark" / "profile" / size), flush=True)
+        if (workdir / "config.json").exists():
+            figures["real_text"][size] = real_text(workdir, setting, rounds)
     lines = ["Equal work", training_table(figures["equal_work"])]
     if figures["real_text"]:
         lines += ["", "Text: ours packed, theirs padded to a batch's longest", training_table(figures["real_text"])]
     return "\n".join(lines), figures
+
+
+def profile_step(setting: StepSetting, folder: Path) -> str:
+    """Traces some steps into `folder`; the costliest operations as lines of text."""
+    batches = full_batches(setting.vocab_size, setting.rows, setting.length)
+    with tempfile.TemporaryDirectory() as temporary:
+        start_in(Path(temporary) / "model", setting, batches)
+        return profiled(setting, batches, Path(temporary) / "model", folder)
 
 
 def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
@@ -266,14 +279,13 @@ def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
 def training_table(found: dict[str, dict]) -> str:
     """Each side of each comparison as a line of text."""
     lines = [
-        f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}{'host GB':>8}"
+        f"{'':<52}{'ms a step':>10}{'tokens/s':>11}{'filled':>8}{'of peak':>9}{'spread':>8}{'peak GB':>8}"
         "  times as fast"
     ]
     for size, each in found.items():
-        lines.append(
-            f"{size}, {each['rows']} rows of {each['length']}; ours compiled in {each['compile_seconds']:.1f} s"
-        )
         ours, seconds = next(iter(each["seconds_a_step"])), each["seconds_a_step"]
+        compiled = each["first_step_seconds"][ours]["compile"]
+        lines.append(f"{size}, {each['rows']} rows of {each['length']}; ours compiled in {compiled:.1f} s")
         for name in seconds:
             rate = each["tokens_per_second"]
             line = f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}"

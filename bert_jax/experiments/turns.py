@@ -25,7 +25,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 class Side(Protocol):
-    """What is compared.
+    """What is compared. One that uses a device's own memory says how much: `device_peak_bytes() -> int | None`.
 
     Attributes:
       facts: what it has to say before its first turn; can be pickled.
@@ -72,7 +72,7 @@ class SideProcess:
         self._process.join()
 
     def peak_bytes(self) -> int | None:
-        """The most memory that its process has had of the system; None where the system does not tell."""
+        """The most memory that it has had of its device, else of the system; None where nobody tells."""
         self._connection.send(("peak_bytes",))
         return self._answer()
 
@@ -102,7 +102,7 @@ def _work(connection: Connection, make: Callable[[], Side]) -> None:
     with contextlib.suppress(EOFError):
         while True:
             request, *which = connection.recv()
-            connection.send(_seconds(side, which) if request == "turn" else _peak_bytes())
+            connection.send(_seconds(side, which) if request == "turn" else _peak_bytes(side))
 
 
 def _seconds(side: Side, which: list[Any]) -> float | SideError:
@@ -114,7 +114,9 @@ def _seconds(side: Side, which: list[Any]) -> float | SideError:
     return time.perf_counter() - begin
 
 
-def _peak_bytes() -> int | None:
+def _peak_bytes(side: Side) -> int | None:
+    if of_device := getattr(side, "device_peak_bytes", lambda: None)():
+        return of_device
     # Not getrusage: its maximum begins with the memory of the process that started this one.
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import PretrainingConfig
+from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
@@ -167,11 +168,9 @@ def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
 
 
 def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) -> Path:
-    """The given corpus, else WORKDIR/corpus, built from the source if it is not there yet."""
-    if config.data.corpus:
-        return Path(config.data.corpus)
-    directory = workdir / "corpus"
-    if not (directory / "header.json").exists():
+    """`corpus_folder`, built from the source if it is not there yet."""
+    directory = corpus_folder(config, workdir)
+    if not (config.data.corpus or (directory / "header.json").exists()):
         build_corpus(
             config.data.source,
             tokenizer,
@@ -184,6 +183,26 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
             validation_share=config.data.validation_share,
         )
     return directory
+
+
+def corpus_folder(config: PretrainingConfig, workdir: Path) -> Path:
+    """The given corpus, else WORKDIR/corpus."""
+    return Path(config.data.corpus or workdir / "corpus")
+
+
+def read_run(workdir: Path) -> PretrainingConfig:
+    """The config of the pre-training run in WORKDIR.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        values = json.loads((workdir / "config.json").read_text())
+    except OSError as error:
+        raise UserError(
+            f"no run in {workdir}: it has no config.json that can be read; run pretrain.py first"
+        ) from error
+    return from_config_dict(PretrainingConfig, values)
 
 
 def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Corpus, Data]:

@@ -1,35 +1,22 @@
-"""The two sides of the comparison of pre-training: the project's own step, and `transformers` in PyTorch at its best.
+"""The other side of the comparisons of a pre-training step: `transformers` in PyTorch at its best.
 
-Both have the same starting weights and masked batches; both update with AdamW, clip the gradient and compute in the
-same type. Theirs is tried in each way that an expert would try (`Way`), and the fastest counts.
+It has the weights and masked batches of ours, updates with AdamW, clips the gradient and computes in the same type. It
+is tried in each way that an expert would try (`Way`), and the fastest counts.
 """
 
 import contextlib
 import dataclasses
-import functools
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.finetuning_sides import fused_adamw
-from bert_jax.experiments.parity import numbered_vocabulary
-from bert_jax.interop import huggingface
-from bert_jax.interop.layout import Pretrained
-from bert_jax.pretraining.objective import PretrainingObjective
-from bert_jax.text.tokenizer import SPECIAL_TOKENS
-from bert_jax.training.objective import Mean
-from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.step import TrainState, make_train_step, row_keys, stream_key
-
-Batch = dict[str, np.ndarray]
-OPTIMIZER = OptimizerConfig(name="adamw")
-TOTAL_STEPS = np.int32(1_000_000)  # of the schedule: so many that the rate stays as good as constant
+from bert_jax.experiments.our_step import OPTIMIZER, Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,73 +47,24 @@ WAYS = {
 }
 
 
-def make_objective(model: ModelConfig, data: DataConfig, dtype: str) -> PretrainingObjective:
-    """The objective of pre-training with the special ids of `numbered_vocabulary`."""
-    ids = range(len(SPECIAL_TOKENS))
-    continuations = (False,) * model.vocab_size
-    mask_id = SPECIAL_TOKENS.index("[MASK]")
-    return PretrainingObjective(model, data, tuple(ids), mask_id, continuations, jnp.dtype(dtype))
-
-
-class Ours:
-    """The project's own step: masks, gradient, update; one compiled function that reuses its state's memory."""
-
-    name = "bert_jax"
-
-    def __init__(self, objective: PretrainingObjective, batches: list[Batch], theirs: list[Batch], start: Path) -> None:
-        """Compiles the step.
-
-        Args:
-          objective: without dropout.
-          batches: of one shape, before masking: a turn is a step on each.
-          theirs: what the other side is to have, before masking.
-          start: folder that gets the weights before the first step, as `transformers` reads them.
-        """
-        self.objective, self.batches = objective, batches
-        config = TrainingConfig(total_steps=1, batch_size=len(batches[0]["input_ids"]), optimizer=OPTIMIZER)
-        config = dataclasses.replace(config, schedule=ScheduleConfig(warmup=0))  # theirs has a constant rate
-        optimizer = make_optimizer(config.optimizer)
-        params = jax.jit(objective.init)(stream_key(0, "init"))
-        model = objective.model
-        huggingface.save(start, Pretrained(jax.device_get(params), model), numbered_vocabulary(model.vocab_size))
-        prepared = [self._prepared(batch, step) for step, batch in enumerate(theirs)]
-        self.facts = {"first_loss": self._sum(jax.jit(objective.metrics)(params, prepared[0], None))}
-        self.facts["masked"] = prepared
-        self.state = TrainState(jnp.int32(0), params, optimizer.init(params))
-        step, begin = jax.jit(make_train_step(objective, optimizer, config), donate_argnums=0), time.perf_counter()
-        self.compiled = step.lower(self.state, batches[0], TOTAL_STEPS).compile()
-        self.facts["compile_seconds"] = time.perf_counter() - begin
-
-    def turn(self) -> None:
-        for batch in self.batches:
-            self.step(batch)
-
-    def step(self, batch: Batch) -> float:
-        """One optimizer step; its loss."""
-        self.state, metrics = self.compiled(self.state, batch, TOTAL_STEPS)
-        return self._sum(metrics)
-
-    def _sum(self, metrics: dict[str, Mean]) -> float:
-        return sum(float(metrics[name].total / metrics[name].count) for name in self.objective.losses)
-
-    def _prepared(self, batch: Batch, step: int) -> Batch:
-        """The batch as that step masks it."""
-        keys = row_keys(stream_key(0, "prepare", step), batch)
-        return jax.device_get(jax.jit(functools.partial(self.objective.prepare, training=True))(batch, keys))
-
-
 class Theirs:
-    """What an expert writes with PyTorch and `transformers`: fused AdamW, autocast, no synchronisation but the loss."""
+    """What an expert writes with PyTorch and `transformers`: fused AdamW, autocast, no synchronisation but the loss.
 
-    def __init__(self, way: Way, dtype: str, start: Path, batches: list[Batch]) -> None:
-        """Prepares the first step.
+    Its facts are the loss of the first step, and the seconds of all of it: torch.compile compiles there.
+    """
+
+    def __init__(self, way: Way, dtype: str, start: Path, batches: list[Batch], programs: Path | None = None) -> None:
+        """Does the first step.
 
         Args:
           way: how it runs.
           dtype: of the products.
           start: folder with the weights.
           batches: masked: a turn is a step on each.
+          programs: folder of torch.compile's cache; None: the usual one.
         """
+        if programs is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(programs)
         try:
             import torch
             import transformers
@@ -147,9 +85,8 @@ class Theirs:
         self.loss_of = torch.compile(self._loss) if way.compiled else self._loss
         self.batches = [self.arguments(batch) for batch in batches]
         begin = time.perf_counter()
-        with self.autocast:
-            self.facts = {"first_loss": self.loss_of(**self.batches[0]).item()}
-        self.facts["first_seconds"] = time.perf_counter() - begin  # torch.compile compiles here, and at the first step
+        first_loss = self.step(self.batches[0])
+        self.facts = {"first_loss": first_loss, "first_step": {"step": time.perf_counter() - begin}}
 
     def turn(self) -> None:
         for batch in self.batches:
@@ -188,6 +125,12 @@ class Theirs:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), OPTIMIZER.clip_norm)
         self.optimizer.step()
         return loss.item()
+
+    def device_peak_bytes(self) -> int | None:
+        """The most memory that it has had of a GPU."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
 
     def _loss(self, labels: Any, next_sentence_labels: Any, positions: Any = None, **inputs: Any) -> Any:
         import torch
