@@ -60,6 +60,18 @@ def test_columns_can_be_named(tmp_path):
         assert read_examples(TASKS[name], "train", file=path, text="a", text_pair="b", label="c") == expected
 
 
+def test_a_column_of_second_texts_is_read_where_the_task_could_do_without(tmp_path):
+    table = write(tmp_path / "a.csv", "text,text_pair,label\nA.,B.,1\n")
+    lines = write(tmp_path / "a.jsonl", '{"text": "A.", "text_pair": "B.", "label": 1}\n{"text": "A.", "label": 1}\n')
+    for name in ("custom:classification", "custom:regression", "custom:several"):
+        (example,) = read_examples(TASKS[name], "train", file=table)
+        assert example.text_pair == "B."
+    pair, single = read_examples(TASKS["custom:regression"], "train", file=lines)
+    assert (pair.text_pair, single.text_pair) == ("B.", None)
+    (review,) = read_examples(TASKS["imdb"], "train", file=write(tmp_path / "b.csv", "text,text_pair,label\nA.,B.,1\n"))
+    assert review.text_pair is None  # a task of the table is what it is
+
+
 def test_custom_labels_of_other_types_and_none(tmp_path):
     path = write(
         tmp_path / "a.jsonl", "".join(f'{{"text": "t", "label": {label}}}\n' for label in ("3", "true", '"3"'))

@@ -61,7 +61,9 @@ def _id(task: Task, row: Row, number: int) -> str:
 
 def _text_example(task: Task, row: Row, name: str, split: str) -> TextExample:
     text = _text(task, row, task.text, "text")
-    pair = _text(task, row, task.text_pair, "text_pair") if task.text_pair else None
+    # A user's second text is not left unread only because the task would do without.
+    column = task.text_pair or ("text_pair" if task.custom and "text_pair" in (row.columns or row.cells) else "")
+    pair = _text(task, row, column, "text_pair") if column else None
     value = _given_label(task, row, split)
     if value is None:
         return TextExample(name, text, pair, None)
