@@ -219,6 +219,14 @@ def test_heads_are_taken_over_or_drawn_and_said(capsys):
     assert params["bert"]["embeddings"] is model.params["bert"]["embeddings"]
 
 
+def test_a_head_for_other_classes_is_drawn_anew(capsys):
+    drawn = random_model(architecture="BertForSequenceClassification", labels=("a", "b")).params
+    head = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), drawn["sequence_classification"])
+    params = with_heads("runs/x", {**drawn, "sequence_classification": head}, drawn)
+    assert capsys.readouterr().out == "runs/x has sequence_classification of another size: drawn at random\n"
+    jax.tree.map(np.testing.assert_array_equal, params, drawn)
+
+
 # ------------------------------------------------------------------------------------------------------------- writing
 
 

@@ -250,6 +250,8 @@ def _over_leaves(function: Any, *trees: Any) -> Any:
 def with_heads(model: str, params: dict, wanted: dict) -> dict:
     """Puts read weights into a tree as a task wants it, and says what is new and what is left out.
 
+    A head of another size, such as one for fewer classes, is no head of this task: it is drawn anew.
+
     Args:
       model: what the weights were read from, for the message.
       params: as read.
@@ -258,6 +260,11 @@ def with_heads(model: str, params: dict, wanted: dict) -> dict:
     Returns:
       The tree of `wanted`, with what `params` has of it.
     """
+    shapes = lambda tree: _over_leaves(np.shape, tree)  # noqa: E731
+    for name in sorted(wanted.keys() & params.keys() - {"bert"}):
+        if shapes(params[name]) != shapes(wanted[name]):
+            print(f"{model} has {name} of another size: drawn at random")
+            params = {**params, name: wanted[name]}
     new, left_out = parts_of(wanted) - parts_of(params), parts_of(params) - parts_of(wanted)
     if new:
         print(f"{model} has no {', no '.join(sorted(new))}: drawn at random")
