@@ -20,7 +20,7 @@ Suites:
            several seeds, and the time of a step, measured in turns. Each finished run is kept in
            WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
   train    a pre-training step here and in PyTorch at its best: rows without padding, the same weights and masked
-           positions, no dropout; each side in a process of its own, in turns; and, where WORKDIR has a corpus, on its
+           positions, no dropout; each side in a process of its own, in turns; and, where WORKDIR has a run, on its
            text, ours packed and theirs padded (needs: pip install torch transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
            transformers)

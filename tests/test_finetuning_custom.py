@@ -62,12 +62,16 @@ def test_columns_can_be_named(tmp_path):
 
 def test_a_column_of_second_texts_is_read_where_the_task_could_do_without(tmp_path):
     table = write(tmp_path / "a.csv", "text,text_pair,label\nA.,B.,1\n")
-    lines = write(tmp_path / "a.jsonl", '{"text": "A.", "text_pair": "B.", "label": 1}\n{"text": "A.", "label": 1}\n')
+    singles = ('"text": "A.", ', '"text": "A.", "text_pair": null, ', '"text": "A.", "text_pair": "", ')
+    lines = "".join(f'{{{texts}"label": 1}}\n' for texts in ('"text": "A.", "text_pair": "B.", ', *singles))
+    lines = write(tmp_path / "a.jsonl", lines)
     for name in ("custom:classification", "custom:regression", "custom:several"):
         (example,) = read_examples(TASKS[name], "train", file=table)
         assert example.text_pair == "B."
-    pair, single = read_examples(TASKS["custom:regression"], "train", file=lines)
-    assert (pair.text_pair, single.text_pair) == ("B.", None)
+    examples = read_examples(TASKS["custom:regression"], "train", file=lines)
+    assert [example.text_pair for example in examples] == ["B.", None, None, None]
+    (example,) = read_examples(TASKS["custom:regression"], "train", file=table, text="text_pair")
+    assert (example.text, example.text_pair) == ("B.", None)
     (review,) = read_examples(TASKS["imdb"], "train", file=write(tmp_path / "b.csv", "text,text_pair,label\nA.,B.,1\n"))
     assert review.text_pair is None  # a task of the table is what it is
 

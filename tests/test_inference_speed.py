@@ -7,12 +7,10 @@ import pytest
 from in_this_process import in_this_process
 from random_model import random_model, tokenizer
 
-from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import inference_speed as module
 from bert_jax.experiments.benchmark import benchmark
-from bert_jax.experiments.inference_speed import Ours, Theirs, Way, check_same_vectors, evenly_chosen, forward_flops
-from bert_jax.experiments.training_speed import step_flops
+from bert_jax.experiments.inference_speed import Ours, Theirs, Way, check_same_vectors, evenly_chosen
 from bert_jax.interop import huggingface
 
 TEXTS = [" ".join(["the film was good ."] * (1 + 7 * number % 5)) for number in range(10)]
@@ -61,12 +59,6 @@ def test_texts_are_drawn_from_all_of_a_source(tmp_path):
     assert len(evenly_chosen(source, 10)) == 10
     with pytest.raises(UserError, match="has 10 texts: set --texts to no more"):
         evenly_chosen(source, 11)
-
-
-def test_operations_of_a_forward_pass_are_a_third_of_a_step():
-    config = ModelConfig()
-    head = config.hidden_size**2 + config.hidden_size * config.vocab_size
-    assert forward_flops(config, [128] * 4) == pytest.approx(step_flops(config, 4, 128, 20) / 3 - 2 * 4 * 20 * head)
 
 
 class OfOtherVectors(Theirs):

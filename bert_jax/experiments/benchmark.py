@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -106,7 +107,7 @@ def describe_setting() -> dict:
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "processor": _processor(),
         "threads": len(os.sched_getaffinity(0)),
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # huge pages, for example
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # beside those that `turns.started` gives each side
         "python": platform.python_version(),
         "commit": _commit(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -212,9 +213,10 @@ def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
 
 def _commit() -> str:
     """Of this checkout, "-dirty" if files differ from it; nothing if it is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, no checkout
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    git = functools.partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, no checkout, or another project's
+        git(["git", "ls-files", "--error-unmatch", Path(__file__).name])
+        return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
     return ""
 
 

@@ -16,10 +16,9 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops
+from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops, step_flops
 from bert_jax.experiments.turns import SideError, in_turns, started
 from bert_jax.text.sources import Documents
 
@@ -110,13 +109,6 @@ class Theirs:
         return vectors
 
 
-def forward_flops(config: ModelConfig, lengths: list[int]) -> float:
-    """Operations of the matrix products of the body on texts of these tokens, without padding."""
-    width, layers = config.hidden_size, config.num_hidden_layers
-    dense = 4 * width**2 + 2 * width * config.intermediate_size
-    return sum(2.0 * length * layers * (dense + 2 * length * width) for length in lengths)
-
-
 def inference_suite(
     _workdir: Path, model: str, *, source: str, texts: int, batch_size: int, dtype: str, rounds: int
 ) -> tuple[str, dict]:
@@ -155,7 +147,7 @@ def inference_suite(
         peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
         first_seconds = {name: side.facts["first_seconds"] for name, side in sides.items()}
     lengths, config = ours.facts["lengths"], ours.facts["config"]
-    ideal = forward_flops(config, lengths) / peak_flops(dtype)
+    ideal = step_flops(config, lengths, predicted=0) / 3 / peak_flops(dtype)  # forward is a third of a step
     figures: dict[str, Any] = {
         "dtype": dtype,
         "texts": len(lengths),

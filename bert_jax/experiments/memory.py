@@ -96,11 +96,12 @@ def one_turn(name: str, make: Callable, first_loss: float, dtype: str) -> dict[s
 
 
 def summary(turns: list[dict[str, Any]], setting: StepSetting) -> dict[str, Any]:
-    """Of the turns of a side: bytes of the first, the highest peak, the median of the seconds."""
-    seconds = [turn["seconds_a_step"] for turn in turns]
+    """Of the turns of a side: bytes of the first, the median of the peaks and of the seconds."""
+    seconds, peaks = ([turn[name] for turn in turns] for name in ("seconds_a_step", "peak_bytes"))
     return {
         "bytes": turns[0]["bytes"],  # of ours
-        "peak_bytes": max(turn["peak_bytes"] or 0 for turn in turns) or None,
+        "peak_bytes": None if None in peaks else statistics.median(peaks),
+        "peak_bytes_of_turns": peaks,
         "seconds_a_step": statistics.median(seconds),
         "seconds_of_turns": seconds,
         "tokens_per_second": setting.rows * setting.length / statistics.median(seconds),

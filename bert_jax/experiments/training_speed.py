@@ -238,7 +238,9 @@ def training_suite(
       rounds: turns of each side.
       profile: also traces our step at equal work, into WORKDIR/benchmark/profile/SIZE.
     """
-    dtype = default_dtype()
+    dtype, has_text = default_dtype(), (workdir / "tokenizer").exists() and (workdir / "config.json").exists()
+    if has_text:  # else the figures of equal work would be lost
+        Corpus.open(corpus_folder(read_run(workdir), workdir))
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
     for size, number in sized_rows(sizes, length).items():
         print(f"{size}: {number} rows of {length}", flush=True)
@@ -247,7 +249,7 @@ def training_suite(
         print(f"{size}: {found['ratio']:.2f} times as fast as {found['fastest_of_theirs']}", flush=True)
         if profile:
             print(profile_step(setting, workdir / "benchmark" / "profile" / size), flush=True)
-        if (workdir / "config.json").exists():
+        if has_text:
             figures["real_text"][size] = real_text(workdir, setting, rounds)
     lines = ["Equal work", training_table(figures["equal_work"])]
     if figures["real_text"]:

@@ -61,8 +61,9 @@ def _id(task: Task, row: Row, number: int) -> str:
 
 def _text_example(task: Task, row: Row, name: str, split: str) -> TextExample:
     text = _text(task, row, task.text, "text")
-    # A user's second text is not left unread only because the task would do without.
-    column = task.text_pair or ("text_pair" if task.custom and "text_pair" in (row.columns or row.cells) else "")
+    column = task.text_pair
+    if not column and task.custom and task.text != "text_pair" and row.cells.get("text_pair"):
+        column = "text_pair"  # not left unread only because the task would do without
     pair = _text(task, row, column, "text_pair") if column else None
     value = _given_label(task, row, split)
     if value is None:

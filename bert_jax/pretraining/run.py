@@ -198,7 +198,7 @@ def read_run(workdir: Path) -> PretrainingConfig:
     """
     try:
         values = json.loads((workdir / "config.json").read_text())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"no run in {workdir}: it has no config.json that can be read; run pretrain.py first"
         ) from error

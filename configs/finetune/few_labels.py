@@ -11,8 +11,8 @@ seeds, on the 2,449 held-out reviews:
   all of the quickstart's model (reinitialized_layers=0), all of it learning         0.673 +- 0.041
   the same network from random weights (init_from=none:runs/quickstart)              0.656 +- 0.008
 
-A seed takes a minute on one busy core. (The second and third line with another run of the quickstart, whose first line
-was 0.724 +- 0.024.)
+A seed takes a minute on one busy core. (The first and last line with one run of the quickstart, the second and third
+with an earlier one, whose first line was 0.724 +- 0.024.)
 
 What seven minutes of pre-training know of sentiment is in the words: which of them are alike. The quickstart's encoder
 looks at each word's neighbours, where a new one starts out looking at all words alike, which a class of a whole text
