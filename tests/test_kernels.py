@@ -10,12 +10,13 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 from random_model import CONFIG
 
-from bert_jax.config import ModelConfig, model_config
+from bert_jax.config import DataConfig, ModelConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.model import encoder
-from bert_jax.model.attention import KERNELS, choose_kernel, scaled_dot_product_attention, sequence_mask
+from bert_jax.model.attention import HOMES, KERNELS, choose_kernel, scaled_dot_product_attention, sequence_mask
 from bert_jax.model.encoder import Bert
 from bert_jax.model.kernels import cudnn_attention, cudnn_rows, splash_attention
+from bert_jax.pretraining.objective import PretrainingObjective
 
 LENGTH, HEADS, HEAD = 128, 2, 64
 ROWS = {
@@ -124,6 +125,30 @@ def test_cudnn_lowers_for_cuda_with_gradients(most, monkeypatch):
     assert f"{LENGTH}x{LENGTH}x" not in text.replace('"', "")
 
 
+# ---------------------------------------------------------------------------------------------------------- on a device
+
+
+@pytest.mark.skipif(jax.default_backend() not in HOMES.values(), reason="no GPU or TPU")
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_the_kernel_of_this_device_is_plain_attention_within_sequences(rows):
+    """Padding, whose output nobody reads, gives no gradient either."""
+    kernel = next(kernel for kernel, home in HOMES.items() if home == jax.default_backend())
+    make_rows, attention = KERNELS[kernel]
+    ids = ids_of(rows)
+    *inputs, weights = arrays(len(rows), 4, jnp.bfloat16)
+    weights = jnp.where(ids[:, :, None, None] > 0, weights, 0).astype(jnp.float32)
+
+    def results(function, *inputs):
+        found, pull = jax.vjp(function, *inputs)
+        return (found * weights, *pull(weights.astype(found.dtype)))
+
+    want = results(lambda *inputs: plain(*inputs, ids), *(each.astype(jnp.float32) for each in inputs))
+    got = results(lambda *inputs: attention(*inputs, make_rows(ids, max(map(len, rows)))), *inputs)
+    for name, one, other in zip(("output", "query", "key", "value"), got, want, strict=True):
+        error = np.linalg.norm(np.asarray(one, np.float32) - other) / np.linalg.norm(other)
+        assert error < 2**-6, name
+
+
 # ---------------------------------------------------------------------------------------------------- which is taken
 
 
@@ -148,6 +173,7 @@ class Ampere:
         ("tpu", None, {}, "splash", ""),
         ("tpu", None, {"most": None, "dtype": jnp.float32}, "splash", ""),
         ("tpu", None, {"length": 100}, "plain", "no multiple of 128"),
+        ("tpu", None, {"length": 128}, "plain", "cost less"),
         ("tpu", None, {"dropout": True}, "plain", "attention_probs_dropout_prob"),
     ],
 )
@@ -164,6 +190,17 @@ def test_auto_takes_what_the_device_has(platform, device, settings, kernel, why,
     named = dataclasses.replace(model_config("base"), attention={"gpu": "cudnn", "tpu": "splash"}[platform])
     with pytest.raises(UserError, match=f"cannot be used here: .*{why}"):
         choose_kernel(named, **arguments)
+
+
+@pytest.mark.parametrize(("platform", "kernel"), [("gpu", "cudnn"), ("tpu", "splash")])
+def test_parameters_are_drawn_whatever_kernel_is_configured(platform, kernel, monkeypatch):
+    """By rows of eight tokens in float32, which no kernel but the plain one takes."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    config = dataclasses.replace(CONFIG, attention=kernel)
+    objective = PretrainingObjective(config, DataConfig(), (0, 1, 2, 3, 4), 4, (False,) * config.vocab_size)
+    want = dataclasses.replace(objective, model=dataclasses.replace(config, attention="plain"))
+    shapes = [jax.eval_shape(each.init, jax.random.key(0)) for each in (objective, want)]
+    assert shapes[0] == shapes[1]
 
 
 def test_a_kernel_of_another_device_is_refused():

@@ -16,7 +16,7 @@ from bert_jax.model.kernels import (
     splash_attention,
     splash_rows,
 )
-from bert_jax.model.layers import Dropout, dense, precision, side_by_side
+from bert_jax.model.layers import Dropout, dense, precision, product_in_float32
 
 # What each kernel wants to know of the rows, and attention itself; "plain" gives the probabilities too.
 HOMES = {"cudnn": "gpu", "splash": "tpu"}
@@ -52,6 +52,7 @@ def choose_kernel(
         f"it runs on {HOMES[kernel]}, and this is a {platform}": platform != HOMES[kernel],
         "model.attention_probs_dropout_prob is not 0": dropout,
         f"{length} tokens are no multiple of {LANES}": kernel == "splash" and length % LANES,
+        f"of {length} tokens the matrices cost less": kernel == "splash" and length <= LANES,
         f"it computes in bfloat16, not in {jnp.dtype(dtype).name}": kernel == "cudnn" and dtype == jnp.float32,
         f"a head of {head} is no multiple of 8, or above 128": kernel == "cudnn" and (head % 8 or head > 128),
         "how many sequences a row has is not known": several and most is None,
@@ -100,11 +101,11 @@ def scaled_dot_product_attention(
       [B, L, N, H], and the probabilities before dropout, float32 [B, N, L, L].
     """
     scale = query.shape[-1] ** -0.5
-    product = functools.partial(jnp.einsum, precision=precision(query.dtype))
-    scores = product("bqnh,bknh->bnqk", query, key, preferred_element_type=jnp.float32)
+    scores = product_in_float32("bqnh,bknh->bnqk", query, key)
     probabilities = jax.nn.softmax(jnp.where(mask, scores * scale, jnp.finfo(jnp.float32).min), axis=-1)
     kept = probabilities if dropout is None else dropout(probabilities)
-    return product("bnqk,bknh->bqnh", kept.astype(value.dtype), value), probabilities
+    context = jnp.einsum("bnqk,bknh->bqnh", kept.astype(value.dtype), value, precision=precision(value.dtype))
+    return context, probabilities
 
 
 def forward_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
@@ -134,8 +135,10 @@ class MultiHeadAttention(nn.Module):
         config = self.config
         heads = config.num_attention_heads
         split = (-1, length, heads, config.hidden_size // heads)
-        layers = [dense(config, config.hidden_size, self.dtype, name) for name in ("query", "key", "value")]
-        query, key, value = (each.reshape(split) for each in side_by_side(layers, hidden))
+        query, key, value = (
+            dense(config, config.hidden_size, self.dtype, name)(hidden).reshape(split)
+            for name in ("query", "key", "value")  # XLA merges the three products where that is faster
+        )
         if self.kernel == "plain" and deterministic and not self.is_mutable_collection("intermediates"):
             context = forward_attention(query, key, value, rows)
         elif self.kernel == "plain":

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.layers import Dropout, initializer, layer_norm, precision
+from bert_jax.model.layers import Dropout, initializer, layer_norm, product_in_float32
 
 VOCABULARY_MULTIPLE = 128  # of rows that the word table is given, within the product with it, on GPUs and TPUs
 
@@ -18,7 +18,8 @@ class Embeddings(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        shared = dict(features=config.hidden_size, embedding_init=initializer(config), dtype=self.dtype)
+        # In float32 whatever the compute type: a frequent word's gradient sums thousands of positions.
+        shared = dict(features=config.hidden_size, embedding_init=initializer(config), dtype=jnp.float32)
         self.word_embeddings = nn.Embed(config.vocab_size, **shared)
         self.position_embeddings = nn.Embed(config.max_position_embeddings, **shared)
         self.token_type_embeddings = nn.Embed(config.type_vocab_size, **shared)
@@ -42,7 +43,4 @@ class Embeddings(nn.Module):
         words = len(table)
         if jax.default_backend() != "cpu":  # whose products want no round numbers
             table = jnp.pad(table, ((0, -words % VOCABULARY_MULTIPLE), (0, 0)))
-        logits = jnp.einsum(
-            "...d,vd->...v", hidden, table, precision=precision(table.dtype), preferred_element_type=jnp.float32
-        )
-        return logits[..., :words]
+        return product_in_float32("...d,vd->...v", hidden, table)[..., :words]

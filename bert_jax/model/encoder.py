@@ -62,7 +62,8 @@ class Encoder(nn.Module):
         """[B, L, D], int32 [B, L] and K, the sequences of a row at most -> [B, L, D]."""
         config, length = self.config, sequence_ids.shape[1]
         kernel = "plain"
-        if not self.is_mutable_collection("intermediates"):  # whoever collects them wants the probabilities
+        # Whoever collects intermediates wants the probabilities; to draw parameters, any kernel will do.
+        if not (self.is_initializing() or self.is_mutable_collection("intermediates")):
             dropout = config.attention_probs_dropout_prob > 0 and not deterministic
             kernel, _ = choose_kernel(config, self.dtype, length, most, dropout=dropout)
         rows = sequence_mask(sequence_ids) if kernel == "plain" else KERNELS[kernel][0](sequence_ids, most)

@@ -1,12 +1,11 @@
 """The small parts that all of the architecture shares: activations, initialiser, products, LayerNorm, dropout."""
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bert_jax.config import ModelConfig
 
@@ -55,15 +54,25 @@ def _summed_in_float32(left: jax.Array, right: jax.Array, *args: Any, **settings
     return product.astype(left.dtype)
 
 
-def side_by_side(layers: Sequence[nn.Dense], x: jax.Array) -> list[jax.Array]:
-    """What each of the layers makes of x [T, in]; on a GPU and a TPU in one product, on a CPU that gains nothing."""
-    if jax.default_backend() == "cpu" or layers[0].is_initializing():
-        return [layer(x) for layer in layers]
-    params = [layer.variables["params"] for layer in layers]
-    kernel, bias = (jnp.concatenate([each[name] for each in params], axis=-1) for name in ("kernel", "bias"))
-    x, kernel, bias = (each.astype(layers[0].dtype) for each in (x, kernel, bias))
-    product = jnp.matmul(x, kernel, precision=layers[0].precision) + bias
-    return jnp.split(product, np.cumsum([layer.features for layer in layers])[:-1], axis=-1)
+def product_in_float32(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    """The einsum of two arrays of one type, summed and given in float32; its gradient is computed in that type.
+
+    As JAX derives it, the gradient of a bfloat16 product that gives float32 is a float32 product, at half the rate.
+    """
+    product = functools.partial(jnp.einsum, precision=precision(left.dtype))
+    if left.dtype == jnp.float32:
+        return product(subscripts, left, right)
+
+    @jax.custom_vjp
+    def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
+        return product(subscripts, left, right, preferred_element_type=jnp.float32)
+
+    def backward(factors: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        _, transposed = jax.vjp(functools.partial(product, subscripts), *factors)
+        return transposed(gradient.astype(factors[0].dtype))
+
+    multiply.defvjp(lambda left, right: (multiply(left, right), (left, right)), backward)
+    return multiply(left, right)
 
 
 def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str | None) -> nn.LayerNorm:

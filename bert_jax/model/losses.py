@@ -10,16 +10,29 @@ from bert_jax.training.objective import Mean
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> Mean:
     """Logits float32 [..., C] and int32 [...] -> nats. Of masked LM, next sentence, classes, tags and choices."""
     weights = (labels >= 0).astype(jnp.float32)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    losses = jax.nn.logsumexp(logits, axis=-1) - _of_labels(logits, labels)
     return Mean((losses * weights).sum(), weights.sum())
+
+
+@jax.custom_jvp
+def _of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """[..., C] and int32 [...] -> [...]; of a label of -1, anything."""
+    return jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+
+
+@_of_labels.defjvp
+def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # By comparison, which fuses into the gradient of the softmax; that of an index writes zeros of all of [..., C].
+    (logits, labels), (change, _) = primals, tangents
+    classes = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1)
+    return _of_labels(logits, labels), jnp.where(classes == labels[..., None], change, 0).sum(axis=-1)
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Mean:
     """Share of labels whose logit is the largest; [..., C] and int32 [...]."""
     weights = (labels >= 0).astype(jnp.float32)
-    targets = jnp.maximum(labels, 0)
     # The maximum is at hand in the softmax; an argmax over V costs as much as the product with the word table on CPU.
-    hits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] >= logits.max(axis=-1)
+    hits = _of_labels(logits, labels) >= logits.max(axis=-1)
     return Mean((hits * weights).sum(), weights.sum())
 
 
