@@ -10,13 +10,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import bert_jax
 from bert_jax import config as configs
 from bert_jax.config import PretrainingConfig, from_config_dict, to_config_dict
 from bert_jax.errors import UserError
+from bert_jax.model.attention import describe_kernel
 from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.pretraining.packing import sequences_per_row
+from bert_jax.pretraining.run import make_objective
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import make_init, make_train_step
 
@@ -32,18 +36,20 @@ def load(path: Path):
 
 
 def cases() -> list:
+    """A file and what its `get_config` takes, if it takes anything: a phase or a size."""
+    arguments = {"phase": ("128", "512"), "size": ("base", "large")}
     found = []
     for path in FILES:
-        takes_phase = inspect.signature(load(path).get_config).parameters
-        found += [pytest.param(path, phase, id=f"{path.stem}{phase}") for phase in ("128", "512") if takes_phase]
-        found += [] if takes_phase else [pytest.param(path, "", id=path.stem)]
+        takes = [*inspect.signature(load(path).get_config).parameters]
+        given = arguments[takes[0]] if takes else ("",)
+        found += [pytest.param(path, argument, id=f"{path.stem}{argument}") for argument in given]
     return found
 
 
-@pytest.mark.parametrize(("path", "phase"), cases())
-def test_every_config_builds_down_to_the_train_step(path: Path, phase: str) -> None:
+@pytest.mark.parametrize(("path", "argument"), cases())
+def test_every_config_builds_down_to_the_train_step(path: Path, argument: str) -> None:
     get_config = load(path).get_config
-    config = from_config_dict(PretrainingConfig, get_config(phase) if phase else get_config())
+    config = from_config_dict(PretrainingConfig, get_config(argument) if argument else get_config())
     assert f"--config=configs/pretrain/{path.name}" in load(path).__doc__, "a config opens with its command"
     objective = PretrainingObjective(config.model, config.data, (0, 1, 2, 3, 4), 4, (False,) * config.model.vocab_size)
     optimizer = make_optimizer(config.optimizer)
@@ -60,7 +66,44 @@ def test_every_config_builds_down_to_the_train_step(path: Path, phase: str) -> N
 
 
 def test_the_published_sizes_have_a_config() -> None:
-    assert {"quickstart", *configs.SIZES} <= {path.stem for path in FILES}
+    assert {"quickstart", "modern", *configs.SIZES} <= {path.stem for path in FILES}
+
+
+class Hopper:
+    compute_capability = "9.0"
+
+
+class Vocabulary:
+    """What an objective asks of a tokenizer."""
+
+    special_ids = (0, 1, 2, 3, 4)
+    mask_id = 4
+    is_continuation = np.zeros(30_522, bool)
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+@pytest.mark.parametrize(("platform", "kernel"), [("gpu", "cudnn"), ("tpu", "splash")])
+def test_the_modern_config_packs_without_dropout_and_so_meets_the_fast_kernels(
+    size: str, platform: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = from_config_dict(PretrainingConfig, load(ROOT / "configs/pretrain/modern.py").get_config(size))
+    sizes = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    assert tuple(getattr(config.model, name) for name in sizes) == configs.SIZES[size]
+    assert config.data.packing
+    assert (config.model.hidden_dropout_prob, config.model.attention_probs_dropout_prob) == (0, 0)
+    original = load(ROOT / f"configs/pretrain/{size}.py").get_config
+    phases = [from_config_dict(PretrainingConfig, original(phase)) for phase in ("128", "512")]
+    positions = [each.total_steps * each.batch_size * each.data.length for each in (config, *phases)]
+    assert positions[0] == sum(positions[1:])
+
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "local_devices", lambda: [Hopper])
+    most = sequences_per_row(config.data.length, config.data.packing)
+    dtype = make_objective(config, Vocabulary()).dtype
+    assert (most > 1, dtype) == (True, jnp.bfloat16)
+    assert describe_kernel(config.model, dtype, config.data.length, most) == f"attention: {kernel}"
+    assert "attention_probs_dropout_prob" in describe_kernel(phases[1].model, dtype, config.data.length, most)
 
 
 def test_every_key_is_read() -> None:

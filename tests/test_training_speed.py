@@ -12,7 +12,7 @@ from bert_jax.config import SIZES, DataConfig, ModelConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments import training_speed as module
 from bert_jax.experiments.benchmark import benchmark
-from bert_jax.experiments.our_step import Start, Step, StepSetting
+from bert_jax.experiments.our_step import Start, Step, StepSetting, loss_of
 from bert_jax.experiments.their_step import WAYS, Theirs, Way
 from bert_jax.experiments.training_speed import (
     batch_flops,
@@ -105,13 +105,19 @@ def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, tex
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     monkeypatch.setattr(module, "measured", lambda *arguments: arguments)
     setting = StepSetting("tiny", 4, 64, "float32", 600)
-    changed, packed, padded, rounds = real_text(tmp_path, setting, 3)
+    changed, packed, padded, rounds = real_text(tmp_path, setting, 3, by_length=False)
     assert (changed, rounds) == (dataclasses.replace(setting, vocab_size=tokenizer.vocab_size), 3)
     assert all(batch["sequence_ids"].shape == (4, 64) for batch in packed)
     assert max(batch["sequence_ids"].max() for batch in packed) > 1
     for batch in padded:
         assert (batch["sequence_ids"] <= 1).all()
         assert (batch["sequence_ids"][:, -1] > 0).any()  # no longer than its longest row
+    *_, by_length, _ = real_text(tmp_path, setting, 3, by_length=True)
+    share = lambda batches: np.mean([(batch["sequence_ids"] > 0).mean() for batch in batches])  # noqa: E731
+    assert share(by_length) > max(0.95, share(padded))
+    longest = [batch["input_ids"].shape[1] for batch in by_length]
+    assert longest == sorted(longest, reverse=True)  # spread over long and short rows
+    assert longest[0] > longest[-1]
 
 
 @pytest.mark.parametrize("sizes", [["huge"], ["tiny:many"], ["tiny:0"]])
@@ -123,18 +129,20 @@ def test_sizes_that_do_not_exist(sizes, tmp_path):
 @pytest.fixture(scope="module")
 def our_losses(ours, batches):
     """Of the first step, which is done already, and of those that follow."""
-    return [ours.facts["first_loss"], *(ours.step(batch) for batch in batches[1:])]
+    return [ours.facts["first_loss"], *(loss_of(ours.objective, ours.step(batch)) for batch in batches[1:])]
 
 
 @pytest.mark.parametrize(
-    "way", [Way("eager"), Way("sdpa", "all"), Way("sdpa", checkpointed=True)], ids=lambda way: way.name
+    "way",
+    [Way("eager"), Way("sdpa", "all"), Way("sdpa", checkpointed=True)],
+    ids=lambda way: way.name,
 )
 def test_both_sides_take_the_same_steps(our_losses, start, way, weights):
     """Loss by loss, so that theirs has the masks, gradient, clipping and update of ours."""
     theirs = Theirs(way, "float32", weights, start["masked"])
     assert theirs.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     assert theirs.network.is_gradient_checkpointing == way.checkpointed
-    losses = [theirs.facts["first_loss"], *(theirs.step(batch) for batch in theirs.batches[1:])]
+    losses = [theirs.facts["first_loss"], *(float(theirs.step(batch)) for batch in theirs.batches[1:])]
     assert losses == pytest.approx(our_losses, rel=1e-5)
 
 

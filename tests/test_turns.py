@@ -1,5 +1,6 @@
 """Sides in processes of their own."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -117,6 +118,42 @@ def test_the_peak_is_that_of_the_device_where_the_side_knows_it():
 def test_a_turn_that_fails_says_why():
     with started(Failing) as side, pytest.raises(SideError, match=r"^ValueError: out of memory$"):
         side.turn()
+
+
+def test_a_side_of_theirs_that_fails_is_ended_and_the_others_go_on(tmp_path):
+    def started_all():
+        makes = (functools.partial(Writer, tmp_path / "turns", "a", 1), Failing)
+        return [stack.enter_context(started(make)) for make in makes]
+
+    with contextlib.ExitStack() as stack:
+        good, bad = started_all()
+        left_out = {}
+        times = in_turns({"ours": good, "theirs": bad}, 2, left_out=left_out)
+        assert {name: len(each) for name, each in times.items()} == {"ours": 2}
+        assert left_out == {"theirs": "ValueError: out of memory"}
+    with contextlib.ExitStack() as stack:
+        good, bad = started_all()
+        with pytest.raises(SideError, match="out of memory"):
+            in_turns({"ours": bad, "theirs": good}, 2, left_out={})
+        with pytest.raises(SideError, match="out of memory"):
+            in_turns({"ours": good, "theirs": bad}, 2)
+
+
+class Environment:
+    """Tells what malloc and `tokenizers` are told."""
+
+    def __init__(self):
+        self.facts = {name: os.environ.get(name) for name in ("GLIBC_TUNABLES", "TOKENIZERS_PARALLELISM")}
+
+
+def test_a_side_that_wants_its_own_arenas_has_them(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
+    before = dict(os.environ)
+    with started(Environment) as keeping, started(Environment, keep_memory=False) as plain:
+        assert keeping.facts["GLIBC_TUNABLES"].startswith("glibc.malloc.check=0:glibc.malloc.arena_max=1:")
+        assert keeping.facts["TOKENIZERS_PARALLELISM"] == "false"
+        assert plain.facts == {"GLIBC_TUNABLES": "glibc.malloc.check=0", "TOKENIZERS_PARALLELISM": None}
+    assert dict(os.environ) == before
 
 
 def test_one_core():

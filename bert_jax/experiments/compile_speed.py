@@ -23,7 +23,7 @@ from bert_jax.experiments.training_speed import default_dtype, full_batches, siz
 from bert_jax.experiments.turns import SideError, started
 
 ROOT = Path(__file__).parents[2]
-WAYS = (Way("sdpa"), Way("sdpa", compiled=True))
+WAYS = (Way("sdpa"), Way("sdpa", compiled="default"))
 
 
 def compile_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, source: str) -> tuple[str, dict]:

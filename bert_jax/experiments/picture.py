@@ -32,19 +32,26 @@ class Bars:
       groups: by heading the value of each name; bars of a group share a scale. Where names begin with bert_jax, these
         are ours, and the others theirs; else all are ours.
       best: of theirs, which ours are compared with: the largest or the smallest value.
+      compared: what ours are a multiple of.
     """
 
     title: str
     unit: str
     groups: dict[str, dict[str, float]]
     best: Callable = max
+    compared: str = "the best of theirs"
 
 
 def train_bars(found: dict[str, Any]) -> Bars:
     """Equal work at each size, then text."""
     groups = {}
-    for key, text in (("equal_work", "without padding"), ("real_text", "of text: ours packed, theirs padded")):
-        for size, each in found[key].items():
+    texts = {
+        "equal_work": "without padding",
+        "real_text": "of text: ours packed, theirs padded",
+        "text_by_length": "of text: ours packed, theirs of like lengths",
+    }
+    for key, text in texts.items():
+        for size, each in found.get(key, {}).items():
             groups[f"{size}, {each['rows']} rows of {each['length']} {text}"] = each["tokens_per_second"]
     return Bars("A pre-training step", "tokens/s", groups)
 
@@ -74,7 +81,7 @@ def input_bars(found: dict[str, Any]) -> Bars:
 def finetune_bars(found: dict[str, Any]) -> Bars:
     """Seconds a step of each task whose speed was measured."""
     speeds = {name: each["speed"]["seconds_a_step"] for name, each in found["tasks"].items() if each["speed"]}
-    return Bars("A fine-tuning step", "s", speeds, min)
+    return Bars("A fine-tuning step", "s", speeds, min, "the time of the best of theirs")
 
 
 def packing_bars(found: dict[str, Any]) -> Bars:
@@ -85,7 +92,7 @@ def packing_bars(found: dict[str, Any]) -> Bars:
         }
         for each in found["comparisons"]
     }
-    return Bars("How full rows are packed", "%", groups)
+    return Bars("How full rows are packed", "%", groups, compared="the best of the others")
 
 
 def corpus_bars(found: dict[str, Any]) -> Bars:
@@ -105,7 +112,7 @@ def compile_bars(found: dict[str, Any]) -> Bars:
         for size, each in found["first_step"].items()
         for which in ("first", "second")
     }
-    return Bars("Until the first training step is done", "s", groups, min)
+    return Bars("Until the first training step is done", "s", groups, min, "the time of the best of theirs")
 
 
 def memory_bars(found: dict[str, Any]) -> Bars:
@@ -116,7 +123,7 @@ def memory_bars(found: dict[str, Any]) -> Bars:
         }
         for size, each in found["needs"].items()
     }
-    return Bars("Memory of a process that trains", "GB", groups, min)
+    return Bars("Memory of a process that trains", "GB", groups, min, "the memory of the best of theirs")
 
 
 BARS: dict[str, Callable[[dict[str, Any]], Bars]] = {  # of the suites that have a picture, from their figures
@@ -218,7 +225,7 @@ def draw_column(axes: "Axes", groups: list[tuple[str, dict[str, float]]], rows: 
             width = value / max(values.values())
             axes.barh(row, width, height=0.75, color=colour)
             shown = f"{value:,.0f}" if value >= 1_000 else f"{value:#.3g}".rstrip(".")
-            beside = f",  {value / best:.2f} times the best of theirs" if best and name in ours else ""
+            beside = f",  {value / best:.2f} times {bars.compared}" if best and name in ours else ""
             axes.text(width + 0.01, row, f"{shown} {bars.unit}{beside}", va="center")
         row += 2
     axes.set(xlim=(0, 1), ylim=(rows, -1), xticks=[], yticks=list(names), yticklabels=list(names.values()))

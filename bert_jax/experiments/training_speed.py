@@ -26,6 +26,7 @@ from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.experiments.their_step import WAYS, Theirs
 from bert_jax.experiments.turns import SideError, in_turns, started
 from bert_jax.model.attention import describe_kernel
+from bert_jax.model.layers import precision
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
 from bert_jax.pretraining.run import corpus_folder, read_run
@@ -33,8 +34,9 @@ from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 STEPS = 4  # that a side has before the next has its turn
+GROUPED = 50  # batches whose rows the Trainer of transformers sorts by length, where it is told to
 ROWS = {"tiny": 64, "mini": 32, "small": 16, "medium": 8, "base": 8, "large": 2}  # of 128 tokens, on a CPU
-ROWS_ON_GPU = {"tiny": 2048, "mini": 1024, "small": 512, "medium": 512, "base": 256, "large": 128}
+ROWS_ON_GPU = {"tiny": 512, "mini": 512, "small": 512, "medium": 512, "base": 256, "large": 128}
 
 
 def step_flops(config: ModelConfig, lengths: np.ndarray, predicted: float) -> float:
@@ -57,16 +59,18 @@ def step_flops(config: ModelConfig, lengths: np.ndarray, predicted: float) -> fl
 
 def peak_flops(dtype: str, seconds: float = 1.0) -> float:
     """Operations a second of a large matrix product on this machine's device: the best of several."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
+    # A product that gives bfloat16 is no faster than one of float32 for XLA on a CPU; on a GPU it is, and calls queue.
+    size, given, calls = (2048, "float32", 1) if jax.default_backend() == "cpu" else (8192, dtype, 16)
     left, right = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in (0, 1))
-    # A product that gives bfloat16 is no faster than one of float32 for XLA on a CPU.
-    product = jax.jit(functools.partial(jnp.dot, preferred_element_type=jnp.float32))
+    settings = dict(precision=precision(left.dtype), preferred_element_type=jnp.dtype(given))
+    product = jax.jit(functools.partial(jnp.dot, **settings))
     product(left, right).block_until_ready()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         begin = time.perf_counter()
-        product(left, right).block_until_ready()
-        best = min(best, time.perf_counter() - begin)
+        found = [product(left, right) for _ in range(calls)]
+        found[-1].block_until_ready()
+        best = min(best, (time.perf_counter() - begin) / calls)
     return 2 * size**3 / best
 
 
@@ -128,12 +132,12 @@ def timed_sides(
                 left_out[way.name] = str(error).splitlines()[0]
                 continue
             check_same_loss(way.name, beginning["first_loss"], sides[way.name].facts["first_loss"], setting.dtype)
-        if len(sides) == 1:
-            raise UserError(f"nothing to compare with could be started: {left_out}")
-        times = in_turns(sides, rounds)
-        peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
+        times = in_turns(sides, rounds, left_out=left_out)
+        if len(times) == 1:
+            raise UserError(f"nothing to compare with: {left_out}")
+        peak_bytes = {name: sides[name].peak_bytes() for name in times}
     return times, {
-        "first_step_seconds": {name: side.facts["first_step"] for name, side in sides.items()},
+        "first_step_seconds": {name: sides[name].facts["first_step"] for name in times},
         "peak_bytes": peak_bytes,
         "left_out": left_out,
     }
@@ -204,8 +208,11 @@ def comparison(
 # --- real text
 
 
-def real_text(workdir: Path, setting: StepSetting, rounds: int) -> dict[str, Any]:
-    """Ours on packed rows and theirs on padded ones, of the corpus of the run in WORKDIR."""
+def real_text(workdir: Path, setting: StepSetting, rounds: int, *, by_length: bool) -> dict[str, Any]:
+    """Ours on packed rows and theirs on padded ones, of the corpus of the run in WORKDIR.
+
+    With `by_length`, theirs are batches of rows of like lengths, as `group_by_length` of its Trainer lays them.
+    """
     corpus = Corpus.open(corpus_folder(read_run(workdir), workdir))
     tokenizer = Tokenizer.load(workdir / "tokenizer")
     ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=setting.rows, seed=0)
@@ -213,8 +220,19 @@ def real_text(workdir: Path, setting: StepSetting, rounds: int) -> dict[str, Any
         PretrainingBatches(corpus, DataConfig(length=setting.length, packing=packing), **ids)
         for packing in (True, False)
     )
-    ours, theirs = [packed[step] for step in range(STEPS)], [trimmed(padded[step]) for step in range(STEPS)]
+    ours, theirs = ([batches[step] for step in range(STEPS)] for batches in (packed, padded))
+    if by_length:
+        theirs = evenly_spread([padded[step] for step in range(GROUPED)], STEPS)
+    theirs = [trimmed(batch) for batch in theirs]
     return measured(dataclasses.replace(setting, vocab_size=tokenizer.vocab_size), ours, theirs, rounds)
+
+
+def evenly_spread(batches: list[Batch], steps: int) -> list[Batch]:
+    """Of the batches that these make when their rows are sorted by length, so many, at equal distances."""
+    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    order = np.argsort(-(rows["sequence_ids"] > 0).sum(axis=1), kind="stable").reshape(len(batches), -1)
+    chosen = [order[(2 * step + 1) * len(order) // (2 * steps)] for step in range(steps)]
+    return [{name: array[numbers] for name, array in rows.items()} for numbers in chosen]
 
 
 def trimmed(batch: Batch) -> Batch:
@@ -224,6 +242,12 @@ def trimmed(batch: Batch) -> Batch:
 
 
 # --- suite train
+
+HEADINGS = {
+    "equal_work": "Equal work",
+    "real_text": "Text: ours packed, theirs padded to a batch's longest",
+    "text_by_length": "Text: ours packed, theirs padded, in batches of like lengths",
+}
 
 
 def training_suite(
@@ -241,7 +265,7 @@ def training_suite(
     dtype, has_text = default_dtype(), (workdir / "tokenizer").exists() and (workdir / "config.json").exists()
     if has_text:  # else the figures of equal work would be lost
         Corpus.open(corpus_folder(read_run(workdir), workdir))
-    figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "equal_work": {}, "real_text": {}}
+    figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", **{key: {} for key in HEADINGS}}
     for size, number in sized_rows(sizes, length).items():
         print(f"{size}: {number} rows of {length}", flush=True)
         setting = StepSetting(size, number, length, dtype, ModelConfig.vocab_size)
@@ -250,11 +274,11 @@ def training_suite(
         if profile:
             print(profile_step(setting, workdir / "benchmark" / "profile" / size), flush=True)
         if has_text:
-            figures["real_text"][size] = real_text(workdir, setting, rounds)
-    lines = ["Equal work", training_table(figures["equal_work"])]
-    if figures["real_text"]:
-        lines += ["", "Text: ours packed, theirs padded to a batch's longest", training_table(figures["real_text"])]
-    return "\n".join(lines), figures
+            for key, by_length in (("real_text", False), ("text_by_length", True)):
+                figures[key][size] = found = real_text(workdir, setting, rounds, by_length=by_length)
+                print(f"{HEADINGS[key]}: {found['ratio']:.2f} times {found['fastest_of_theirs']}", flush=True)
+    tables = [f"{heading}\n{training_table(figures[key])}" for key, heading in HEADINGS.items() if figures[key]]
+    return "\n\n".join([f"{dtype}, no dropout, AdamW", *tables]), figures
 
 
 def profile_step(setting: StepSetting, folder: Path) -> str:
@@ -287,7 +311,8 @@ def training_table(found: dict[str, dict]) -> str:
     for size, each in found.items():
         ours, seconds = next(iter(each["seconds_a_step"])), each["seconds_a_step"]
         compiled = each["first_step_seconds"][ours]["compile"]
-        lines.append(f"{size}, {each['rows']} rows of {each['length']}; ours compiled in {compiled:.1f} s")
+        compiling = f"ours compiled in {compiled:.1f} s, {each['attention']}"
+        lines.append(f"{size}, {each['rows']} rows of {each['length']}; {compiling}")
         for name in seconds:
             rate = each["tokens_per_second"]
             line = f"  {name:<50}{1e3 * seconds[name]:>10.1f}{rate[name]:>11,.0f}"

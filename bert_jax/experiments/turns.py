@@ -125,36 +125,54 @@ def _peak_bytes(side: Side) -> int | None:
 
 
 @contextlib.contextmanager
-def started(make: Callable[[], Side]) -> Iterator[SideProcess]:
-    """The process of a side, for as long as it is needed."""
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if _KEEP_MEMORY not in tunables:
-        os.environ["GLIBC_TUNABLES"] = f"{tunables}:{_KEEP_MEMORY}" if tunables else _KEEP_MEMORY
+def started(make: Callable[[], Side], *, keep_memory: bool = True) -> Iterator[SideProcess]:
+    """The process of a side, for as long as it is needed; `keep_memory`: as the scripts do."""
+    before = dict(os.environ)
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a side tells how long it compiled
-    side = SideProcess(make)
+    os.environ.pop("TOKENIZERS_PARALLELISM", None)
+    if keep_memory:
+        tunables = filter(None, (os.environ.get("GLIBC_TUNABLES"), _KEEP_MEMORY))
+        os.environ.update(GLIBC_TUNABLES=":".join(tunables), TOKENIZERS_PARALLELISM="false")
+    try:
+        side = SideProcess(make)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     try:
         yield side
     finally:
         side.close()
 
 
-def in_turns(sides: dict[str, SideProcess], rounds: int, *which: Any) -> dict[str, list[float]]:
+def in_turns(
+    sides: dict[str, SideProcess], rounds: int, *which: Any, left_out: dict[str, str] | None = None
+) -> dict[str, list[float]]:
     """Seconds of each side's turns, one after the other in each round; the first round warms up.
 
     Args:
-      sides: by name.
+      sides: by name, ours first.
       rounds: turns of each, the first not counted.
       which: of a side's pieces of work, if it has several.
+      left_out: gets those of theirs that failed, and why: they are ended, for they may hold memory that others want.
 
     Raises:
       UserError: no round is asked for.
+      SideError: a side failed, and it is the first or `left_out` is None.
     """
     if rounds < 1:
         raise UserError("speed wants --rounds=1 at least")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
-        for name, side in sides.items():
-            seconds = side.turn(*which)
+        for name in list(times):
+            try:
+                seconds = sides[name].turn(*which)
+            except SideError as error:
+                if left_out is None or name == next(iter(sides)):
+                    raise
+                left_out[name] = str(error).splitlines()[0]
+                sides[name].close()
+                del times[name]
+                continue
             times[name] += [seconds] if number else []
     return times
 

@@ -137,7 +137,7 @@ class MultiHeadAttention(nn.Module):
         split = (-1, length, heads, config.hidden_size // heads)
         query, key, value = (
             dense(config, config.hidden_size, self.dtype, name)(hidden).reshape(split)
-            for name in ("query", "key", "value")  # XLA merges the three products where that is faster
+            for name in ("query", "key", "value")  # XLA on a GPU merges the three products, unless they are large
         )
         if self.kernel == "plain" and deterministic and not self.is_mutable_collection("intermediates"):
             context = forward_attention(query, key, value, rows)
