@@ -18,7 +18,7 @@ class Embeddings(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        # In float32 whatever the compute type: a frequent word's gradient sums thousands of positions.
+        # Looked up in float32 whatever the compute type: a frequent word's gradient sums thousands of positions.
         shared = dict(features=config.hidden_size, embedding_init=initializer(config), dtype=jnp.float32)
         self.word_embeddings = nn.Embed(config.vocab_size, **shared)
         self.position_embeddings = nn.Embed(config.max_position_embeddings, **shared)
@@ -31,9 +31,9 @@ class Embeddings(nn.Module):
     ) -> jax.Array:
         """Three int32 [B, L] -> [B, L, D]."""
         summed = (
-            self.word_embeddings(input_ids)
-            + self.position_embeddings(position_ids)
-            + self.token_type_embeddings(token_type_ids)
+            self.word_embeddings(input_ids).astype(self.dtype)
+            + self.position_embeddings(position_ids).astype(self.dtype)
+            + self.token_type_embeddings(token_type_ids).astype(self.dtype)
         )
         return self.dropout(self.layer_norm(summed), deterministic=deterministic)
 
