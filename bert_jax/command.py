@@ -31,7 +31,7 @@ def keep_memory() -> None:
     as they are told by whoever starts them.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if not mallopt or multiprocessing.parent_process():
+    if not mallopt or multiprocessing.current_process().name != "MainProcess":  # spawned ones import the script, too
         return
     for option, value in _MALLOC_OPTIONS.items():
         mallopt(option, value)

@@ -105,3 +105,24 @@ def test_programs_for_other_numbers_of_cores_are_kept_apart(tmp_path):
     alone = f"import os; os.sched_setaffinity(0, {{{max(os.sched_getaffinity(0))}}}); {FOLDER}"
     same = in_new_process(FOLDER, HOME=tmp_path) == in_new_process(alone, HOME=tmp_path)
     assert same == (len(os.sched_getaffinity(0)) == 1)
+
+
+def test_processes_that_a_script_starts_keep_memory_only_if_they_are_told(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from bert_jax import command\n"
+        "import multiprocessing, os\n"
+        "def tell():\n"
+        "    print(os.environ.get('TOKENIZERS_PARALLELISM'))\n"
+        "if __name__ == '__main__':\n"
+        "    tell()\n"
+        "    for told in ('1', None):\n"
+        "        os.environ.pop('TOKENIZERS_PARALLELISM')\n"
+        "        if told: os.environ['TOKENIZERS_PARALLELISM'] = told\n"
+        "        process = multiprocessing.get_context('spawn').Process(target=tell)\n"
+        "        process.start(); process.join()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    command = [sys.executable, "-u", str(script)]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["false", "1", "None"]
