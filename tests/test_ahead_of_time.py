@@ -99,7 +99,8 @@ def compiled(platform: str, chips: int, sequences: int, folder: Path) -> dict:
     )
     # Left to itself, libtpu may ask the cloud where it is, fills a folder in /tmp, and lets no second process load it.
     quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    paths = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))  # relative to here, not to `folder`
+    paths = os.pathsep.join(map(os.path.abspath, (Path(__file__).parent, *given)))
     environment = {**os.environ, **quiet, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
     command = [sys.executable, "-c", code, str(folder / "program.json"), platform, str(chips), str(sequences)]
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
