@@ -10,7 +10,7 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --suite=compile --sizes=tiny,mini,small,base
   python scripts/benchmark.py --suite=memory --sizes=tiny,base:16
   python scripts/benchmark.py --suite=finetune --model=runs/quickstart --directories=mrpc=glue_data/MRPC
-  python scripts/benchmark.py --picture=docs/benchmarks/train-cpu-2026-11-22.json
+  python scripts/benchmark.py --picture=docs/benchmarks/train-cpu-2026-11-23.json
 
 Suites:
   input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
@@ -21,7 +21,8 @@ Suites:
            WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
   train    a pre-training step here and in PyTorch at its best: rows without padding, the same weights and masked
            positions, no dropout; each side in a process of its own, in turns; and, where WORKDIR has a run, on its
-           text, ours packed and theirs padded (needs: pip install torch transformers)
+           text, ours packed and theirs padded, in any order and in batches of like lengths (needs: pip install torch
+           transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
            transformers)
   attention each kernel of attention that this device runs, with the heads of BERT-base and MiniLM, beside PyTorch's
