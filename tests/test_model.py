@@ -220,9 +220,29 @@ def test_scanned_layers_equal_unrolled_ones(params):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("none", {"probabilities", "inner"}), ("save_products", {"inner"}), ("full", set())],
+)
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_remat_keeps_what_it_says(policy, kept, scan_layers):
+    config = dataclasses.replace(CONFIG, hidden_size=40, scan_layers=scan_layers, remat=policy)  # no kernel is [T, F]
+    batch = packed_batch()
+    params = fresh_params(config, batch)
+    rows, length = batch["input_ids"].shape
+    shapes = {
+        "probabilities": (rows, config.num_attention_heads, length, length),
+        "inner": (rows * length, config.intermediate_size),
+    }
+    _, pull = jax.vjp(lambda tree: outputs(tree, batch, config)[0], params)
+    found = [leaf.shape for leaf in jax.tree.leaves(pull)]  # of all layers, where they are scanned
+    assert {name for name, shape in shapes.items() if shape in {each[-len(shape) :] for each in found}} == kept
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_remat_gives_the_same_gradients(params, scan_layers, deterministic):
+@pytest.mark.parametrize("policy", ["save_products", "full"])
+def test_remat_gives_the_same_gradients(params, policy, scan_layers, deterministic):
     def gradients(remat):
         config = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
 
@@ -233,7 +253,7 @@ def test_remat_gives_the_same_gradients(params, scan_layers, deterministic):
 
         return jax.jit(jax.grad(loss))(arrange_layers(params, config))
 
-    got, want = (dict(jax.tree_util.tree_leaves_with_path(gradients(remat))) for remat in (True, False))
+    got, want = (dict(jax.tree_util.tree_leaves_with_path(gradients(remat))) for remat in (policy, "none"))
     whole = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in want.values()))
     for path, leaf in want.items():
         if [key.key for key in path[-2:]] == ["key", "bias"]:

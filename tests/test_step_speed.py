@@ -76,7 +76,7 @@ def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weight
 
 
 def test_every_setting_starts_with_the_same_loss(weights, batches, start):
-    changed = dataclasses.replace(SETTING, scan_layers=True, remat=True, accumulate=2)
+    changed = dataclasses.replace(SETTING, scan_layers=True, remat="full", accumulate=2)
     step = Step(changed, batches, weights)
     assert step.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     assert "layers" in step.state.params["bert"]["encoder"]
@@ -91,9 +91,9 @@ def test_torch_compile_keeps_its_programs_where_it_is_told(tmp_path, weights, st
 
 
 def test_settings_reach_the_model_and_the_loop():
-    setting = dataclasses.replace(SETTING, scan_layers=True, remat=True, accumulate=2)
+    setting = dataclasses.replace(SETTING, scan_layers=True, remat="full", accumulate=2)
     model = setting.objective().model
-    assert (model.scan_layers, model.remat, model.hidden_dropout_prob) == (True, True, 0)
+    assert (model.scan_layers, model.remat, model.hidden_dropout_prob) == (True, "full", 0)
     assert (setting.training().accumulate, setting.training().batch_size) == (2, 4)
 
 

@@ -24,8 +24,10 @@ from bert_jax.experiments.turns import SideError, in_turns, started
 CHANGES: dict[str, dict[str, Any]] = {
     "bert_jax": {},
     "bert_jax, scan_layers": {"scan_layers": True},
-    "bert_jax, remat": {"remat": True},
-    "bert_jax, scan_layers and remat": {"scan_layers": True, "remat": True},
+    "bert_jax, remat=save_products": {"remat": "save_products"},
+    "bert_jax, remat=full": {"remat": "full"},
+    "bert_jax, scan_layers, remat=save_products": {"scan_layers": True, "remat": "save_products"},
+    "bert_jax, scan_layers, remat=full": {"scan_layers": True, "remat": "full"},
     "bert_jax, accumulate=4": {"accumulate": 4},
     "bert_jax, optimizer.mu_dtype=bfloat16": {"optimizer": dataclasses.replace(OPTIMIZER, mu_dtype="bfloat16")},
 }

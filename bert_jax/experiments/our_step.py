@@ -37,7 +37,7 @@ class StepSetting:
     dtype: str
     vocab_size: int
     scan_layers: bool = False
-    remat: bool = False
+    remat: str = "none"
     accumulate: int = 1
     optimizer: OptimizerConfig = OPTIMIZER
 

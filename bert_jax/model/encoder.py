@@ -11,6 +11,9 @@ from bert_jax.model.attention import KERNELS, MultiHeadAttention, choose_kernel,
 from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
 
+# What `remat` keeps of a layer besides its input. Attention's products have batch dimensions, dense ones have none.
+SAVED = {"full": None, "save_products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+
 
 class PositionwiseFeedForward(nn.Module):
     """Two dense layers with the activation between (Vaswani et al. 2017, section 3.3)."""
@@ -67,8 +70,10 @@ class Encoder(nn.Module):
             dropout = config.attention_probs_dropout_prob > 0 and not deterministic
             kernel, _ = choose_kernel(config, self.dtype, length, most, dropout=dropout)
         rows = sequence_mask(sequence_ids) if kernel == "plain" else KERNELS[kernel][0](sequence_ids, most)
-        # A scan keeps XLA from merging the recomputation with the forward pass; only unrolled layers need the barrier.
-        layer = nn.remat(EncoderLayer, prevent_cse=not config.scan_layers) if config.remat else EncoderLayer
+        layer = EncoderLayer
+        if config.remat != "none":
+            # A scan keeps XLA from merging recomputation and forward pass; only unrolled layers need the barrier.
+            layer = nn.remat(layer, prevent_cse=not config.scan_layers, policy=SAVED[config.remat])
         shape = hidden.shape
         # XLA on CPU multiplies [T, D] about twice as fast backward as [B, L, D].
         hidden = hidden.reshape(-1, shape[-1])
