@@ -13,7 +13,8 @@ r"""Measures speed and exactness, prints a table, and writes WORKDIR/benchmark/S
   python scripts/benchmark.py --picture=docs/benchmarks/train-cpu-2026-11-23.json
 
 Suites:
-  input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took
+  input    how fast the loader makes batches of the run's corpus on one core, against what training in WORKDIR took; and
+           against PyTorch's DataLoader with the collators of `transformers`, where both are installed
   parity   how far states, attentions, logits, loss and gradients are from `transformers` in PyTorch with the same
            weights, in float32 and bfloat16 on this machine's devices (needs: pip install torch transformers)
   finetune fine-tuning here and in a plain PyTorch loop: the same start, batches, recipe and scoring; scores over
@@ -97,6 +98,7 @@ flags.DEFINE_list(
 )
 # The flags that are a suite's settings, under their own names.
 SETTINGS = {
+    "input": ("rounds",),
     "finetune": ("tasks", "seeds", "rounds", "directories"),
     "train": ("sizes", "length", "rounds", "profile"),
     "inference": ("source", "texts", "batch_size", "dtype", "rounds"),

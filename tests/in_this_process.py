@@ -11,7 +11,7 @@ class InThisProcess:
     def __init__(self, make):
         try:
             self.side = pickle.loads(pickle.dumps(make))()
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             raise SideError(str(error)) from error
         self.facts = self.side.facts
 

@@ -73,9 +73,9 @@ def attention_bars(found: dict[str, Any]) -> Bars:
 
 
 def input_bars(found: dict[str, Any]) -> Bars:
-    """The loader, and what training takes of it."""
-    rates = {each["name"]: each["median"] for each in found["measurements"] if each["unit"] == "positions/s"}
-    return Bars("Input", "positions/s", {"what the loader makes, and what training takes": rates})
+    """All sides."""
+    heading = f"batches of {found['batch_size']} rows of {found['length']}, padding not counted"
+    return Bars("Batches made on one core", "tokens/s", {heading: found["tokens_per_second"]})
 
 
 def finetune_bars(found: dict[str, Any]) -> Bars:

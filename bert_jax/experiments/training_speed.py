@@ -178,7 +178,7 @@ def check_same_loss(name: str, ours: float, theirs: float, dtype: str) -> None:
 
 
 def comparison(
-    times: dict[str, list[float]], steps: int, tokens: dict[str, float], ideal: dict[str, float]
+    times: dict[str, list[float]], steps: int, tokens: dict[str, float], ideal: dict[str, float] | None = None
 ) -> dict[str, Any]:
     """The figures of one comparison.
 
@@ -186,23 +186,25 @@ def comparison(
       times: seconds of each turn of each side; ours are those whose names begin with bert_jax, and the first counts.
       steps: of a turn.
       tokens: real ones in a step, of each side.
-      ideal: seconds that the products of a step would take at the rate of a large one, of each side.
+      ideal: seconds that the products of a step would take at the rate of a large one, of each side; None: it has none.
     """
     ours = next(iter(times))
     seconds = {name: statistics.median(each) / steps for name, each in times.items()}
     rates = {name: tokens[name] / each for name, each in seconds.items()}
-    fastest = max((name for name in rates if not name.startswith("bert_jax")), key=rates.get)
-    more = tokens[ours] / tokens[fastest]
-    return {
+    found: dict[str, Any] = {
         "seconds_of_turns": times,
         "seconds_a_step": seconds,
         "spread": {name: (max(each) - min(each)) / statistics.median(each) for name, each in times.items()},
         "tokens_per_second": rates,
-        "utilisation": {name: ideal[name] / each for name, each in seconds.items()},
-        "fastest_of_theirs": fastest,
-        "ratio": rates[ours] / rates[fastest],
-        "ratio_by_round": [more * b / a for a, b in zip(times[ours], times[fastest], strict=True)],
     }
+    if ideal:
+        found["utilisation"] = {name: ideal[name] / each for name, each in seconds.items()}
+    if theirs := [name for name in rates if not name.startswith("bert_jax")]:
+        fastest = max(theirs, key=rates.get)
+        more = tokens[ours] / tokens[fastest]
+        by_round = [more * b / a for a, b in zip(times[ours], times[fastest], strict=True)]
+        found |= {"fastest_of_theirs": fastest, "ratio": rates[ours] / rates[fastest], "ratio_by_round": by_round}
+    return found
 
 
 # --- real text
