@@ -24,8 +24,8 @@ Suites:
            positions, no dropout; each side in a process of its own, in turns; and, where WORKDIR has a run, on its
            text, ours packed and theirs padded, in any order and in batches of like lengths (needs: pip install torch
            transformers)
-  inference texts of mixed lengths to vectors, here and in PyTorch, from strings on (needs: pip install torch
-           transformers)
+  inference texts of mixed lengths to vectors, here and in PyTorch, from strings on; and here with matrices in int8, and
+           by the program that convert.py --format=stablehlo writes (needs: pip install torch transformers)
   attention each kernel of attention that this device runs, with the heads of BERT-base and MiniLM, beside PyTorch's
            scaled_dot_product_attention by each of its backends: full, padded and packed rows, forward and with its
            gradient (needs: pip install torch)

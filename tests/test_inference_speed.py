@@ -1,6 +1,7 @@
 """The comparison of inference: both sides make the same vectors of the same texts."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ from random_model import random_model, tokenizer
 from bert_jax.errors import UserError
 from bert_jax.experiments import inference_speed as module
 from bert_jax.experiments.benchmark import benchmark
-from bert_jax.experiments.inference_speed import Ours, Theirs, Way, check_same_vectors, evenly_chosen
-from bert_jax.interop import huggingface
+from bert_jax.experiments.inference_speed import (
+    IN_INT8,
+    Exported,
+    Ours,
+    Theirs,
+    Way,
+    check_same_vectors,
+    evenly_chosen,
+)
+from bert_jax.interop import huggingface, pretrained
 
 TEXTS = [" ".join(["the film was good ."] * (1 + 7 * number % 5)) for number in range(10)]
 
@@ -24,13 +33,22 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", [Way(), Way("eager", by_length=False), Way(most_tokens=20)], ids=lambda way: way.name)
-def test_both_sides_make_the_same_vectors(model, way, tmp_path):
-    ours = Ours(model, "float32", TEXTS, 4, tmp_path / "model")
-    theirs = Theirs(way, tmp_path / "model", "float32", TEXTS, 4)
+def test_both_sides_make_the_same_vectors(model, way):
+    ours = Ours(model, "float32", TEXTS, 4)
+    theirs = Theirs(way, Path(model), "float32", TEXTS, 4)
     np.testing.assert_allclose(theirs.facts["vectors"], ours.facts["vectors"], atol=1e-5)
     check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"], "float32")
     with pytest.raises(UserError, match="does not give the vectors of bert_jax"):
         check_same_vectors(way.name, ours.facts["vectors"], theirs.facts["vectors"][::-1], "bfloat16")
+
+
+def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
+    """Of a model with a head, the body's; from the file that is there."""
+    folder = tmp_path / "model"
+    huggingface.save(folder, *pretrained.read(model))
+    ours, exported = Ours(folder, "float32", TEXTS, 4), Exported(folder, "bfloat16", TEXTS, 4)
+    np.testing.assert_allclose(exported.facts["vectors"], ours.facts["vectors"], atol=1e-5)
+    assert (tmp_path / "exported" / "model.stablehlo").is_file()
 
 
 def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
@@ -41,7 +59,7 @@ def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
     found = benchmark("inference", tmp_path, model, **settings)
     assert json.loads((tmp_path / "benchmark" / "inference.json").read_text())["ratio"] == found["ratio"]
     assert found["texts"] == 8
-    assert list(found["seconds_a_step"]) == ["bert_jax", Way().name]
+    assert list(found["seconds_a_step"]) == ["bert_jax", IN_INT8, Exported.name, Way().name]
     assert len(found["ratio_by_round"]) == 2
     printed = capsys.readouterr().out
     assert "8 texts of" in printed

@@ -9,6 +9,8 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -207,12 +209,14 @@ class Theirs:
 def prepared(
     call: Callable[[Case], Callable[[], list]], fetch: Callable[[Any], np.ndarray], cases: list[Case]
 ) -> tuple[dict[str, Callable[[], list]], dict[str, Any]]:
-    """The calls of a side by the names of the cases; and what they gave, or why a case cannot be."""
-    calls, facts = {}, {"results": {}, "left_out": {}}
+    """The calls of a side by case; what they gave, and in how many seconds at first, or why a case cannot be."""
+    calls, facts = {}, {"results": {}, "first_seconds": {}, "left_out": {}}
     for case in cases:
+        begin = time.perf_counter()
         try:
             calls[case.name] = call(case)
             facts["results"][case.name] = [fetch(each[checked_rows(case)]) for each in calls[case.name]()]
+            facts["first_seconds"][case.name] = time.perf_counter() - begin
         except RuntimeError as error:  # a backend that cannot do it, or not enough memory
             facts["left_out"][case.name] = str(error).splitlines()[0]
     return calls, facts
@@ -307,7 +311,11 @@ def compared(cases: list[Case], dtype: str, peak: float, rounds: int) -> dict[st
             times = in_turns(sides[case.name], rounds, case.name)
             tokens, ideal = float((case.sequence_ids > 0).sum()), case.flops / peak
             found = comparison(times, calls_a_turn(), dict.fromkeys(times, tokens), dict.fromkeys(times, ideal))
-            figures[case.name] = {**found, "left_out": left_out[case.name]}
+            first = {name: side.facts["first_seconds"][case.name] for name, side in sides[case.name].items()}
+            figures[case.name] = {**found, "first_seconds": first, "left_out": left_out[case.name]}
+        for case in cases:  # a side's process has them all
+            peaks = {name: side.peak_bytes() for name, side in sides[case.name].items()}
+            figures[case.name]["peak_bytes_of_shape"] = peaks
     return figures
 
 
@@ -334,7 +342,7 @@ def attention_table(figures: dict[str, Any]) -> str:
     """Each side of each case as a line of text."""
     lines = [
         f"{figures['positions']:,} positions, {figures['dtype']}",
-        f"{'':<30}{'ms':>10}{'tokens/s':>14}{'of peak':>9}{'spread':>8}  times as fast",
+        f"{'':<30}{'ms':>10}{'tokens/s':>14}{'of peak':>9}{'first, s':>10}{'spread':>8}{'peak GB':>9}  times as fast",
     ]
     for name, found in figures["cases"].items():
         lines.append(name)
@@ -342,11 +350,14 @@ def attention_table(figures: dict[str, Any]) -> str:
         ours = next(iter(rates))
         for side, rate in rates.items():
             line = f"  {side:<28}{1e3 * found['seconds_a_step'][side]:>10.3f}{rate:>14,.0f}"
-            line += f"{found['utilisation'][side]:>9.1%}{found['spread'][side]:>8.0%}"
+            line += (
+                f"{found['utilisation'][side]:>9.1%}{found['first_seconds'][side]:>10.2f}{found['spread'][side]:>8.0%}"
+            )
+            line += f"{(found['peak_bytes_of_shape'][side] or math.nan) / 1e9:>9.2f}"
             line += "" if side == ours else f"  {rates[ours] / rate:.2f}"
             if side == found["fastest_of_theirs"]:
                 line += f" ({min(found['ratio_by_round']):.2f} to {max(found['ratio_by_round']):.2f})"
             lines.append(line)
     left_out = collections.Counter(each for found in figures["cases"].values() for each in found["left_out"].items())
     lines += [f"{side}: left out of {number} cases: {why}" for (side, why), number in left_out.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "peak GB: of the side's process, over all cases of a model and length"])

@@ -7,8 +7,10 @@ Each side in its own process, in turns.
 import contextlib
 import dataclasses
 import functools
+import math
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops, step_flops
 from bert_jax.experiments.turns import SideError, in_turns, started
+from bert_jax.inference import export
+from bert_jax.inference.rows import Row, row_batches
+from bert_jax.interop import huggingface, pretrained
 from bert_jax.text.sources import Documents
 
 
@@ -56,15 +61,17 @@ WAYS = (
 )
 
 
+IN_INT8 = "bert_jax, matrices in int8"
+
+
 class Ours:
     """`Model.embed`."""
 
     name = "bert_jax"
 
-    def __init__(self, model: str, dtype: str, texts: list[str], batch_size: int, folder: Path) -> None:
-        """Compiles what the texts need, and writes the model to `folder` in Hugging Face layout."""
-        self.model, self.texts, self.batch_size = bert_jax.load(model, dtype), texts, batch_size
-        self.model.save(folder)
+    def __init__(self, folder: Path, dtype: str, texts: list[str], batch_size: int) -> None:
+        """Compiles what the texts need."""
+        self.model, self.texts, self.batch_size = bert_jax.load(str(folder), dtype), texts, batch_size
         config, begin = self.model.config, time.perf_counter()
         self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin, "config": config}
         encoded = self.model.tokenizer.encode_inputs(texts, config.max_position_embeddings)
@@ -76,6 +83,31 @@ class Ours:
     def device_peak_bytes(self) -> int | None:
         """The most memory that it has had of its device, where JAX tells: not on a CPU."""
         return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+class Exported(Ours):
+    """The program of `convert.py --format=stablehlo` on the batches of `Model.embed`, in float32 always."""
+
+    name = "bert_jax, exported program in float32"
+
+    def __init__(self, folder: Path, _dtype: str, texts: list[str], batch_size: int) -> None:
+        whole, tokenizer = pretrained.read(folder)
+        body = dataclasses.replace(whole, params={"bert": whole.params["bert"]}, labels=())
+        export.save(folder.with_name("exported"), body, tokenizer)
+        program = folder.with_name("exported") / "model.stablehlo"
+        self.forward = jax.jit(jax.export.deserialize(bytearray(program.read_bytes())).call)
+        super().__init__(folder, "float32", texts, batch_size)
+
+    def turn(self) -> np.ndarray:
+        longest, tokenizer = self.model.config.max_position_embeddings, self.model.tokenizer
+        rows = [Row(each.ids, len(each.ids), []) for each in tokenizer.encode_inputs(self.texts, longest)]
+        vectors = np.zeros((len(rows), self.model.config.hidden_size), np.float32)
+        for numbers, (ids, lengths, _), _ in row_batches(rows, self.batch_size, tokenizer.pad_id, longest):
+            mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
+            hidden = np.asarray(self.forward(ids, np.zeros_like(ids), mask)["last_hidden_state"])
+            pooled = np.einsum("bld,bl->bd", hidden, mask) / np.maximum(lengths, 1)[:, None]
+            vectors[numbers] = pooled[: len(numbers)]
+        return vectors
 
 
 class Theirs:
@@ -150,16 +182,20 @@ def inference_suite(
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
-        ours = stack.enter_context(started(functools.partial(Ours, model, dtype, chosen, batch_size, folder)))
+        huggingface.save(folder, *pretrained.read(model))
+        ours = stack.enter_context(started(functools.partial(Ours, folder, dtype, chosen, batch_size)))
         sides = {Ours.name: ours}
-        for way in WAYS:
+        # By name what makes a side, and in which type it computes.
+        makes: dict[str, tuple[Callable, str]] = {IN_INT8: (Ours, "int8"), Exported.name: (Exported, dtype)}
+        makes |= {way.name: (functools.partial(Theirs, way), dtype) for way in WAYS}
+        for name, (make, its_dtype) in makes.items():
             try:
-                side = stack.enter_context(started(functools.partial(Theirs, way, folder, dtype, chosen, batch_size)))
+                side = stack.enter_context(started(functools.partial(make, folder, its_dtype, chosen, batch_size)))
             except SideError as error:  # a kernel that is not installed here
-                left_out[way.name] = str(error).splitlines()[0]
+                left_out[name] = str(error).splitlines()[0]
                 continue
-            check_same_vectors(way.name, ours.facts["vectors"], side.facts["vectors"], dtype)
-            sides[way.name] = side
+            check_same_vectors(name, ours.facts["vectors"], side.facts["vectors"], its_dtype)
+            sides[name] = side
         times = in_turns(sides, rounds, left_out=left_out)
         peak_bytes = {name: sides[name].peak_bytes() for name in times}
         first_seconds = {name: sides[name].facts["first_seconds"] for name in times}
@@ -199,12 +235,13 @@ def inference_table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['texts']:,} texts of {tokens['least']} to {tokens['most']} tokens, {tokens['mean']:.0f} on average; "
         f"batches of {found['batch_size']} at most, {found['dtype']}",
-        f"{'':<52}{'seconds':>9}{'tokens/s':>11}{'of peak':>9}{'first':>8}{'spread':>8}  times as fast",
+        f"{'':<52}{'seconds':>9}{'tokens/s':>11}{'of peak':>9}{'first':>8}{'spread':>8}{'peak GB':>9}  times as fast",
     ]
     rates = found["tokens_per_second"]
     for name, rate in rates.items():
         line = f"  {name:<50}{found['seconds_a_step'][name]:>9.2f}{rate:>11,.0f}{found['utilisation'][name]:>9.0%}"
         line += f"{found['first_seconds'][name]:>8.1f}{found['spread'][name]:>8.0%}"
+        line += f"{(found['peak_bytes'][name] or math.nan) / 1e9:>9.1f}"
         line += "" if name == Ours.name else f"  {rates[Ours.name] / rate:.2f}"
         if name == found["fastest_of_theirs"]:
             line += f" ({min(found['ratio_by_round']):.2f} to {max(found['ratio_by_round']):.2f})"
