@@ -52,9 +52,10 @@ class ModelConfig:
     layer_norm_eps: float = 1e-12
     scan_layers: bool = False  # one compiled layer instead of num_hidden_layers: compiles faster, may run slower
     attention: str = "auto"  # the kernel: plain, cudnn (NVIDIA), splash (TPU), or auto: the fastest that fits
-    # What is computed again going back, for less memory; on a CPU with scan_layers only. none; save_products: all but
-    # the dense products; full: all of a layer, a third more work.
-    remat: str = "none"
+    remat: bool = (
+        False  # recompute each layer going back: less memory, a third more work; on a CPU with scan_layers only
+    )
+    remat_saves: str = "nothing"  # what remat keeps besides a layer's input: or products, those of dense layers
 
     def __post_init__(self) -> None:
         counts = (
@@ -67,7 +68,7 @@ class ModelConfig:
         _check_ranges(self, "model.", ranges | {"initializer_range": (0, 1), "layer_norm_eps": (0, 1)})
         _check_choice(self, "model.", "hidden_act", ("gelu", "gelu_new", "relu"))
         _check_choice(self, "model.", "attention", ("auto", "plain", "cudnn", "splash"))
-        _check_choice(self, "model.", "remat", ("none", "save_products", "full"))
+        _check_choice(self, "model.", "remat_saves", ("nothing", "products"))
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"model.hidden_size={self.hidden_size} does not divide by "

@@ -85,7 +85,10 @@ flags.DEFINE_string(
 flags.DEFINE_integer("texts", 512, "inference: how many texts of it, at equal distances", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "inference: texts that run at once", lower_bound=1)
 flags.DEFINE_enum(
-    "dtype", "auto", ["auto", "float32", "bfloat16"], "inference: both compute so; auto: bfloat16 on a GPU"
+    "dtype",
+    "auto",
+    ["auto", "float32", "bfloat16"],
+    "train, memory, inference: both compute so; auto: bfloat16 on a GPU, else float32",
 )
 flags.DEFINE_bool(
     "profile", False, "train: also trace our step, into WORKDIR/benchmark/profile, and print its costliest operations"
@@ -100,12 +103,12 @@ flags.DEFINE_list(
 SETTINGS = {
     "input": ("rounds",),
     "finetune": ("tasks", "seeds", "rounds", "directories"),
-    "train": ("sizes", "length", "rounds", "profile"),
+    "train": ("sizes", "length", "dtype", "rounds", "profile"),
     "inference": ("source", "texts", "batch_size", "dtype", "rounds"),
     "attention": ("rounds",),
     "corpus": ("source", "rounds"),
-    "compile": ("sizes", "length", "source"),
-    "memory": ("sizes", "length", "rounds"),
+    "compile": ("sizes", "length", "source", "rounds"),
+    "memory": ("sizes", "length", "dtype", "rounds"),
 }
 
 

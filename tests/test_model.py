@@ -221,12 +221,16 @@ def test_scanned_layers_equal_unrolled_ones(params):
 
 
 @pytest.mark.parametrize(
-    ("policy", "kept"),
-    [("none", {"probabilities", "inner"}), ("save_products", {"inner"}), ("full", set())],
+    ("changes", "kept"),
+    [
+        ({}, {"probabilities", "inner"}),
+        ({"remat": True, "remat_saves": "products"}, {"inner"}),
+        ({"remat": True}, set()),
+    ],
 )
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_remat_keeps_what_it_says(policy, kept, scan_layers):
-    config = dataclasses.replace(CONFIG, hidden_size=40, scan_layers=scan_layers, remat=policy)  # no kernel is [T, F]
+def test_remat_keeps_what_it_says(changes, kept, scan_layers):
+    config = dataclasses.replace(CONFIG, hidden_size=40, scan_layers=scan_layers, **changes)  # no kernel is [T, F]
     batch = packed_batch()
     params = fresh_params(config, batch)
     rows, length = batch["input_ids"].shape
@@ -241,10 +245,10 @@ def test_remat_keeps_what_it_says(policy, kept, scan_layers):
 
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("policy", ["save_products", "full"])
-def test_remat_gives_the_same_gradients(params, policy, scan_layers, deterministic):
+@pytest.mark.parametrize("saves", ["products", "nothing"])
+def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministic):
     def gradients(remat):
-        config = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
+        config = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat, remat_saves=saves)
 
         def loss(tree):
             rngs = None if deterministic else {"dropout": jax.random.key(3)}
@@ -253,7 +257,7 @@ def test_remat_gives_the_same_gradients(params, policy, scan_layers, determinist
 
         return jax.jit(jax.grad(loss))(arrange_layers(params, config))
 
-    got, want = (dict(jax.tree_util.tree_leaves_with_path(gradients(remat))) for remat in (policy, "none"))
+    got, want = (dict(jax.tree_util.tree_leaves_with_path(gradients(remat))) for remat in (True, False))
     whole = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in want.values()))
     for path, leaf in want.items():
         if [key.key for key in path[-2:]] == ["key", "bias"]:

@@ -76,7 +76,7 @@ def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weight
 
 
 def test_every_setting_starts_with_the_same_loss(weights, batches, start):
-    changed = dataclasses.replace(SETTING, scan_layers=True, remat="full", accumulate=2)
+    changed = dataclasses.replace(SETTING, scan_layers=True, remat=True, remat_saves="products", accumulate=2)
     step = Step(changed, batches, weights)
     assert step.facts["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     assert "layers" in step.state.params["bert"]["encoder"]
@@ -91,9 +91,9 @@ def test_torch_compile_keeps_its_programs_where_it_is_told(tmp_path, weights, st
 
 
 def test_settings_reach_the_model_and_the_loop():
-    setting = dataclasses.replace(SETTING, scan_layers=True, remat="full", accumulate=2)
+    setting = dataclasses.replace(SETTING, scan_layers=True, remat=True, remat_saves="products", accumulate=2)
     model = setting.objective().model
-    assert (model.scan_layers, model.remat, model.hidden_dropout_prob) == (True, "full", 0)
+    assert (model.scan_layers, model.remat, model.remat_saves, model.hidden_dropout_prob) == (True, True, "products", 0)
     assert (setting.training().accumulate, setting.training().batch_size) == (2, 4)
 
 
@@ -153,12 +153,15 @@ def fakes(monkeypatch):
 
 
 def test_the_compile_suite(fakes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compile_speed, "quickstart_starts", lambda source: {"first": 30.0, "second": len(source)})
-    figures = benchmark("compile", tmp_path, sizes=["tiny:4"], length=16, source="text")
-    assert figures["quickstart"] == {"first": 30.0, "second": 4}
+    starts = iter([{"first": 30.0, "second": 4.0}, {"first": 32.0, "second": 5.0}])
+    monkeypatch.setattr(compile_speed, "quickstart_starts", lambda source: next(starts))
+    figures = benchmark("compile", tmp_path, sizes=["tiny:4"], length=16, source="text", rounds=2)
+    assert figures["quickstart"] == {"first": 31.0, "second": 4.5}
+    assert figures["quickstart_of_rounds"] == {"first": [30.0, 32.0], "second": [4.0, 5.0]}
     found = figures["first_step"]["tiny"]
     for name in ("bert_jax", "bert_jax, scan_layers"):  # the second process has the folder of the first, and no other
         assert [each["compile"] for each in found["seconds"][name].values()] == [8.0, 0.5]
+        assert [start["first"]["compile"] for start in found["seconds_of_rounds"][name]] == [8.0, 8.0]  # always anew
     assert found["left_out"] == {"PyTorch sdpa, logits at masked, compiled": "no C++ compiler"}
     assert json.loads((tmp_path / "benchmark" / "compile.json").read_text())["first_step"]["tiny"] == found
     ours = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  bert_jax  "))
@@ -166,7 +169,7 @@ def test_the_compile_suite(fakes, tmp_path, monkeypatch, capsys):
 
 
 def test_the_memory_suite(fakes, tmp_path, capsys):
-    figures = benchmark("memory", tmp_path, sizes=["tiny:6"], length=16, rounds=2)
+    figures = benchmark("memory", tmp_path, sizes=["tiny:6"], length=16, dtype="auto", rounds=2)
     found = figures["needs"]["tiny"]
     assert found["left_out"] == {"bert_jax, accumulate=4": "6 rows do not divide by it"}
     assert len(found["sides"]) == len(memory.CHANGES) - 1 + len(memory.WAYS)
@@ -184,13 +187,13 @@ def test_the_memory_suite(fakes, tmp_path, capsys):
         "3.0",
         "1,000",
     ]
-    assert next(line for line in lines if line.startswith("tiny, adamw")).split()[-1] == "5.0%"
+    assert "5.0%  (5.0% to 5.0%)" in next(line for line in lines if line.startswith("tiny, adamw"))
 
 
 def test_the_memory_of_sides_that_start_unlike_is_not_compared(fakes, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "start_in", lambda *_: {"masked": [], "first_loss": 7.001})
     with pytest.raises(UserError, match="bert_jax does not start as"):
-        benchmark("memory", tmp_path, sizes=["tiny:4"], length=16, rounds=1)
+        benchmark("memory", tmp_path, sizes=["tiny:4"], length=16, dtype="auto", rounds=1)
 
 
 # --- the quickstart's command

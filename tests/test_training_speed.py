@@ -68,7 +68,9 @@ def test_the_train_suite(tmp_path, monkeypatch, capsys):
     theirs = Way("sdpa", "all")
     monkeypatch.setitem(WAYS, "cpu", (theirs,))
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)
-    found = benchmark("train", tmp_path, sizes=["tiny:2"], length=16, rounds=2, profile=True)["equal_work"]["tiny"]
+    found = benchmark("train", tmp_path, sizes=["tiny:2"], length=16, dtype="auto", rounds=2, profile=True)[
+        "equal_work"
+    ]["tiny"]
     assert list(found["seconds_a_step"]) == ["bert_jax", theirs.name]
     assert not found["left_out"]
     assert found["rows"] == 2
@@ -94,7 +96,7 @@ def test_a_side_that_starts_with_another_loss_is_not_timed(tmp_path, monkeypatch
     monkeypatch.setattr(module, "Theirs", OfAnotherStart)
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)
     with pytest.raises(UserError, match="does not start as bert_jax does"):
-        benchmark("train", tmp_path, sizes=["tiny:2"], length=16, rounds=1, profile=False)
+        benchmark("train", tmp_path, sizes=["tiny:2"], length=16, dtype="auto", rounds=1, profile=False)
 
 
 def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, text_file, monkeypatch):
@@ -123,7 +125,7 @@ def test_ours_takes_packed_rows_of_the_text_and_theirs_padded_ones(tmp_path, tex
 @pytest.mark.parametrize("sizes", [["huge"], ["tiny:many"], ["tiny:0"]])
 def test_sizes_that_do_not_exist(sizes, tmp_path):
     with pytest.raises(UserError, match="wants to be SIZE or SIZE:ROWS"):
-        benchmark("train", tmp_path, sizes=sizes, length=16, rounds=1, profile=False)
+        benchmark("train", tmp_path, sizes=sizes, length=16, dtype="auto", rounds=1, profile=False)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import numpy as np
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE
-from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops
+from bert_jax.experiments.training_speed import chosen_dtype, comparison, peak_flops
 from bert_jax.experiments.turns import SideError, SideProcess, in_turns, started
 from bert_jax.model.attention import (
     KERNELS,
@@ -120,8 +120,9 @@ class Ours:
     """A kernel of the project."""
 
     def __init__(self, kernel: str, dtype: str, cases: list[Case]) -> None:
-        self.kernel, self.dtype = kernel, jnp.dtype(dtype)
+        self.kernel, self.dtype, self.programs = kernel, jnp.dtype(dtype), {}
         self.calls, self.facts = prepared(self.call, lambda array: np.asarray(array, np.float32), cases)
+        self.facts["programs"] = self.programs
 
     def turn(self, name: str) -> None:
         for _ in range(calls_a_turn()):
@@ -133,10 +134,18 @@ class Ours:
         plain = plain_attention if case.gradient else forward_attention  # as the encoder has it
         rows_of, attend = KERNELS.get(self.kernel, (lambda ids, _: sequence_mask(ids), plain))
         rows = jax.jit(rows_of, static_argnums=1)(case.sequence_ids, case.most)
-        arrays, run = [jnp.asarray(array, self.dtype) for array in case.arrays()], compiled(attend, case.gradient)
+        arrays = [jnp.asarray(array, self.dtype) for array in case.arrays()]
+        begin = time.perf_counter()
+        run = compiled(attend, case.gradient).lower(*arrays, rows).compile()
+        temporaries = run.memory_analysis().temp_size_in_bytes
+        self.programs[case.name] = {"seconds": time.perf_counter() - begin, "temporary_bytes": temporaries}
         # On a CPU, calls that wait for nobody would run side by side.
         wait = jax.block_until_ready if jax.default_backend() == "cpu" else lambda found: found
         return lambda: wait(run(*arrays, rows))
+
+    def device_peak_bytes(self) -> int | None:
+        """The most memory that it has had of its device, where JAX tells: not on a CPU."""
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
@@ -144,7 +153,6 @@ def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: ja
     return scaled_dot_product_attention(query, key, value, mask)[0]
 
 
-@functools.cache
 def compiled(attend: Callable[..., jax.Array], gradient: bool) -> Callable[..., list[jax.Array]]:
     """Of query, key, value, the output's gradient and the rows: the output, and the gradients of the first three."""
 
@@ -186,6 +194,12 @@ class Theirs:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
+    def device_peak_bytes(self) -> int | None:
+        """The most memory that it has had of a GPU."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+
     def call(self, case: Case) -> Callable[[], list[Any]]:
         """Gives the output; and with a gradient those of query, key and value."""
         import torch
@@ -209,14 +223,12 @@ class Theirs:
 def prepared(
     call: Callable[[Case], Callable[[], list]], fetch: Callable[[Any], np.ndarray], cases: list[Case]
 ) -> tuple[dict[str, Callable[[], list]], dict[str, Any]]:
-    """The calls of a side by case; what they gave, and in how many seconds at first, or why a case cannot be."""
-    calls, facts = {}, {"results": {}, "first_seconds": {}, "left_out": {}}
+    """The calls of a side by the names of the cases; and what they gave, or why a case cannot be."""
+    calls, facts = {}, {"results": {}, "left_out": {}}
     for case in cases:
-        begin = time.perf_counter()
         try:
             calls[case.name] = call(case)
             facts["results"][case.name] = [fetch(each[checked_rows(case)]) for each in calls[case.name]()]
-            facts["first_seconds"][case.name] = time.perf_counter() - begin
         except RuntimeError as error:  # a backend that cannot do it, or not enough memory
             facts["left_out"][case.name] = str(error).splitlines()[0]
     return calls, facts
@@ -267,10 +279,10 @@ def attention_suite(_workdir: Any, _model: str, *, rounds: int) -> tuple[str, di
     Raises:
       UserError: PyTorch is missing, or no two sides are left to compare.
     """
-    dtype = default_dtype()
+    dtype = chosen_dtype()
     lengths, positions = lengths_and_positions()
     peak = peak_flops(dtype)
-    figures: dict[str, Any] = {"dtype": dtype, "positions": positions, "cases": {}}
+    figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "positions": positions, "peak_flops": peak, "cases": {}}
     for model in HEADS:
         for length in lengths:
             rows = {kind: drawn_rows(kind, positions // length, length) for kind in KINDS}
@@ -311,8 +323,9 @@ def compared(cases: list[Case], dtype: str, peak: float, rounds: int) -> dict[st
             times = in_turns(sides[case.name], rounds, case.name)
             tokens, ideal = float((case.sequence_ids > 0).sum()), case.flops / peak
             found = comparison(times, calls_a_turn(), dict.fromkeys(times, tokens), dict.fromkeys(times, ideal))
-            first = {name: side.facts["first_seconds"][case.name] for name, side in sides[case.name].items()}
-            figures[case.name] = {**found, "first_seconds": first, "left_out": left_out[case.name]}
+            of_sides = {name: side.facts.get("programs") for name, side in sides[case.name].items()}
+            programs = {name: each[case.name] for name, each in of_sides.items() if each}
+            figures[case.name] = {**found, "programs": programs, "left_out": left_out[case.name]}
         for case in cases:  # a side's process has them all
             peaks = {name: side.peak_bytes() for name, side in sides[case.name].items()}
             figures[case.name]["peak_bytes_of_shape"] = peaks
@@ -342,7 +355,8 @@ def attention_table(figures: dict[str, Any]) -> str:
     """Each side of each case as a line of text."""
     lines = [
         f"{figures['positions']:,} positions, {figures['dtype']}",
-        f"{'':<30}{'ms':>10}{'tokens/s':>14}{'of peak':>9}{'first, s':>10}{'spread':>8}{'peak GB':>9}  times as fast",
+        f"{'':<30}{'ms':>10}{'tokens/s':>14}{'of peak':>9}{'spread':>8}{'peak GB':>9}{'compile, s':>12}{'its MB':>8}"
+        "  times as fast",
     ]
     for name, found in figures["cases"].items():
         lines.append(name)
@@ -350,14 +364,17 @@ def attention_table(figures: dict[str, Any]) -> str:
         ours = next(iter(rates))
         for side, rate in rates.items():
             line = f"  {side:<28}{1e3 * found['seconds_a_step'][side]:>10.3f}{rate:>14,.0f}"
-            line += (
-                f"{found['utilisation'][side]:>9.1%}{found['first_seconds'][side]:>10.2f}{found['spread'][side]:>8.0%}"
-            )
+            line += f"{found['utilisation'][side]:>9.1%}{found['spread'][side]:>8.0%}"
             line += f"{(found['peak_bytes_of_shape'][side] or math.nan) / 1e9:>9.2f}"
+            program = found["programs"].get(side)
+            line += f"{program['seconds']:>12.2f}{program['temporary_bytes'] / 1e6:>8.0f}" if program else f"{'':>20}"
             line += "" if side == ours else f"  {rates[ours] / rate:.2f}"
             if side == found["fastest_of_theirs"]:
                 line += f" ({min(found['ratio_by_round']):.2f} to {max(found['ratio_by_round']):.2f})"
             lines.append(line)
     left_out = collections.Counter(each for found in figures["cases"].values() for each in found["left_out"].items())
     lines += [f"{side}: left out of {number} cases: {why}" for (side, why), number in left_out.items()]
-    return "\n".join([*lines, "peak GB: of the side's process, over all cases of a model and length"])
+    lines.append(
+        "peak GB: of the side's process, in all cases of a model and length; its MB: the program's temporaries"
+    )
+    return "\n".join(lines)

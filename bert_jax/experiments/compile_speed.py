@@ -6,7 +6,9 @@ with an empty cache, and then in another with what the first left; and the comma
 
 import dataclasses
 import functools
+import itertools
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,42 +21,50 @@ from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.our_step import Step, StepSetting, start_in
 from bert_jax.experiments.their_step import Theirs, Way
-from bert_jax.experiments.training_speed import default_dtype, full_batches, sized_rows
+from bert_jax.experiments.training_speed import chosen_dtype, full_batches, sized_rows
 from bert_jax.experiments.turns import SideError, started
 
 ROOT = Path(__file__).parents[2]
 WAYS = (Way("sdpa"), Way("sdpa", compiled="default"))
 
 
-def compile_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, source: str) -> tuple[str, dict]:
+def compile_suite(
+    _workdir: Path, _model: str, *, sizes: list[str], length: int, source: str, rounds: int
+) -> tuple[str, dict]:
     """The first step of each size, and the quickstart's.
 
     Args:
       sizes: SIZE or SIZE:ROWS.
       length: L.
       source: SOURCE that the quickstart reads.
+      rounds: starts of each way; of the quickstart too.
 
     Raises:
       UserError: PyTorch is missing, or the quickstart fails.
     """
-    dtype = default_dtype()
-    figures: dict[str, Any] = {"dtype": dtype, "length": length, "first_step": {}}
+    if rounds < 1:
+        raise UserError("starts want --rounds=1 at least")
+    dtype = chosen_dtype()
+    figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "length": length, "first_step": {}}
     for size, rows in sized_rows(sizes, length).items():
         print(f"{size}: {rows} rows of {length}", flush=True)
-        figures["first_step"][size] = first_steps(StepSetting(size, rows, length, dtype, ModelConfig.vocab_size))
+        setting = StepSetting(size, rows, length, dtype, ModelConfig.vocab_size)
+        figures["first_step"][size] = first_steps(setting, rounds)
     print("the quickstart", flush=True)
-    figures["quickstart"] = quickstart_starts(source)
+    starts = [quickstart_starts(source) for _ in range(rounds)]
+    figures["quickstart_of_rounds"] = {which: [start[which] for start in starts] for which in ("first", "second")}
+    figures["quickstart"] = {name: statistics.median(each) for name, each in figures["quickstart_of_rounds"].items()}
     return compile_table(figures), figures
 
 
-def first_steps(setting: StepSetting) -> dict[str, Any]:
-    """Seconds of the parts of the first step of a first and a second process, in each way.
+def first_steps(setting: StepSetting, rounds: int) -> dict[str, Any]:
+    """Seconds of the parts of the first step of a first and a second process, in each way, the ways in turns; medians.
 
     Raises:
       UserError: PyTorch is missing.
     """
     batches = full_batches(setting.vocab_size, setting.rows, setting.length)[:1]
-    found: dict[str, Any] = {"rows": setting.rows, "seconds": {}, "left_out": {}}
+    found: dict[str, Any] = {"rows": setting.rows, "seconds_of_rounds": {}, "left_out": {}}
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "model"
         masked = start_in(start, setting, batches)["masked"]
@@ -64,13 +74,26 @@ def first_steps(setting: StepSetting) -> dict[str, Any]:
             "bert_jax, scan_layers": functools.partial(Step, scanned, batches, start),
         }
         makes |= {way.name: functools.partial(Theirs, way, setting.dtype, start, masked) for way in WAYS}
-        for number, (name, make) in enumerate(makes.items()):
-            programs = Path(folder) / str(number)
+        of_rounds = found["seconds_of_rounds"] = {name: [] for name in makes}
+        for number, name in itertools.product(range(rounds), makes):
+            if name in found["left_out"]:
+                continue
+            programs = Path(folder) / f"{number} {name}"
             try:
-                found["seconds"][name] = {which: first_step(make, programs) for which in ("first", "second")}
+                of_rounds[name].append({which: first_step(makes[name], programs) for which in ("first", "second")})
             except SideError as error:  # torch.compile without a C++ compiler
                 found["left_out"][name] = str(error).splitlines()[0]
+                del of_rounds[name]
+    found["seconds"] = {
+        name: {which: median_parts([each[which] for each in starts]) for which in ("first", "second")}
+        for name, starts in of_rounds.items()
+    }
     return found
+
+
+def median_parts(starts: list[dict[str, float]]) -> dict[str, float]:
+    """Of each part the median of several starts."""
+    return {part: statistics.median([start[part] for start in starts]) for part in starts[0]}
 
 
 def first_step(make: Callable, programs: Path) -> dict[str, float]:
@@ -130,8 +153,8 @@ def compile_table(figures: dict[str, Any]) -> str:
             again = ", ".join(f"{part} {value:.1f}" for part, value in seconds["second"].items())
             lines.append(f"  {name:<50}{first:>8.1f}{second:>16.1f}  ({parts}; then {again})")
         lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
-    seconds = figures["quickstart"]
-    lines.append(
-        f"{'the quickstart, from the command of pretrain.py on':<52}{seconds['first']:>8.1f}{seconds['second']:>16.1f}"
-    )
+    seconds, of_rounds = figures["quickstart"], figures["quickstart_of_rounds"]
+    spread = "; then ".join(f"{min(each):.1f} to {max(each):.1f}" for each in of_rounds.values())
+    name = "the quickstart, from the command of pretrain.py on"
+    lines.append(f"{name:<52}{seconds['first']:>8.1f}{seconds['second']:>16.1f}  ({spread})")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ Each side in its own process, in turns.
 import contextlib
 import dataclasses
 import functools
+import json
 import math
 import tempfile
 import time
@@ -20,12 +21,17 @@ import numpy as np
 import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.experiments.training_speed import comparison, default_dtype, peak_flops, step_flops
-from bert_jax.experiments.turns import SideError, in_turns, started
+from bert_jax.experiments.training_speed import chosen_dtype, comparison, peak_flops, step_flops
+from bert_jax.experiments.turns import Side, SideError, SideProcess, in_turns, started
+from bert_jax.finetuning.batches import TOKENS_A_CORE
 from bert_jax.inference import export
 from bert_jax.inference.rows import Row, row_batches
 from bert_jax.interop import huggingface, pretrained
+from bert_jax.interop.layout import Pretrained
+from bert_jax.model.attention import describe_kernel
+from bert_jax.text.build import cores
 from bert_jax.text.sources import Documents
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,23 +57,33 @@ class Way:
         return f"PyTorch {self.attention}, texts {order}{several}" + (", compiled" if self.compiled else "")
 
 
-WAYS = (
-    Way(),
-    Way("eager"),
-    Way(by_length=False),
-    Way(compiled=True),
-    Way(most_tokens=1_536),
-    Way(most_tokens=1_536, compiled=True),
-)
-
-
-IN_INT8 = "bert_jax, matrices in int8"
+IN_CACHE = TOKENS_A_CORE * cores()  # as `Model.embed` has it on a CPU
+WAYS = {
+    "cpu": (
+        Way(),
+        Way("eager"),
+        Way(by_length=False),
+        Way(compiled=True),
+        Way(most_tokens=IN_CACHE),
+        Way(most_tokens=IN_CACHE, compiled=True),
+    ),
+    "gpu": (
+        Way(),
+        Way(by_length=False),
+        Way(compiled=True),
+        Way("flash_attention_2"),
+        Way("flash_attention_2", compiled=True),
+    ),
+}
+# Beside `Model.embed` in the type of both sides. PyTorch has no peer of the first: its int8 multiplies in eight bits,
+# ours keeps the matrices in them, for the memory.
+OURS = "bert_jax"
+IN_INT8 = "bert_jax, int8 matrices, bfloat16"
+EXPORTED = "bert_jax, exported program, float32"
 
 
 class Ours:
     """`Model.embed`."""
-
-    name = "bert_jax"
 
     def __init__(self, folder: Path, dtype: str, texts: list[str], batch_size: int) -> None:
         """Compiles what the texts need."""
@@ -75,7 +91,9 @@ class Ours:
         config, begin = self.model.config, time.perf_counter()
         self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin, "config": config}
         encoded = self.model.tokenizer.encode_inputs(texts, config.max_position_embeddings)
-        self.facts["lengths"] = [len(ids) for ids, *_ in encoded]
+        self.facts["lengths"] = lengths = [len(ids) for ids, *_ in encoded]
+        self.facts["attention"] = describe_kernel(config, self.model.dtype, max(lengths), 1)
+        self.facts["parameter_bytes"] = sum(leaf.nbytes for leaf in jax.tree.leaves(self.model.params))
 
     def turn(self) -> np.ndarray:
         return self.model.embed(self.texts, batch_size=self.batch_size)
@@ -85,29 +103,30 @@ class Ours:
         return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
-class Exported(Ours):
-    """The program of `convert.py --format=stablehlo` on the batches of `Model.embed`, in float32 always."""
+class Exported:
+    """The program of `convert.py --format=stablehlo`, as a server runs it, on the batches of `Model.embed`."""
 
-    name = "bert_jax, exported program in float32"
-
-    def __init__(self, folder: Path, _dtype: str, texts: list[str], batch_size: int) -> None:
-        whole, tokenizer = pretrained.read(folder)
-        body = dataclasses.replace(whole, params={"bert": whole.params["bert"]}, labels=())
-        export.save(folder.with_name("exported"), body, tokenizer)
-        program = folder.with_name("exported") / "model.stablehlo"
-        self.forward = jax.jit(jax.export.deserialize(bytearray(program.read_bytes())).call)
-        super().__init__(folder, "float32", texts, batch_size)
+    def __init__(self, folder: Path, texts: list[str], batch_size: int) -> None:
+        """Compiles what the texts need of the program in `folder`."""
+        self.forward = jax.jit(jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes())).call)
+        self.longest = json.loads((folder / "signature.json").read_text())["longest"]
+        self.tokenizer, self.texts, self.batch_size = Tokenizer.load(folder), texts, batch_size
+        begin = time.perf_counter()
+        self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin}
 
     def turn(self) -> np.ndarray:
-        longest, tokenizer = self.model.config.max_position_embeddings, self.model.tokenizer
-        rows = [Row(each.ids, len(each.ids), []) for each in tokenizer.encode_inputs(self.texts, longest)]
-        vectors = np.zeros((len(rows), self.model.config.hidden_size), np.float32)
-        for numbers, (ids, lengths, _), _ in row_batches(rows, self.batch_size, tokenizer.pad_id, longest):
+        encoded = self.tokenizer.encode_inputs(self.texts, self.longest)
+        rows, found = [Row(each.ids, len(each.ids), []) for each in encoded], {}
+        for numbers, (ids, lengths, _), _ in row_batches(rows, self.batch_size, self.tokenizer.pad_id, self.longest):
             mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
             hidden = np.asarray(self.forward(ids, np.zeros_like(ids), mask)["last_hidden_state"])
-            pooled = np.einsum("bld,bl->bd", hidden, mask) / np.maximum(lengths, 1)[:, None]
-            vectors[numbers] = pooled[: len(numbers)]
-        return vectors
+            sums = np.einsum("bld,bl->bd", hidden, mask)
+            found |= {number: sums[row] / lengths[row] for row, number in enumerate(numbers)}
+        return np.stack([found[number] for number in range(len(rows))])
+
+    def device_peak_bytes(self) -> int | None:
+        """As of `Ours`."""
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 class Theirs:
@@ -177,41 +196,75 @@ def inference_suite(
     if not model:
         raise UserError("suite inference needs a model: set --model=MODEL")
     chosen = evenly_chosen(source, texts)
-    if dtype == "auto":
-        dtype = default_dtype()
-    left_out: dict[str, str] = {}
+    dtype = chosen_dtype(dtype)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
-        huggingface.save(folder, *pretrained.read(model))
-        ours = stack.enter_context(started(functools.partial(Ours, folder, dtype, chosen, batch_size)))
-        sides = {Ours.name: ours}
-        # By name what makes a side, and in which type it computes.
-        makes: dict[str, tuple[Callable, str]] = {IN_INT8: (Ours, "int8"), Exported.name: (Exported, dtype)}
-        makes |= {way.name: (functools.partial(Theirs, way), dtype) for way in WAYS}
-        for name, (make, its_dtype) in makes.items():
-            try:
-                side = stack.enter_context(started(functools.partial(make, folder, its_dtype, chosen, batch_size)))
-            except SideError as error:  # a kernel that is not installed here
-                left_out[name] = str(error).splitlines()[0]
-                continue
-            check_same_vectors(name, ours.facts["vectors"], side.facts["vectors"], its_dtype)
-            sides[name] = side
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        makes = prepared(folder, model, dtype, chosen, batch_size)
+        sides, left_out = checked_sides(stack, makes)
         times = in_turns(sides, rounds, left_out=left_out)
         peak_bytes = {name: sides[name].peak_bytes() for name in times}
-        first_seconds = {name: sides[name].facts["first_seconds"] for name in times}
-    lengths, config = ours.facts["lengths"], ours.facts["config"]
-    ideal = step_flops(config, lengths, predicted=0) / 3 / peak_flops(dtype)  # forward is a third of a step
+    facts = {name: sides[name].facts for name in times}
+    lengths, config = facts[OURS]["lengths"], facts[OURS]["config"]
+    peaks = {its_dtype: peak_flops(its_dtype) for its_dtype in {makes[name][1] for name in times}}
+    flops = step_flops(config, lengths, predicted=0) / 3  # forward is a third of a step
+    ideal = {name: flops / peaks[makes[name][1]] for name in times}
     figures: dict[str, Any] = {
         "dtype": dtype,
+        "dropout": 0.0,
+        "attention": facts[OURS]["attention"],
         "texts": len(lengths),
         "batch_size": batch_size,
         "tokens": {"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)},
-        "first_seconds": first_seconds,
+        "peak_flops": peaks,
+        "first_seconds": {name: each["first_seconds"] for name, each in facts.items()},
         "peak_bytes": peak_bytes,
+        "parameter_bytes": {name: facts[name]["parameter_bytes"] for name in (OURS, IN_INT8) if name in facts},
         "left_out": left_out,
-        **comparison(times, 1, dict.fromkeys(times, sum(lengths)), dict.fromkeys(times, ideal)),
+        **comparison(times, 1, dict.fromkeys(times, sum(lengths)), ideal),
     }
     return inference_table(figures), figures
+
+
+def prepared(
+    folder: Path, model: str, dtype: str, texts: list[str], batch_size: int
+) -> dict[str, tuple[Callable[[], Side], str]]:
+    """Writes MODEL and its exported body into `folder`; by name what makes a side, and the type of its products."""
+    whole, tokenizer = pretrained.read(model)
+    huggingface.save(folder / "model", whole, tokenizer)
+    export.save(folder / "exported", Pretrained({"bert": whole.params["bert"]}, whole.config), tokenizer)
+    backend, work = "gpu" if jax.default_backend() == "gpu" else "cpu", (texts, batch_size)
+    return {
+        OURS: (functools.partial(Ours, folder / "model", dtype, *work), dtype),
+        IN_INT8: (functools.partial(Ours, folder / "model", "int8", *work), "bfloat16"),
+        EXPORTED: (functools.partial(Exported, folder / "exported", *work), "float32"),
+        **{way.name: (functools.partial(Theirs, way, folder / "model", dtype, *work), dtype) for way in WAYS[backend]},
+    }
+
+
+def checked_sides(
+    stack: contextlib.ExitStack, makes: dict[str, tuple[Callable[[], Side], str]]
+) -> tuple[dict[str, SideProcess], dict[str, str]]:
+    """Starts the sides that can be, which make the same vectors as the first; and why the others are left out."""
+    sides: dict[str, SideProcess] = {}
+    left_out: dict[str, str] = {}
+    for name, (make, dtype) in makes.items():
+        try:
+            side = stack.enter_context(started(make))
+        except SideError as error:  # a kernel that is not installed here
+            if name == OURS:
+                raise
+            left_out[name] = str(error).splitlines()[0]
+            continue
+        try:
+            ours, types = sides.get(OURS, side), {dtype, makes[OURS][1]}
+            check_same_vectors(name, ours.facts["vectors"], side.facts["vectors"], types)
+        except UserError as error:
+            if name != IN_INT8:
+                raise
+            left_out[name] = str(error)  # of some models eight bits are too few
+            continue
+        sides[name] = side
+    return sides, left_out
 
 
 def evenly_chosen(source: str, number: int) -> list[str]:
@@ -222,10 +275,10 @@ def evenly_chosen(source: str, number: int) -> list[str]:
     return [found[index * len(found) // number] for index in range(number)]
 
 
-def check_same_vectors(name: str, ours: np.ndarray, theirs: np.ndarray, dtype: str) -> None:
-    """Raises UserError unless both sides make the same of each text."""
+def check_same_vectors(name: str, ours: np.ndarray, theirs: np.ndarray, types: set[str]) -> None:
+    """Raises UserError unless both sides make the same of each text; `types`: of the products of both."""
     difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    if not difference <= (OUTPUT_TOLERANCE if dtype == "float32" else 0.05):  # bfloat16 has 8 bits
+    if not difference <= (OUTPUT_TOLERANCE if types == {"float32"} else 0.05):  # bfloat16 has 8 bits
         raise UserError(f"{name} does not give the vectors of bert_jax: they differ by {difference:.2g} of the largest")
 
 
@@ -234,7 +287,7 @@ def inference_table(found: dict[str, Any]) -> str:
     tokens = found["tokens"]
     lines = [
         f"{found['texts']:,} texts of {tokens['least']} to {tokens['most']} tokens, {tokens['mean']:.0f} on average; "
-        f"batches of {found['batch_size']} at most, {found['dtype']}",
+        f"batches of {found['batch_size']} at most, {found['dtype']}; {found['attention']}",
         f"{'':<52}{'seconds':>9}{'tokens/s':>11}{'of peak':>9}{'first':>8}{'spread':>8}{'peak GB':>9}  times as fast",
     ]
     rates = found["tokens_per_second"]
@@ -242,8 +295,10 @@ def inference_table(found: dict[str, Any]) -> str:
         line = f"  {name:<50}{found['seconds_a_step'][name]:>9.2f}{rate:>11,.0f}{found['utilisation'][name]:>9.0%}"
         line += f"{found['first_seconds'][name]:>8.1f}{found['spread'][name]:>8.0%}"
         line += f"{(found['peak_bytes'][name] or math.nan) / 1e9:>9.1f}"
-        line += "" if name == Ours.name else f"  {rates[Ours.name] / rate:.2f}"
+        line += "" if name == OURS else f"  {rates[OURS] / rate:.2f}"
         if name == found["fastest_of_theirs"]:
             line += f" ({min(found['ratio_by_round']):.2f} to {max(found['ratio_by_round']):.2f})"
         lines.append(line)
+    held = (f"{name} {nbytes / 1e6:,.0f} MB" for name, nbytes in found["parameter_bytes"].items())
+    lines.append(f"  parameters on the device: {'; '.join(held)}")
     return "\n".join([*lines, *(f"  {name}: left out: {why}" for name, why in found["left_out"].items())])

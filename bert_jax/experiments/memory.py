@@ -15,19 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from bert_jax.config import ModelConfig, OptimizerConfig
 from bert_jax.experiments.our_step import OPTIMIZER, Batch, Step, StepSetting, Update, start_in
 from bert_jax.experiments.their_step import Theirs, Way
-from bert_jax.experiments.training_speed import STEPS, check_same_loss, default_dtype, full_batches, sized_rows
+from bert_jax.experiments.training_speed import STEPS, check_same_loss, chosen_dtype, full_batches, sized_rows
 from bert_jax.experiments.turns import SideError, in_turns, started
+from bert_jax.model.attention import describe_kernel
 
 CHANGES: dict[str, dict[str, Any]] = {
     "bert_jax": {},
     "bert_jax, scan_layers": {"scan_layers": True},
-    "bert_jax, remat=save_products": {"remat": "save_products"},
-    "bert_jax, remat=full": {"remat": "full"},
-    "bert_jax, scan_layers, remat=save_products": {"scan_layers": True, "remat": "save_products"},
-    "bert_jax, scan_layers, remat=full": {"scan_layers": True, "remat": "full"},
+    "bert_jax, remat": {"remat": True},
+    "bert_jax, scan_layers and remat": {"scan_layers": True, "remat": True},
+    "bert_jax, the same, remat_saves=products": {"scan_layers": True, "remat": True, "remat_saves": "products"},
     "bert_jax, accumulate=4": {"accumulate": 4},
     "bert_jax, optimizer.mu_dtype=bfloat16": {"optimizer": dataclasses.replace(OPTIMIZER, mu_dtype="bfloat16")},
 }
@@ -35,19 +37,22 @@ WAYS = (Way("eager"), Way("sdpa"), Way("sdpa", checkpointed=True))
 OPTIMIZERS = ("adamw", "lamb")
 
 
-def memory_suite(_workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int) -> tuple[str, dict]:
+def memory_suite(
+    _workdir: Path, _model: str, *, sizes: list[str], length: int, dtype: str, rounds: int
+) -> tuple[str, dict]:
     """The needs of a step, and the share of its update, at each of the sizes.
 
     Args:
       sizes: SIZE or SIZE:ROWS.
       length: L.
+      dtype: float32 or bfloat16, of the products of both; auto: bfloat16 on a GPU, else float32.
       rounds: turns of each side, every one in a new process.
 
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
-    dtype = default_dtype()
-    figures: dict[str, Any] = {"dtype": dtype, "length": length, "needs": {}, "update": {}}
+    dtype = chosen_dtype(dtype)
+    figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "length": length, "needs": {}, "update": {}}
     for size, rows in sized_rows(sizes, length).items():
         print(f"{size}: {rows} rows of {length}", flush=True)
         setting = StepSetting(size, rows, length, dtype, ModelConfig.vocab_size)
@@ -81,7 +86,8 @@ def needs(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, 
                 except SideError as error:  # not enough memory, for example
                     left_out[name] = str(error).splitlines()[0]
     sides = {name: summary(turns, setting) for name, turns in found.items() if name not in left_out}
-    return {"rows": setting.rows, "sides": sides, "left_out": left_out}
+    kernel = describe_kernel(setting.model(), jnp.dtype(setting.dtype), setting.length, 1)
+    return {"rows": setting.rows, "attention": kernel, "sides": sides, "left_out": left_out}
 
 
 def one_turn(name: str, make: Callable, first_loss: float, dtype: str) -> dict[str, Any]:
@@ -106,11 +112,12 @@ def summary(turns: list[dict[str, Any]], setting: StepSetting) -> dict[str, Any]
         "peak_bytes_of_turns": peaks,
         "seconds_a_step": statistics.median(seconds),
         "seconds_of_turns": seconds,
+        "spread": (max(seconds) - min(seconds)) / statistics.median(seconds),
         "tokens_per_second": setting.rows * setting.length / statistics.median(seconds),
     }
 
 
-def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, float]:
+def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, Any]:
     """Seconds of a step, and of its update alone, in turns; and the share that the update has in the step."""
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "model"
@@ -121,22 +128,25 @@ def update_share(setting: StepSetting, batches: list[Batch], rounds: int) -> dic
         ):
             times = in_turns({"step": step, "update": update}, rounds)
     seconds = {name: statistics.median(each) / len(batches) for name, each in times.items()}
-    return {**seconds, "share": seconds["update"] / seconds["step"]}
+    shares = [update / step for step, update in zip(times["step"], times["update"], strict=True)]
+    return {**seconds, "share": seconds["update"] / seconds["step"], "share_by_round": shares}
 
 
 def memory_table(figures: dict[str, Any]) -> str:
     """Each side at each size as a line of text."""
     columns = ("parameters", "optimizer_state", "temporaries")
-    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'peak':>8}{'ms a step':>11}{'tokens/s':>10}"
+    heads = f"{'parameters':>11}{'optimizer':>11}{'temporaries':>12}{'peak':>8}{'ms a step':>11}{'spread':>8}"
+    heads += f"{'tokens/s':>10}"
     lines = [f"{'megabytes':<56}{heads}"]
     for size, each in figures["needs"].items():
-        lines.append(f"{size}, {each['rows']} rows of {figures['length']}")
+        lines.append(f"{size}, {each['rows']} rows of {figures['length']}, {figures['dtype']}; {each['attention']}")
         for name, found in each["sides"].items():
             held = [f"{found['bytes'][column] / 1e6:,.1f}" if found["bytes"] else "" for column in columns]
             line = (
                 f"  {name:<54}{held[0]:>11}{held[1]:>11}{held[2]:>12}{(found['peak_bytes'] or math.nan) / 1e6:>8,.0f}"
             )
-            lines.append(f"{line}{1e3 * found['seconds_a_step']:>11.1f}{found['tokens_per_second']:>10,.0f}")
+            line += f"{1e3 * found['seconds_a_step']:>11.1f}{found['spread']:>8.0%}{found['tokens_per_second']:>10,.0f}"
+            lines.append(line)
         lines += [f"  {name}: left out: {why}" for name, why in each["left_out"].items()]
     lines.append("theirs has JAX in its process too")
     lines += ["", f"{'milliseconds':<56}{'step':>11}{'update':>11}{'share':>12}"]
@@ -145,5 +155,6 @@ def memory_table(figures: dict[str, Any]) -> str:
             label = f"{size}, {name}"
             lines.append(
                 f"{label:<56}{1e3 * found['step']:>11.1f}{1e3 * found['update']:>11.2f}{found['share']:>12.1%}"
+                f"  ({min(found['share_by_round']):.1%} to {max(found['share_by_round']):.1%})"
             )
     return "\n".join(lines)

@@ -37,7 +37,8 @@ class StepSetting:
     dtype: str
     vocab_size: int
     scan_layers: bool = False
-    remat: str = "none"
+    remat: bool = False
+    remat_saves: str = "nothing"
     accumulate: int = 1
     optimizer: OptimizerConfig = OPTIMIZER
 
@@ -50,6 +51,7 @@ class StepSetting:
             attention_probs_dropout_prob=0.0,
             scan_layers=self.scan_layers,
             remat=self.remat,
+            remat_saves=self.remat_saves,
         )
 
     def objective(self) -> PretrainingObjective:

@@ -225,7 +225,7 @@ def draw_column(axes: "Axes", groups: list[tuple[str, dict[str, float]]], rows: 
             width = value / max(values.values())
             axes.barh(row, width, height=0.75, color=colour)
             shown = f"{value:,.0f}" if value >= 1_000 else f"{value:#.3g}".rstrip(".")
-            beside = f",  {value / best:.2f} times {bars.compared}" if best and name in ours else ""
+            beside = f",  {value / best:.2f} times {bars.compared}" if best and name == ours[0] else ""
             axes.text(width + 0.01, row, f"{shown} {bars.unit}{beside}", va="center")
         row += 2
     axes.set(xlim=(0, 1), ylim=(rows, -1), xticks=[], yticks=list(names), yticklabels=list(names.values()))

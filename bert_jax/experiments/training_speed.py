@@ -74,9 +74,9 @@ def peak_flops(dtype: str, seconds: float = 1.0) -> float:
     return 2 * size**3 / best
 
 
-def default_dtype() -> str:
-    """In which both sides compute unless they are told otherwise."""
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def chosen_dtype(dtype: str = "auto") -> str:
+    """In which both sides compute: float32 or bfloat16."""
+    return {"auto": "float32" if jax.default_backend() == "cpu" else "bfloat16"}.get(dtype, dtype)
 
 
 # --- equal work
@@ -222,7 +222,10 @@ def real_text(workdir: Path, setting: StepSetting, rounds: int, *, by_length: bo
         PretrainingBatches(corpus, DataConfig(length=setting.length, packing=packing), **ids)
         for packing in (True, False)
     )
-    ours, theirs = ([batches[step] for step in range(STEPS)] for batches in (packed, padded))
+    ours, theirs = (
+        [batches[step * (batches.rows_per_epoch // setting.rows) // STEPS] for step in range(STEPS)]  # of a whole epoch
+        for batches in (packed, padded)
+    )
     if by_length:
         theirs = evenly_spread([padded[step] for step in range(GROUPED)], STEPS)
     theirs = [trimmed(batch) for batch in theirs]
@@ -253,7 +256,7 @@ HEADINGS = {
 
 
 def training_suite(
-    workdir: Path, _model: str, *, sizes: list[str], length: int, rounds: int, profile: bool
+    workdir: Path, _model: str, *, sizes: list[str], length: int, dtype: str, rounds: int, profile: bool
 ) -> tuple[str, dict]:
     """Equal work at each of the sizes; and, where WORKDIR is that of a pre-training run, its text.
 
@@ -261,10 +264,11 @@ def training_suite(
       workdir: of a run, or any.
       sizes: SIZE or SIZE:ROWS; without ROWS, as many as keep this device busy.
       length: L.
+      dtype: float32 or bfloat16, of the products of both; auto: bfloat16 on a GPU, else float32.
       rounds: turns of each side.
       profile: also traces our step at equal work, into WORKDIR/benchmark/profile/SIZE.
     """
-    dtype, has_text = default_dtype(), (workdir / "tokenizer").exists() and (workdir / "config.json").exists()
+    dtype, has_text = chosen_dtype(dtype), (workdir / "tokenizer").exists() and (workdir / "config.json").exists()
     if has_text:  # else the figures of equal work would be lost
         Corpus.open(corpus_folder(read_run(workdir), workdir))
     figures: dict[str, Any] = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", **{key: {} for key in HEADINGS}}

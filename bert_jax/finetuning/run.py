@@ -44,6 +44,7 @@ KEPT_FIELDS = (
     "classifier_dropout",
     "scan_layers",
     "remat",
+    "remat_saves",
     "attention",
 )
 NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights

@@ -43,7 +43,8 @@ _FIXED = {
     "tie_word_embeddings": True,
 }
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
-_OURS_ALONE = {"scan_layers", "remat", "attention"}  # fields of ModelConfig that say how to compute, not what
+# Fields of ModelConfig that say how to compute, not what.
+_OURS_ALONE = {"scan_layers", "remat", "remat_saves", "attention"}
 _OUR_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 

@@ -12,7 +12,7 @@ from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
 
 # What `remat` keeps of a layer besides its input. Attention's products have batch dimensions, dense ones have none.
-SAVED = {"full": None, "save_products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+SAVED = {"nothing": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 class PositionwiseFeedForward(nn.Module):
@@ -71,9 +71,9 @@ class Encoder(nn.Module):
             kernel, _ = choose_kernel(config, self.dtype, length, most, dropout=dropout)
         rows = sequence_mask(sequence_ids) if kernel == "plain" else KERNELS[kernel][0](sequence_ids, most)
         layer = EncoderLayer
-        if config.remat != "none":
+        if config.remat:
             # A scan keeps XLA from merging recomputation and forward pass; only unrolled layers need the barrier.
-            layer = nn.remat(layer, prevent_cse=not config.scan_layers, policy=SAVED[config.remat])
+            layer = nn.remat(layer, prevent_cse=not config.scan_layers, policy=SAVED[config.remat_saves])
         shape = hidden.shape
         # XLA on CPU multiplies [T, D] about twice as fast backward as [B, L, D].
         hidden = hidden.reshape(-1, shape[-1])

@@ -21,7 +21,7 @@ the steps, one line down to 0. The exported config.json has dropout 0 too; finet
 
 The text is English Wikipedia as TFDS has it, which TFDS has to prepare first, with the packages that it names.
 Your own text: --config.data.source='texts/*.txt'. Shorter: --config.total_steps=10_000. Less memory:
---config.accumulate=8, or --config.model.scan_layers=True --config.model.remat=full.
+--config.accumulate=8, or --config.model.scan_layers=True --config.model.remat=True.
 """
 
 from ml_collections import ConfigDict
