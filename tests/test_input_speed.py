@@ -135,7 +135,7 @@ def test_a_missed_target_is_told(workdir):
     lines = input_table(found | {"loader_over_training": 19.9}).splitlines()
     assert "19.9, which MISSES 20" in lines[-2]
     found["positions_per_second"][PACKED] = 2e6
-    assert "2,000,000.0, which reaches 1,500,000" in input_table(found)
+    assert "2,000,000, which reaches 1,500,000" in input_table(found)
 
 
 def test_a_run_that_has_not_trained_is_refused(workdir):

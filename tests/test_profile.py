@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from test_loop import CONFIG, Toy, toy_data
 
 from bert_jax.training.loop import train
-from bert_jax.training.profile import SKIPPED, TRACED, Profiler, costs
+from bert_jax.training.profile import SKIPPED, TRACED, Cost, Profiler, by_module, cost_table, costs
 
 
 def test_the_costliest_operation_comes_first_and_says_where_it_comes_from(tmp_path):
@@ -28,6 +28,30 @@ def test_the_costliest_operation_comes_first_and_says_where_it_comes_from(tmp_pa
     assert any("small" in each.source for each in found)
     assert sum("dot_general" in each.source for each in found) == 1  # nothing of the other program
     assert 0 < found[-1].milliseconds <= found[0].milliseconds
+
+
+def test_modules_have_the_time_of_all_layers_forward_and_backward():
+    sources = {
+        "jit(train_step)/jvp(Model)/bert/encoder/layer_0/attention/query/dot_general": 1.0,
+        "jit(train_step)/transpose(jvp(Model))/bert/encoder/layer_11/attention/query/transpose": 2.0,
+        "jit(train_step)/jvp(Model)/bert/encoder/layer_0/attention/bqnh,bknh->bnqk/dot_general": 4.0,
+        "jit(train_step)/jvp(Model)/head/jit(take)/gather": 93.0,
+        "jit(train_step)/mul": 0.5,
+        "": 0.25,
+    }
+    found = [Cost("fusion", source, milliseconds, 1.0) for source, milliseconds in sources.items()]
+    assert by_module(found) == {
+        "bert/encoder/layer_#/attention/query": 3.0,
+        "bert/encoder/layer_#/attention": 4.0,
+        "head": 93.0,
+        "outside the model": 0.75,
+    }
+    modules = cost_table(found).partition("By module")[2].splitlines()[1:]
+    assert [line.split()[-1] for line in modules] == [
+        "head",
+        "bert/encoder/layer_#/attention",
+        "bert/encoder/layer_#/attention/query",
+    ]
 
 
 def test_a_run_is_profiled_once_and_goes_on_as_it_would(tmp_path, capsys):

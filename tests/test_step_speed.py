@@ -120,6 +120,7 @@ class FakeStep:
         if programs:
             self.facts["first_step"] = {"trace": 1.0, "compile": 0.5 if programs.exists() else 8.0, "run": 0.25}
             programs.mkdir(exist_ok=True)
+            assert " " not in programs.name  # a C++ compiler would take it for several
 
     def turn(self):
         pass

@@ -78,7 +78,7 @@ def first_steps(setting: StepSetting, rounds: int) -> dict[str, Any]:
         for number, name in itertools.product(range(rounds), makes):
             if name in found["left_out"]:
                 continue
-            programs = Path(folder) / f"{number} {name}"
+            programs = Path(folder) / f"{number}-{list(makes).index(name)}"  # a C++ compiler wants no spaces in it
             try:
                 of_rounds[name].append({which: first_step(makes[name], programs) for which in ("first", "second")})
             except SideError as error:  # torch.compile without a C++ compiler

@@ -234,4 +234,5 @@ def input_table(found: dict[str, Any]) -> str:
 
 def verdict(value: float, wanted: float) -> str:
     """A figure, and whether it is what it should be at least."""
-    return f"{value:,.1f}, which {'reaches' if value >= wanted else 'MISSES'} {wanted:,}"
+    shown = f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+    return f"{shown}, which {'reaches' if value >= wanted else 'MISSES'} {wanted:,}"

@@ -12,6 +12,8 @@ SKIPPED, TRACED = 10, 5  # steps before the trace, and in it
 COSTLIEST = 10
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = .*metadata=\{[^}]*op_name=\"(?P<path>[^\"]*)\"", re.M)
 _MODULE = re.compile(r"^HloModule (?P<name>[\w.\-]+)")
+_TRANSFORMATIONS = ("jit(", "jvp(", "transpose(", "vmap(", "while", "body", "closed_call", "checkpoint", "remat")
+_DEPTH = 5  # of names: bert/encoder/layer_#/attention/query
 _CONTAINERS = re.compile(r"(while|call|conditional|async-start)([.\d]*)$")  # their time is that of what they hold
 
 
@@ -88,8 +90,19 @@ def costs(folder: Path, programs: list[str], steps: int) -> list[Cost]:
     ]
 
 
+def by_module(found: list[Cost]) -> collections.Counter[str]:
+    """Milliseconds a step of each module of the model, forward and backward and all its layers together."""
+    milliseconds: collections.Counter[str] = collections.Counter()
+    for each in found:
+        parts = each.source.split("/")[:-1]  # the last is the operation
+        modules = [part for part in parts if not part.startswith(_TRANSFORMATIONS) and "->" not in part]
+        name = re.sub(r"_\d+(?=/|$)", "_#", "/".join(modules[:_DEPTH]))
+        milliseconds[name or "outside the model"] += each.milliseconds
+    return milliseconds
+
+
 def cost_table(found: list[Cost]) -> str:
-    """The costliest operations as lines of text."""
+    """The costliest operations as lines of text, and the modules of the model that take a hundredth of the time."""
     total = sum(each.milliseconds for each in found)
     lines = [f"The costliest of {len(found):,} operations; all take {total:,.1f} ms a step"]
     for each in found[:COSTLIEST]:
@@ -97,4 +110,10 @@ def cost_table(found: list[Cost]) -> str:
             part for part in each.source.split("/") if not part.startswith(("jit(", "jvp(", "while", "body"))
         )
         lines.append(f"{each.milliseconds:>9.2f} ms {each.milliseconds / total:>6.1%}  {each.name:<32} {source}")
+    lines.append("By module; a fused operation counts where its last part does")
+    lines += [
+        f"{time:>9.2f} ms {time / total:>6.1%}  {name}"
+        for name, time in by_module(found).most_common()
+        if time > total / 100
+    ]
     return "\n".join(lines)
