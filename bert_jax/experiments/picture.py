@@ -206,6 +206,7 @@ def svg(bars: Bars, below: str) -> str:
         figure.get_layout_engine().set(w_pad=0.1)  # inches, for readers whose font is wider
         note = f"Each group has its own scale; {'more' if bars.best is max else 'less'} is better."
         figure.supxlabel(f"{note}\n{below}", x=0.01, ha="left", size=TEXT - 2, color="#4b5563")
+        figure.draw_without_rendering()  # where names are long, one pass leaves text beyond the edge
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None})
     return written.getvalue()
