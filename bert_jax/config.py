@@ -257,7 +257,7 @@ class TaskDataConfig:
 class FinetuningConfig(TrainingConfig):
     """One fine-tuning run."""
 
-    task: str = ""  # a row of bert_jax/finetuning/tasks.py
+    task: str = ""  # a row of bert_jax/tasks/table.py
     init_from: str = ""  # MODEL to train on; none:MODEL: its architecture with random weights; none: that of `model`
     vocabulary: str = ""  # with init_from=none: folder of the vocabulary
     metric: str = ""  # that chooses the best checkpoint: any of the scores, or the task's own
@@ -288,7 +288,7 @@ class HeadSettings:
     max_length: int = 0  # tokens of a row; 0: not known
     truncation: str = "head"
     stride: int = 0
-    null_threshold: float | None = None  # of answering: see `bert_jax.finetuning.reading.Reading`
+    null_threshold: float | None = None  # of answering: see `bert_jax.tasks.reading.Reading`
 
 
 def to_config_dict(config: Any) -> ConfigDict:

@@ -42,18 +42,18 @@ Suites:
            the time of a step (needs: pip install torch transformers)
 
 The JSON says what the suite ran on. The picture wants: pip install matplotlib. On a CPU both sides profit from memory
-that is kept from step to step, see `keep_memory` in bert_jax/command.py.
+that is kept from step to step, see `keep_memory` in bert_jax/runtime/machine.py.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from bert_jax import command
+from bert_jax.benchmarks.benchmark import SUITES, benchmark
+from bert_jax.benchmarks.finetuning_sides import RECIPES
+from bert_jax.benchmarks.picture import draw
 from bert_jax.errors import UserError
-from bert_jax.experiments.benchmark import SUITES, benchmark
-from bert_jax.experiments.finetuning_sides import RECIPES
-from bert_jax.experiments.picture import draw
+from bert_jax.runtime import command
 
 _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "what is measured, as in --suite=input")
 _PICTURE = flags.DEFINE_string("picture", None, "a suite's JSON that is drawn, beside it; nothing is measured")

@@ -9,7 +9,7 @@ The corpus is finished when header.json is there. An interrupted build leaves no
 
 from absl import flags
 
-from bert_jax import command
+from bert_jax.runtime import command
 from bert_jax.text import flags as source_flags
 from bert_jax.text.build import build_corpus
 from bert_jax.text.tokenizer import Tokenizer

@@ -12,10 +12,10 @@ token_type_ids, attention_mask). What goes in and comes out is in signature.json
 
 from absl import flags
 
-from bert_jax import command
 from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import disassemble, parts_of
+from bert_jax.runtime import command
 
 _INPUT = flags.DEFINE_string(
     "input",

@@ -15,17 +15,17 @@ from absl import flags
 from tqdm import tqdm
 
 import bert_jax
-from bert_jax import command
 from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
-from bert_jax.finetuning.features import TRUNCATIONS
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
 from bert_jax.inference.language_model import DTYPES
 from bert_jax.inference.predictor import Model
+from bert_jax.runtime import command
+from bert_jax.tasks.features import TRUNCATIONS
 
 _MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "folder for the results, as in --output=runs/mrpc_test", required=True)
-_TASK = flags.DEFINE_string("task", "", "a row of bert_jax/finetuning/tasks.py, as in --task=mrpc")
+_TASK = flags.DEFINE_string("task", "", "a row of bert_jax/tasks/table.py, as in --task=mrpc")
 _SPLIT = flags.DEFINE_string("split", "", "of the task, as in --split=test; by default validation")
 _DIRECTORY = flags.DEFINE_string("directory", "", "folder of the official files, as in --directory=glue_data/MRPC")
 _INPUT = flags.DEFINE_string("input", "", "file of one's own, with or without labels, as in --input=more.csv")

@@ -13,11 +13,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from bert_jax import command
 from bert_jax.config import FinetuningConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.finetuning.run import finetune
 from bert_jax.finetuning.seeds import check_layout, finetune_seeds, score_table
+from bert_jax.runtime import command
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/finetune/ and its task; any key can be set, as in --config.total_epochs=4"

@@ -26,12 +26,12 @@ import sys
 from absl import flags
 
 import bert_jax
-from bert_jax import command
 from bert_jax.errors import UserError
-from bert_jax.finetuning.features import TRUNCATIONS
 from bert_jax.inference import lines
 from bert_jax.inference.language_model import DTYPES
 from bert_jax.inference.predictor import POOLINGS
+from bert_jax.runtime import command
+from bert_jax.tasks.features import TRUNCATIONS
 
 _MODEL = flags.DEFINE_string(
     "model",

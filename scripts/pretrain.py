@@ -11,9 +11,9 @@ from absl import flags
 from ml_collections import config_flags
 
 import bert_jax
-from bert_jax import command
 from bert_jax.config import PretrainingConfig, from_config_dict
 from bert_jax.pretraining.run import pretrain
+from bert_jax.runtime import command
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/pretrain/; any key can be set, as in --config.model.num_hidden_layers=6"

@@ -7,7 +7,7 @@ r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformer
 
 from absl import flags
 
-from bert_jax import command
+from bert_jax.runtime import command
 from bert_jax.text import flags as source_flags
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import train_tokenizer

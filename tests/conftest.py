@@ -1,13 +1,10 @@
-"""What the tests share: a small text, and a tiny pre-training run on it."""
+"""What the tests share: a small text, and no programs left in the user's cache."""
 
-import json
 import os
 import random
 from pathlib import Path
 
 import pytest
-
-from bert_jax.config import DataConfig, OptimizerConfig, PretrainingConfig, ScheduleConfig, model_config
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # scripts that tests start leave no programs in the user's cache
 
@@ -22,29 +19,3 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text("\n\n".join(documents) + "\n")
     return path
-
-
-def metric_lines(workdir: Path) -> list[dict]:
-    """metrics.jsonl without the speed, which no two runs share."""
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in line.items() if key not in ("tokens_per_second", "input_wait")} for line in found
-    ]
-
-
-def tiny_run(text_file: Path, **changes) -> PretrainingConfig:
-    """A run of seconds: 2 layers of width 16, rows of 32 tokens, dropout on."""
-    defaults = dict(
-        seed=3,
-        batch_size=8,
-        total_steps=40,
-        log_every=3,
-        eval_every=20,
-        checkpoint_every=4,
-        tensorboard=False,
-        model=model_config("tiny", vocab_size=300, hidden_size=16, intermediate_size=32, max_position_embeddings=32),
-        data=DataConfig(source=str(text_file), length=32, validation_share=0.1, validation_rows=12),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        schedule=ScheduleConfig(warmup=0.1),
-    )
-    return PretrainingConfig(**{**defaults, **changes})

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from bert_jax.errors import UserError
-from bert_jax.finetuning.answering import AnsweringRow
-from bert_jax.finetuning.features import NO_LABEL, ChoiceRow, Row, TaggingRow
-from bert_jax.text.build import cores
+from bert_jax.runtime.machine import cores
+from bert_jax.tasks.answering import AnsweringRow
+from bert_jax.tasks.features import NO_LABEL, ChoiceRow, Row, TaggingRow
 
 SHAPES = 6  # more: less padding; fewer: less to compile
 MULTIPLE = 8  # the lengths are multiples of it

@@ -17,17 +17,18 @@ import numpy as np
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import Batch, FinetuningBatches
-from bert_jax.finetuning.data import read_examples, source_name
-from bert_jax.finetuning.evaluation import Evaluator, Outcome
-from bert_jax.finetuning.examples import Example, TaggingExample, check_labels, label_names
-from bert_jax.finetuning.features import check_max_length
-from bert_jax.finetuning.objective import FinetuningObjective
-from bert_jax.finetuning.reading import PROBLEM_TYPES, Prediction, Reading, as_json
-from bert_jax.finetuning.submission import write_submission
-from bert_jax.finetuning.tasks import Task, task_named
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.model.attention import describe_kernel
+from bert_jax.runtime.files import write_whole
+from bert_jax.tasks.data import read_examples, source_name
+from bert_jax.tasks.evaluation import Evaluator, Outcome
+from bert_jax.tasks.examples import Example, TaggingExample, check_labels, label_names
+from bert_jax.tasks.features import check_max_length
+from bert_jax.tasks.objective import FinetuningObjective
+from bert_jax.tasks.reading import PROBLEM_TYPES, Prediction, Reading, as_json
+from bert_jax.tasks.submission import write_submission
+from bert_jax.tasks.table import Task, task_named
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.checkpoint import Checkpoints
@@ -35,7 +36,6 @@ from bert_jax.training.loop import Data, Evaluation, train
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import make_mesh, state_sharding
 from bert_jax.training.step import make_init
-from bert_jax.training.workdir import write_whole
 
 # What of `model` is read when the architecture is that of `init_from`.
 KEPT_FIELDS = (

@@ -9,10 +9,10 @@ from typing import Any
 from bert_jax.config import FinetuningConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.run import finetune, rank
-from bert_jax.finetuning.tasks import task_named
 from bert_jax.interop import huggingface, pretrained
+from bert_jax.runtime.files import write_whole
+from bert_jax.tasks.table import task_named
 from bert_jax.training.loop import Evaluation
-from bert_jax.training.workdir import write_whole
 
 
 def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[str, Any]:

@@ -13,26 +13,26 @@ import numpy as np
 
 from bert_jax.config import DataConfig, PretrainingConfig, TaskDataConfig
 from bert_jax.errors import UserError
-from bert_jax.finetuning.data import read_examples, source_name
-from bert_jax.finetuning.evaluation import Evaluator
-from bert_jax.finetuning.examples import Example, check_labels
-from bert_jax.finetuning.features import check_max_length
-from bert_jax.finetuning.objective import FinetuningObjective
-from bert_jax.finetuning.reading import PROBLEM_TYPES
 from bert_jax.finetuning.run import write_predictions
-from bert_jax.finetuning.scoring import report_table
-from bert_jax.finetuning.submission import write_submission
-from bert_jax.finetuning.tasks import Task, task_named
 from bert_jax.inference.predictor import Model
+from bert_jax.metrics.classification import report_table
 from bert_jax.model.quantization import restored
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import make_objective, unigram_loss
+from bert_jax.runtime.files import write_whole
+from bert_jax.tasks.data import read_examples, source_name
+from bert_jax.tasks.evaluation import Evaluator
+from bert_jax.tasks.examples import Example, check_labels
+from bert_jax.tasks.features import check_max_length
+from bert_jax.tasks.objective import FinetuningObjective
+from bert_jax.tasks.reading import PROBLEM_TYPES
+from bert_jax.tasks.submission import write_submission
+from bert_jax.tasks.table import Task, task_named
 from bert_jax.text import sources
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.training.loop import compile_evaluation
 from bert_jax.training.sharding import make_mesh
-from bert_jax.training.workdir import write_whole
 
 HEADS = {"tagging": "token_classification", "answering": "question_answering", "choice": "multiple_choice"}
 

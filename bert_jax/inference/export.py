@@ -12,8 +12,8 @@ from bert_jax.config import ModelConfig
 from bert_jax.interop.layout import Pretrained, parts_of
 from bert_jax.model import heads
 from bert_jax.model.encoder import Bert
+from bert_jax.runtime.files import write_whole
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training.workdir import write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # of `transformers`

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
-from bert_jax.finetuning.reading import as_json
 from bert_jax.inference.predictor import Model
+from bert_jax.tasks.reading import as_json
 from bert_jax.text.cleaning import without_surrogates
 
 Answer = dict[str, Any] | UserError

@@ -11,11 +11,6 @@ import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import evaluation_batches
-from bert_jax.finetuning.evaluation import forward
-from bert_jax.finetuning.examples import AnsweringExample, Example, TaggingExample, TextExample
-from bert_jax.finetuning.features import check_max_length
-from bert_jax.finetuning.objective import FinetuningObjective
-from bert_jax.finetuning.reading import Class, Classes, Number, Prediction, Reading, Reply
 from bert_jax.inference import compute
 from bert_jax.inference.language_model import LanguageModel
 from bert_jax.inference.rows import (
@@ -29,6 +24,11 @@ from bert_jax.inference.tagging import Tagging, tagging_of, words_of
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.encoder import Bert
+from bert_jax.tasks.evaluation import forward
+from bert_jax.tasks.examples import AnsweringExample, Example, TaggingExample, TextExample
+from bert_jax.tasks.features import check_max_length
+from bert_jax.tasks.objective import FinetuningObjective
+from bert_jax.tasks.reading import Class, Classes, Number, Prediction, Reading, Reply
 from bert_jax.text.tokenizer import Tokenizer
 
 LONGEST = {"answering": 384}  # tokens of a row by default, where it is not all that the model takes

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.finetuning.reading import Tags
-from bert_jax.finetuning.scoring import get_entities, marks_entities
+from bert_jax.metrics.classification import get_entities, marks_entities
+from bert_jax.tasks.reading import Tags
 
 # Letters and digits, with single marks between them (U.S, 1,000, well-known); every other mark is a word, and so is
 # the genitive 's: as the words of CoNLL-2003 are.

@@ -22,6 +22,7 @@ import numpy as np
 import tqdm
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.machine import cores
 from bert_jax.text import corpus, sources
 from bert_jax.text.cleaning import Cleaning, SeenDocuments
 from bert_jax.text.encoding import Encoded, Encoder
@@ -250,11 +251,6 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def cores() -> int:
-    """Of this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------------------------------------- writing

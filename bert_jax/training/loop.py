@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 from bert_jax.config import TrainingConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.training.checkpoint import Checkpoints, Progress
+from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Plan, planned_steps
 from bert_jax.training.metrics import MetricsWriter, Reporter, add_sums, divided
 from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.plan import PROVISIONAL_STEPS, Best, Plan, planned_steps
 from bert_jax.training.profile import Profiler
 from bert_jax.training.sharding import (
     batch_sharding,

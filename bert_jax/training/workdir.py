@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from bert_jax.config import TrainingConfig
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import write_whole
 
 # What may change when a run goes on: how long, how it is watched, where it runs. Anything else is another run.
 CHANGEABLE = {
@@ -42,14 +42,6 @@ def claim(workdir: Path, config: TrainingConfig) -> None:
         raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): give another --workdir") from error
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """The file with all of the content, or as it was; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
 
 
 def _check_same_run(workdir: Path, before: dict, now: dict) -> None:

