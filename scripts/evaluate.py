@@ -18,10 +18,10 @@ import bert_jax
 from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
-from bert_jax.inference.language_model import DTYPES
-from bert_jax.inference.predictor import Model
+from bert_jax.inference.loaded import DTYPES
+from bert_jax.inference.model import Model
 from bert_jax.runtime import command
-from bert_jax.tasks.features import TRUNCATIONS
+from bert_jax.tasks.kinds.base import TRUNCATIONS
 
 _MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "folder for the results, as in --output=runs/mrpc_test", required=True)

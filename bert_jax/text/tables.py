@@ -16,7 +16,7 @@ from bert_jax.errors import UserError
 TABLES = (".csv", ".tsv", ".txt", ".jsonl")
 
 
-class Row(NamedTuple):
+class Record(NamedTuple):
     """A record of a file or of TFDS.
 
     Attributes:
@@ -74,7 +74,7 @@ def read_text(path: str) -> str:
     return text.removeprefix("\ufeff")
 
 
-def read_rows(path: str, header: Sequence[str] = (), strict: bool = True) -> Iterator[Row]:
+def read_rows(path: str, header: Sequence[str] = (), strict: bool = True) -> Iterator[Record]:
     """The rows of a table.
 
     A csv file has quotes as Excel writes them. A tsv (or txt) file has none, as in GLUE, where a quote is a character
@@ -104,12 +104,12 @@ def read_rows(path: str, header: Sequence[str] = (), strict: bool = True) -> Ite
         raise UserError(f"{path} has no rows")
 
 
-def read_objects(path: str) -> Iterator[Row]:
+def read_objects(path: str) -> Iterator[Record]:
     """The rows of a file with a JSON object a line, whatever its extension. Errors as `read_rows`."""
     return _objects(path, read_text(path))
 
 
-def _table(path: str, lines: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool) -> Iterator[Row]:
+def _table(path: str, lines: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool) -> Iterator[Record]:
     columns: Sequence[str] = ()
     for number, fields in lines:
         if not columns:
@@ -122,7 +122,7 @@ def _table(path: str, lines: Iterator[tuple[int, list[str]]], header: Sequence[s
                 f"{path} line {number} has {len(fields)} fields, but there are {len(columns)} columns: is there a "
                 "separator within a text? (csv files quote such a text, tsv files cannot hold it)"
             )
-        yield Row(path, number, dict(zip(columns, fields, strict=False)), columns)
+        yield Record(path, number, dict(zip(columns, fields, strict=False)), columns)
 
 
 def _csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -146,7 +146,7 @@ def _tsv(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-def _objects(path: str, text: str) -> Iterator[Row]:
+def _objects(path: str, text: str) -> Iterator[Record]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -156,7 +156,7 @@ def _objects(path: str, text: str) -> Iterator[Row]:
             raise UserError(f"{path} line {number} is not a JSON object: {error}") from error
         if not isinstance(cells, dict):
             raise UserError(f"{path} line {number} is not a JSON object but a {type(cells).__name__}")
-        yield Row(path, number, cells)
+        yield Record(path, number, cells)
 
 
 class Sentence(NamedTuple):
