@@ -14,10 +14,11 @@ import numpy as np
 from bert_jax.config import DataConfig, PretrainingConfig, TaskDataConfig
 from bert_jax.inference.language_model import PseudoPerplexity
 from bert_jax.inference.model import Model
+from bert_jax.metrics.language_model import unigram_loss
 from bert_jax.metrics.tables import report_table
 from bert_jax.model.quantization import restored
 from bert_jax.pretraining.batches import validation_batches
-from bert_jax.pretraining.run import make_objective, unigram_loss
+from bert_jax.pretraining.run import make_objective
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.evaluation import Evaluator
@@ -27,9 +28,9 @@ from bert_jax.tasks.predictions import write_predictions
 from bert_jax.tasks.rows import check_max_length
 from bert_jax.tasks.submission import write_submission
 from bert_jax.tasks.table import task_named
-from bert_jax.text import sources
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
+from bert_jax.text.sources import TextSource, read_documents
 from bert_jax.training.loop import compile_evaluation
 
 
@@ -88,11 +89,9 @@ def evaluate_task(
 
 def evaluate_text(
     model: Model,
-    source: str,
+    source: str | TextSource,
     output: Path,
     *,
-    column: str = "text",
-    document_per_file: bool = False,
     length: int = 128,
     max_rows: int = 10_000,
     pseudo_perplexity_of: int = 0,
@@ -103,10 +102,8 @@ def evaluate_text(
 
     Args:
       model: with the masked-LM head; with the next-sentence head too, sentence pairs are scored.
-      source: SOURCE, cleaned as in pre-training.
+      source: a `TextSource`, or the string that names one.
       output: folder; gets scores.json and report.txt.
-      column: of the text in a table.
-      document_per_file: a .txt file is one document.
       length: L of the rows.
       max_rows: so many rows are scored at the most.
       pseudo_perplexity_of: so many documents, from the first on, are scored by pseudo-perplexity too, as far as the
@@ -123,25 +120,23 @@ def evaluate_text(
     """
     model.need("masked_language_model", "scores on text")
     check_max_length(length, model.config)
-    reading = dict(column=column, document_per_file=document_per_file)
+    source = TextSource(source) if isinstance(source, str) else source
     with tempfile.TemporaryDirectory() as directory:
-        build_corpus(
-            source, model.tokenizer, directory, **reading, longest=length - 3, validation_share=0.0, verbose=False
-        )
+        build_corpus(source, model.tokenizer, directory, longest=length - 3, validation_share=0.0, verbose=False)
         corpus = Corpus.open(directory, "train", model.tokenizer)
         pairs = "next_sentence" in model.parts and corpus.num_documents > 1
         data = DataConfig(length=length, objective="nsp" if pairs else "none")
         ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=batch_size)
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
-        result = {"source": source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
-        unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer)
+        result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
+        unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.dtype.name)
     objective = make_objective(config, model.tokenizer)
     params = _with_unused_heads(restored(model.params, model.dtype), objective)
     scores = compile_evaluation(objective, params, batches, model.mesh)(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}
     if pseudo_perplexity_of:
-        documents = itertools.islice(sources.read_documents(source, **reading), pseudo_perplexity_of)
+        documents = itertools.islice(read_documents(source), pseudo_perplexity_of)
         scores["pseudo_perplexity"] = _pseudo_perplexity(model, list(documents), batch_size, progress)
     return _written(output, result | {"scores": scores})
 

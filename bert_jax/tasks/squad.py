@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import without_surrogates
-from bert_jax.text.tables import read_text
+from bert_jax.text.lines import read_text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

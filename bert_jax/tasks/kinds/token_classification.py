@@ -17,7 +17,8 @@ from bert_jax.model.losses import accuracy, weighted_cross_entropy
 from bert_jax.tasks.kinds.base import Codec, Kind
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
 from bert_jax.tasks.task import Task, is_labelled
-from bert_jax.text.tables import Record, Sentence, read_sentences
+from bert_jax.text.conll import Sentence, read_sentences
+from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.objective import Mean
 
