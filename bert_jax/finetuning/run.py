@@ -1,7 +1,6 @@
 """A fine-tuning run: examples, a pre-trained body, training, the best checkpoint, scores, predictions, export."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
+from bert_jax.config.fields import names as field_names
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import Batch, FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
@@ -31,39 +31,30 @@ from bert_jax.tasks.submission import write_submission
 from bert_jax.tasks.table import Task, task_named
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
-from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.loop import Data, Evaluation, train
-from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.sharding import make_mesh, state_sharding
-from bert_jax.training.step import make_init
+from bert_jax.training.result import RunResult, timed
+from bert_jax.training.sharding import make_mesh
 
 # What of `model` is read when the architecture is that of `init_from`.
-KEPT_FIELDS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "scan_layers",
-    "remat",
-    "remat_saves",
-    "attention",
-)
+KEPT_FIELDS = field_names(ModelConfig, "regularization", "computation")
 NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights
 # Each metric of a task is one of the scores, or the mean of two.
 LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_error")
 MEANS = {"f1_accuracy": ("f1", "accuracy")}
 
 
-def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> dict[str, Evaluation]:
+def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> RunResult:
     """Runs, or goes on with, the run in `workdir`. With `profile`, a trace of a few steps is left in WORKDIR/profile.
 
     Returns:
-      The scores of the best checkpoint on each split that has labels; also in WORKDIR/scores.json. Its predictions are
-      in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
+      The scores of the best checkpoint, as metrics of each split that has labels; also in WORKDIR/scores.json. Its
+      predictions are in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
 
     Raises:
       UserError: the config, the data or `init_from` cannot be used.
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
+    seconds: dict[str, float] = {}
     task = task_named(config.task)
     train_examples = examples_of(config, task, "train")
     names = label_names(task, train_examples, source_of(config, task, "train"))
@@ -99,9 +90,12 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         rank=functools.partial(rank, config),
         vocabulary=tokenizer.hash,
     )
-    train(objective, config, workdir, data, functools.partial(initial_params, config, loaded), profile=profile)
-    params = best_params(config, objective, workdir)
-    scores, null_threshold = write_results(workdir, task, evaluators, params)
+    with timed(seconds, "training"):
+        first_params = functools.partial(initial_params, config, loaded)
+        trained = train(objective, config, workdir, data, first_params, profile=profile)
+        params = jax.device_get(trained.best_params())
+    with timed(seconds, "scoring"):
+        scores, null_threshold = write_results(workdir, task, evaluators, params)
     model = Pretrained(
         params,
         objective.model,
@@ -109,8 +103,11 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         PROBLEM_TYPES.get(task.kind, ""),
         HeadSettings(config.max_length, config.truncation, config.stride, null_threshold),
     )
-    huggingface.save(workdir / "model", model, tokenizer)
-    return scores
+    with timed(seconds, "export"):
+        huggingface.save(workdir / "model", model, tokenizer)
+    result = RunResult(scores, workdir / "model", seconds)
+    workdirs.finish(workdir, config, result)
+    return result
 
 
 def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Example]:
@@ -249,14 +246,6 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
         encoder[f"layer_{number}"] = fresh["bert"]["encoder"][f"layer_{number}"]
     return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
-
-
-def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdir: Path) -> dict:
-    """The parameters of the checkpoint with the highest rank."""
-    abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)) as checkpoints:
-        state = checkpoints.restore_best(abstract, state_sharding(make_mesh(config.mesh), abstract))
-    return jax.device_get(state.params)
 
 
 def write_results(

@@ -1,6 +1,7 @@
 """The task of fine-tuning: a head on the body, and its loss (Devlin et al. 2018, section 4)."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +9,16 @@ import optax
 
 from bert_jax.config import ModelConfig
 from bert_jax.model import heads
+from bert_jax.model.depths import layer_depths
 from bert_jax.model.losses import accuracy, binary_cross_entropy, span_cross_entropy, squared_error
-from bert_jax.training.objective import Batch, Mean, Parameters
+from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 
 INPUTS = ("input_ids", "token_type_ids", "position_ids", "sequence_ids")
 
 
 @dataclasses.dataclass(frozen=True)
-class FinetuningObjective:
-    """An `Objective` of the training loop.
+class FinetuningObjective(Objective):
+    """A head on the body, and its loss.
 
     Attributes:
       kind: of task: classification, several, regression, tagging, answering or choice.
@@ -84,6 +86,10 @@ class FinetuningObjective:
             "task_loss": self._cross_entropy(outputs, batch["labels"]),
             "accuracy": accuracy(outputs, batch["labels"]),
         }
+
+    def layer_depths(self, params: Parameters) -> Any:
+        """Returns the depth of each parameter."""
+        return layer_depths(params)
 
     def _cross_entropy(self, logits: jax.Array, labels: jax.Array) -> Mean:
         """Smoothed and weighted: the mean is over the weights, as in PyTorch."""
