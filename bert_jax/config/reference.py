@@ -17,9 +17,12 @@ def _type(key: Key) -> str:
 
 
 def markdown_table(section: type[Section]) -> str:
-    """Returns a table with a row for each key of a config."""
+    """Returns a table of the keys that a section has of its own: not those of its base, nor of the sections in it."""
+    inherited = {key.name for base in section.__bases__ for key in keys(base, section.path)}
     rows = ["| key | default | values | what it does |", "|---|---|---|---|"]
-    for key in keys(section):
+    for key in keys(section, section.path):
+        if key.name in inherited or key.name.count(".") > section.path.count("."):
+            continue
         default = f'"{key.default}"' if isinstance(key.default, str) else key.default
         cells = (f"`{key.name}`", f"`{default}`", _values(key), key.option.help)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

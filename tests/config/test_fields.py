@@ -1,6 +1,10 @@
 """Every key says what it is for, and the lists of keys follow from it."""
 
 import dataclasses
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from bert_jax.interop import google, huggingface
 from bert_jax.pretraining.run import SHAPING_FIELDS
 from bert_jax.training.workdir import changeable
 
+ROOT = Path(__file__).parents[2]
 CONFIGS = [PretrainingConfig, FinetuningConfig]
 
 
@@ -90,7 +95,26 @@ def test_tables_hold_every_key() -> None:
         '--config.form= ("", round or square): a | form',
     ]
     assert markdown_table(Example).splitlines()[2:] == [
-        "| `rate` | `None` | float \\| None, between 0 and 1 | a rate |",
-        "| `count` | `1` | int, at least 1 | a count |",
-        '| `form` | `""` | "", round or square | a \\| form |',
+        "| `example.rate` | `None` | float \\| None, between 0 and 1 | a rate |",
+        "| `example.count` | `1` | int, at least 1 | a count |",
+        '| `example.form` | `""` | "", round or square | a \\| form |',
     ]
+
+
+def test_the_page_of_the_docs_is_up_to_date() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "document_configuration.py"))
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    assert script["with_tables"](text) == text, "run scripts/document_configuration.py"
+    for section in CONFIGS:
+        for key in keys(section):
+            assert f"| `{key.name}` |" in text, key.name
+
+
+@pytest.mark.parametrize(("script", "section"), [("pretrain", PretrainingConfig), ("finetune", FinetuningConfig)])
+def test_help_lists_every_key(script: str, section: type) -> None:
+    command = [sys.executable, f"scripts/{script}.py", "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    text = " ".join(text.split())
+    for key in keys(section):
+        assert f"--config.{key.name}={key.default} (" in text, key.name
+        assert " ".join(key.option.help.split()[:3]) in text, key.name
