@@ -1,7 +1,6 @@
 """A fine-tuning run: examples, a pre-trained body, training, the best checkpoint, scores, predictions, export."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -13,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
+from bert_jax.config.fields import names as field_names
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
@@ -34,22 +33,12 @@ from bert_jax.tasks.table import task_named
 from bert_jax.tasks.task import Task
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
-from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.loop import Data, Evaluation, train
-from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.sharding import make_mesh, state_sharding
-from bert_jax.training.step import make_init
+from bert_jax.training.result import RunResult, timed
+from bert_jax.training.sharding import make_mesh
 
 # What of `model` is read when the architecture is that of `init_from`.
-KEPT_FIELDS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "scan_layers",
-    "remat",
-    "remat_saves",
-    "attention",
-)
+KEPT_FIELDS = field_names(ModelConfig, "regularization", "computation")
 NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights
 # Each metric of a task is one of the scores, or the mean of two.
 LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_error")
@@ -75,18 +64,20 @@ class Prepared:
     codec: Codec
 
 
-def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> dict[str, Evaluation]:
+def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> RunResult:
     """Runs, or goes on with, the run in `workdir`. With `profile`, a trace of a few steps is left in WORKDIR/profile.
 
     Returns:
-      The scores of the best checkpoint on each split that has labels; also in WORKDIR/scores.json. Its predictions are
-      in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
+      The scores of the best checkpoint, as metrics of each split that has labels; also in WORKDIR/scores.json. Its
+      predictions are in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
 
     Raises:
       UserError: the config, the data or `init_from` cannot be used.
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
-    prepared = prepare(config)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "data"):
+        prepared = prepare(config)
     workdirs.claim(workdir, config)
     task, names, mesh = prepared.task, prepared.names, make_mesh(config.mesh)
     objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"])
@@ -107,14 +98,19 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         vocabulary=prepared.codec.tokenizer.hash,
     )
     start = functools.partial(initial_params, config, prepared.loaded)
-    train(objective, config, workdir, data, start, profile=profile)
-    params = best_params(config, objective, workdir, mesh)
-    scores, null_threshold = write_results(workdir, task, evaluators, params)
-    settings = HeadSettings(config.max_length, config.truncation, config.stride, null_threshold)
-    labels = task.kind.exported_labels(names)
-    model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
-    huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
-    return scores
+    with timed(seconds, "training"):
+        trained = train(objective, config, workdir, data, start, profile=profile)
+        params = jax.device_get(trained.best_params())
+    with timed(seconds, "scoring"):
+        scores, null_threshold = write_results(workdir, task, evaluators, params)
+    with timed(seconds, "export"):
+        settings = HeadSettings(config.max_length, config.truncation, config.stride, null_threshold)
+        labels = task.kind.exported_labels(names)
+        model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
+        huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
+    result = RunResult(scores, workdir / "model", seconds)
+    workdirs.finish(workdir, config, result)
+    return result
 
 
 def prepare(config: FinetuningConfig) -> Prepared:
@@ -298,14 +294,6 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
         encoder[f"layer_{number}"] = fresh["bert"]["encoder"][f"layer_{number}"]
     return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
-
-
-def best_params(config: FinetuningConfig, objective: TaskObjective, workdir: Path, mesh: Mesh) -> dict:
-    """Returns the parameters of the checkpoint with the highest rank."""
-    abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)) as checkpoints:
-        state = checkpoints.restore_best(abstract, state_sharding(mesh, abstract))
-    return jax.device_get(state.params)
 
 
 def write_results(

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
+from bert_jax.model.depths import layer_depths
 from bert_jax.tasks.kinds.base import Kind
-from bert_jax.training.objective import Batch, Mean, Parameters
+from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskObjective:
-    """An `Objective` of the training loop.
+class TaskObjective(Objective):
+    """A head on the body, and its loss.
 
     Attributes:
       kind: of task.
@@ -60,3 +61,7 @@ class TaskObjective:
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """Returns the same from the outputs."""
         return self.kind.loss(outputs, batch, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+
+    def layer_depths(self, params: Parameters) -> Any:
+        """Returns the depth of each parameter."""
+        return layer_depths(params)
