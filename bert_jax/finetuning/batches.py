@@ -7,7 +7,6 @@ epoch; where an epoch does not end with a batch, that batch has the last rows of
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from bert_jax.errors import UserError
@@ -111,19 +110,21 @@ class FinetuningBatches:
         return order
 
 
-def evaluation_batches(rows: Sequence[Row], batch_size: int, max_length: int) -> list[EvaluationBatch]:
+def evaluation_batches(rows: Sequence[Row], batch_size: int, max_length: int, platform: str) -> list[EvaluationBatch]:
     """All rows, the longest first, in batches as `FinetuningBatches` has them.
 
     Batches are those of `by_length`; the last one is filled up with empty rows (`sequence_ids` 0, no labels).
     """
     batches = []
-    for numbers, size, length in by_length(row_lengths(rows), batch_size, max_length):
+    for numbers, size, length in by_length(row_lengths(rows), batch_size, max_length, platform):
         arrays = lay_out([rows[number] for number in numbers], size, length)
         batches.append(EvaluationBatch(np.pad(numbers, (0, size - len(numbers)), constant_values=-1), arrays))
     return batches
 
 
-def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator[tuple[np.ndarray, int, int]]:
+def by_length(
+    lengths: np.ndarray, batch_size: int, max_length: int, platform: str
+) -> Iterator[tuple[np.ndarray, int, int]]:
     """Numbers of rows, the longest first, in batches for a forward pass; of each its rows and its length.
 
     The shapes do not depend on the rows, so that many lists of rows compile a few times only: the length is a `bucket`,
@@ -133,6 +134,7 @@ def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator
       lengths: int [R], tokens of each row.
       batch_size: rows of a batch at most.
       max_length: tokens of a row at most.
+      platform: that of the execution; a CPU takes no more rows at once than its caches hold.
 
     Yields:
       int32 [n], B and L of a batch of n <= B rows.
@@ -140,9 +142,9 @@ def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     while len(order):
         length = bucket(int(lengths[order[0]]), max_length)
-        most = min(batch_size, rows_in_cache(length)) if jax.default_backend() == "cpu" else batch_size
-        yield order[:most], min(most, power_of_two(len(order))), length
-        order = order[most:]
+        max_rows = min(batch_size, rows_in_cache(length)) if platform == "cpu" else batch_size
+        yield order[:max_rows], min(max_rows, power_of_two(len(order))), length
+        order = order[max_rows:]
 
 
 def rows_in_cache(length: int) -> int:

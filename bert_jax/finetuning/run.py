@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import Batch, FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model import parameters
+from bert_jax.model.kernels.choose import describe_kernel
+from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.evaluation import Evaluator, Outcome
@@ -34,7 +36,7 @@ from bert_jax.training import workdir as workdirs
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.loop import Data, Evaluation, train
 from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.sharding import make_mesh, state_sharding
+from bert_jax.training.sharding import state_sharding
 from bert_jax.training.step import make_init
 
 # What of `model` is read when the architecture is that of `init_from`.
@@ -73,12 +75,13 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         check_labels(names, examples, split, source_of(config, task, split))
     loaded, tokenizer = starting_point(config)
     check_max_length(config.max_length, loaded.config)
+    execution = Execution.here(config.compute_dtype, config.mesh)
     workdirs.claim(workdir, config)
 
     reading = Reading(task.kind, tokenizer, names, config.max_length, config.truncation, config.stride)
     if not all(getattr(example, "answerable", True) for example in train_examples):
         reading = dataclasses.replace(reading, null_threshold=0.0)
-    objective = make_objective(config, task, loaded.config, names, train_examples)
+    objective = make_objective(config, task, loaded.config, names, train_examples, execution)
     batches = FinetuningBatches(
         reading.rows(train_examples), batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
     )
@@ -86,8 +89,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         f"{len(train_examples):,} examples make {len(batches.rows):,} rows, padded to {batches.lengths} tokens "
         f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
     )
-    with jax.set_mesh(make_mesh(config.mesh)):
-        print(describe_kernel(objective.model, objective.dtype, max(batches.lengths), 1))
+    print(describe_kernel(objective.model, execution, max(batches.lengths), 1))
     evaluators = {
         split: Evaluator(objective, reading, examples, max(config.batch_size, 32)) for split, examples in splits.items()
     }
@@ -99,8 +101,9 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         rank=functools.partial(rank, config),
         vocabulary=tokenizer.hash,
     )
-    train(objective, config, workdir, data, functools.partial(initial_params, config, loaded), profile=profile)
-    params = best_params(config, objective, workdir)
+    start = functools.partial(initial_params, config, loaded)
+    train(objective, config, workdir, data, execution.mesh, start, profile=profile)
+    params = best_params(config, objective, workdir, execution.mesh)
     scores, null_threshold = write_results(workdir, task, evaluators, params)
     model = Pretrained(
         params,
@@ -156,7 +159,7 @@ def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
     if config.init_from != "none":
         if config.vocabulary:
             raise UserError(f"init_from={config.init_from} brings its own vocabulary: set vocabulary to nothing")
-        loaded, tokenizer = pretrained.read(config.init_from.removeprefix(NOTHING_BUT))
+        loaded, tokenizer = pretrained.load_pretrained(config.init_from.removeprefix(NOTHING_BUT))
         check_architecture(config, loaded.config)
         kept = {name: getattr(config.model, name) for name in KEPT_FIELDS}
         return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, **kept)), tokenizer
@@ -187,23 +190,25 @@ def check_architecture(config: FinetuningConfig, loaded: ModelConfig) -> None:
 
 
 def make_objective(
-    config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Example]
+    config: FinetuningConfig,
+    task: Task,
+    model: ModelConfig,
+    names: tuple[str, ...],
+    train_examples: Sequence[Example],
+    execution: Execution,
 ) -> FinetuningObjective:
     """The objective of the task on an architecture."""
     if config.label_smoothing and task.kind not in ("classification", "tagging", "choice"):
         raise UserError(f"label_smoothing is for one class among several: task {task.name} has {task.kind}")
     if config.truncation != "head" and task.kind in ("tagging", "answering", "choice"):
         raise UserError(f"truncation={config.truncation} is for classes and numbers of single texts: set it to head")
-    dtype = config.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return FinetuningObjective(
         kind=task.kind,
         model=model,
         labels=max(1, len(names)),
         label_smoothing=config.label_smoothing,
         class_weights=balanced_weights(names, train_examples) if config.balance_classes else (),
-        dtype=jnp.dtype(dtype),
+        execution=execution,
     )
 
 
@@ -245,17 +250,16 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     unrolled = dataclasses.replace(loaded.config, scan_layers=False)
     fresh = arrange_layers(jax.device_get(drawn), unrolled)
     params = with_heads(config.init_from, loaded.params, fresh)
-    encoder = dict(params["bert"]["encoder"])
     for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
-        encoder[f"layer_{number}"] = fresh["bert"]["encoder"][f"layer_{number}"]
-    return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
+        params = parameters.with_layer(params, number, parameters.layer(fresh, number))
+    return arrange_layers(params, loaded.config)
 
 
-def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdir: Path) -> dict:
+def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdir: Path, mesh: Mesh) -> dict:
     """The parameters of the checkpoint with the highest rank."""
     abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
     with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)) as checkpoints:
-        state = checkpoints.restore_best(abstract, state_sharding(make_mesh(config.mesh), abstract))
+        state = checkpoints.restore_best(abstract, state_sharding(mesh, abstract))
     return jax.device_get(state.params)
 
 

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
-from bert_jax.model.quantization import restored
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.parameters import body
+from bert_jax.model.quantization import dequantize
 
 
 def fill(
@@ -22,8 +24,8 @@ def fill(
     top_k: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Probabilities float32 [B, P, top_k] at the masked positions, and whose they are."""
-    variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(ids, lengths, firsts), masked_positions=masked)
+    variables = {"params": dequantize(params, module.execution.dtype)}
+    logits = module.apply(variables, Inputs.unpacked(ids, lengths, firsts), masked_positions=masked)
     return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
 
 
@@ -37,8 +39,8 @@ def log_probability(
     targets: jax.Array,
 ) -> jax.Array:
     """Natural logarithm of the probability of `targets` int32 [B] at the first masked position, float32 [B]."""
-    variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(ids, lengths, firsts), masked_positions=masked[:, :1])[:, 0]
+    variables = {"params": dequantize(params, module.execution.dtype)}
+    logits = module.apply(variables, Inputs.unpacked(ids, lengths, firsts), masked_positions=masked[:, :1])[:, 0]
     return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=1)[:, 0]
 
 
@@ -47,8 +49,8 @@ def follow(
 ) -> jax.Array:
     """Probabilities float32 [B] of label 0, "is next"."""
     starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
-    variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(ids, lengths, firsts), sequence_starts=starts)
+    variables = {"params": dequantize(params, module.execution.dtype)}
+    logits = module.apply(variables, Inputs.unpacked(ids, lengths, firsts), sequence_starts=starts)
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
@@ -56,8 +58,8 @@ def encode(
     module: Bert, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array, pooled: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """Hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
-    variables = {"params": restored(params["bert"], module.dtype)}
-    hidden = module.apply(variables, *_inputs(ids, lengths, firsts), most=1)
+    variables = {"params": dequantize(body(params), module.execution.dtype)}
+    hidden = module.apply(variables, Inputs.unpacked(ids, lengths, firsts), max_sequences=1)
     starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
     vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
     return hidden.astype(jnp.float32), vectors
@@ -81,11 +83,3 @@ def embed(
     elif pooling == "cls":
         pooled = hidden[:, 0]
     return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if normalize else pooled
-
-
-def _inputs(ids: jax.Array, lengths: jax.Array, firsts: jax.Array) -> tuple[jax.Array, ...]:
-    """The four arguments of `Bert`, int32 [B, L], for one sequence a row."""
-    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
-    inside = positions < lengths[:, None]
-    token_types = ((positions >= firsts[:, None]) & inside).astype(jnp.int32)
-    return ids, token_types, positions, inside.astype(jnp.int32)

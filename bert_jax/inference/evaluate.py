@@ -16,9 +16,11 @@ from bert_jax.errors import UserError
 from bert_jax.finetuning.run import write_predictions
 from bert_jax.inference.predictor import Model
 from bert_jax.metrics.classification import report_table
-from bert_jax.model.quantization import restored
+from bert_jax.model.parameters import body, with_body
+from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import make_objective, unigram_loss
+from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.evaluation import Evaluator
@@ -32,7 +34,6 @@ from bert_jax.text import sources
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.training.loop import compile_evaluation
-from bert_jax.training.sharding import make_mesh
 
 HEADS = {"tagging": "token_classification", "answering": "question_answering", "choice": "multiple_choice"}
 
@@ -76,7 +77,7 @@ def evaluate_task(
     source = source_name(task, split, directory=data.directory, file=file)
     check_labels(names, examples, split, source, "the model")
     reading = model.reading(task.kind, names, max_length, truncation, _threshold(model, examples))
-    objective = FinetuningObjective(task.kind, model.config, max(1, len(names)), dtype=model.dtype)
+    objective = FinetuningObjective(task.kind, model.config, max(1, len(names)), execution=model.execution)
     outcome = Evaluator(objective, reading, examples, batch_size).outcome(model.params, progress)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
@@ -165,9 +166,10 @@ def evaluate_text(
         found = {"source": source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.dtype.name)
-    objective = make_objective(config, model.tokenizer)
-    params = _with_unused_heads(restored(model.params, model.dtype), objective)
-    scores = compile_evaluation(objective, params, batches, make_mesh(config.mesh))(params)
+    execution = Execution.here(config.compute_dtype, config.mesh)
+    objective = make_objective(config, model.tokenizer, execution)
+    params = _with_unused_heads(dequantize(model.params, model.dtype), objective)
+    scores = compile_evaluation(objective, params, batches, execution.mesh)(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}
     if pseudo_perplexity_of:
         documents = itertools.islice(sources.read_documents(source, **reading), pseudo_perplexity_of)
@@ -186,7 +188,7 @@ def _with_unused_heads(params: dict, objective: Any) -> dict:
     """The parameters, and zeros for what the network of pre-training has besides, which is not scored."""
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     whole = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
-    return {**whole, **params, "bert": {**whole["bert"], **params["bert"]}}
+    return with_body({**whole, **params}, {**body(whole), **body(params)})
 
 
 def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, progress: Callable[[int], object]) -> float:

@@ -12,9 +12,11 @@ import numpy as np
 from bert_jax.errors import UserError
 from bert_jax.inference import compute
 from bert_jax.inference.rows import check_items, fill_rows, filled, is_pair, pair_rows, row_batches, token_rows
-from bert_jax.interop.layout import Pretrained, parts_of
+from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
-from bert_jax.model.quantization import is_matrix_of_body, quantize
+from bert_jax.model.parameters import is_body_matrix, part_names
+from bert_jax.model.quantization import quantize
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.tokenizer import Tokenizer
 
 DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
@@ -41,19 +43,23 @@ class LanguageModel:
     def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
         if dtype not in DTYPES:
             raise UserError(f"dtype={dtype!r} is not known: choose {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
-        self.config, self.dtype = model.config, jnp.dtype("bfloat16" if dtype == "int8" else dtype)
+        self.config, self.execution = model.config, Execution.here("bfloat16" if dtype == "int8" else dtype)
+        self.dtype = self.execution.dtype
         self.tokenizer = tokenizer
         self.labels = model.labels
         self.problem_type = model.problem_type
         self.settings = model.settings
         self._loaded = model
         self.params = jax.device_put(quantize(model.params) if dtype == "int8" else _stored(model.params, self.dtype))
-        self.parts = parts_of(model.params)  # what it has besides the body: "pooler" and the heads
+        self.parts = part_names(model.params)  # what it has besides the body: "pooler" and the heads
         self._batches = functools.partial(
-            row_batches, pad_id=tokenizer.pad_id, max_length=model.config.max_position_embeddings
+            row_batches,
+            pad_id=tokenizer.pad_id,
+            max_length=model.config.max_position_embeddings,
+            platform=self.execution.platform,
         )
-        masked_lm = BertForMaskedLM(model.config, self.dtype)
-        next_sentence = BertForNextSentencePrediction(model.config, self.dtype)
+        masked_lm = BertForMaskedLM(model.config, self.execution)
+        next_sentence = BertForNextSentencePrediction(model.config, self.execution)
         self._fill = jax.jit(functools.partial(compute.fill, masked_lm), static_argnames="top_k")
         self._log_probability = jax.jit(functools.partial(compute.log_probability, masked_lm))
         self._follow = jax.jit(functools.partial(compute.follow, next_sentence))
@@ -198,6 +204,6 @@ def _stored(params: dict, dtype: jnp.dtype) -> dict:
     """The matrices of the body in the type that multiplies them: no conversion at each call, and the same answers."""
 
     def stored(path: tuple, leaf: np.ndarray) -> np.ndarray:
-        return leaf.astype(dtype, copy=False) if is_matrix_of_body(path) else leaf
+        return leaf.astype(dtype, copy=False) if is_body_matrix(path) else leaf
 
     return jax.tree_util.tree_map_with_path(stored, params)

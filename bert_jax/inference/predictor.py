@@ -48,7 +48,7 @@ class Model(LanguageModel):
 
     def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
         super().__init__(model, tokenizer, dtype)
-        bert = Bert(model.config, self.dtype)
+        bert = Bert(model.config, self.execution)
         self._encode = jax.jit(functools.partial(compute.encode, bert), static_argnames="pooled")
         self._embed = jax.jit(functools.partial(compute.embed, bert), static_argnames=("pooling", "normalize"))
 
@@ -251,8 +251,8 @@ class Model(LanguageModel):
             np.subtract.at(waiting, owners[numbers], 1)
             progress(int((waiting[np.unique(owners[numbers])] == 0).sum()))
 
-        objective = FinetuningObjective(reading.kind, self.config, max(1, len(reading.names)), dtype=self.dtype)
-        batches = evaluation_batches(rows, batch_size, reading.max_length)
+        objective = FinetuningObjective(reading.kind, self.config, max(1, len(reading.names)), execution=self.execution)
+        batches = evaluation_batches(rows, batch_size, reading.max_length, self.execution.platform)
         return reading.predictions(examples, rows, forward(objective, self.params, batches, done)[0])
 
     def _text_rows(self, texts: Sequence[str | tuple[str, str]], max_length: int, batch_size: int) -> list[Row]:

@@ -9,7 +9,7 @@ import numpy as np
 from bert_jax.finetuning.batches import EvaluationBatch, evaluation_batches, in_row_order
 from bert_jax.metrics import classification as scoring
 from bert_jax.metrics.answering import score_answers
-from bert_jax.model.quantization import restored
+from bert_jax.model.quantization import dequantize
 from bert_jax.tasks.examples import Example, TaggingExample
 from bert_jax.tasks.objective import FinetuningObjective
 from bert_jax.tasks.reading import Prediction, Reading, Reply
@@ -33,7 +33,7 @@ class Evaluator:
     ) -> None:
         self.objective, self.reading, self.examples = objective, reading, examples
         self.rows = reading.rows(examples)
-        self.batches = evaluation_batches(self.rows, batch_size, reading.max_length)
+        self.batches = evaluation_batches(self.rows, batch_size, reading.max_length, objective.execution.platform)
 
     def __call__(self, params: Parameters) -> dict[str, float]:
         """The measures of the task and the `loss`."""
@@ -79,7 +79,7 @@ def forward(
 
 
 def _outputs_of(objective: FinetuningObjective, params: Parameters, batch: dict) -> tuple[Any, dict]:
-    logits = objective.outputs(restored(params, objective.dtype), batch, None)
+    logits = objective.outputs(dequantize(params, objective.execution.dtype), batch, None)
     metrics = objective.score(logits, batch)
     if objective.kind in ("classification", "choice"):
         return jax.nn.softmax(logits), metrics

@@ -8,10 +8,10 @@ import optax
 
 from bert_jax.config import ModelConfig
 from bert_jax.model import heads
-from bert_jax.model.losses import accuracy, binary_cross_entropy, span_cross_entropy, squared_error
+from bert_jax.model.inputs import Inputs
+from bert_jax.runtime.execution import Execution
+from bert_jax.training.losses import accuracy, binary_cross_entropy, span_cross_entropy, squared_error
 from bert_jax.training.objective import Batch, Mean, Parameters
-
-INPUTS = ("input_ids", "token_type_ids", "position_ids", "sequence_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FinetuningObjective:
       labels: C; 1 for regression, unused where there are no classes.
       label_smoothing: share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
       class_weights: of each class in the loss, [C]; empty for equal ones.
-      dtype: compute type.
+      execution: where and in which type it computes.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class FinetuningObjective:
     labels: int = 1
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
 
     losses = ("task_loss",)
 
@@ -40,17 +40,17 @@ class FinetuningObjective:
     def network(self) -> heads.nn.Module:
         """The body with the head of this kind of task."""
         if self.kind == "tagging":
-            return heads.BertForTokenClassification(self.model, self.labels, self.dtype)
+            return heads.BertForTokenClassification(self.model, self.labels, self.execution)
         if self.kind == "answering":
-            return heads.BertForQuestionAnswering(self.model, self.dtype)
+            return heads.BertForQuestionAnswering(self.model, self.execution)
         if self.kind == "choice":
-            return heads.BertForMultipleChoice(self.model, self.dtype)
-        return heads.BertForSequenceClassification(self.model, self.labels, self.dtype)
+            return heads.BertForMultipleChoice(self.model, self.execution)
+        return heads.BertForSequenceClassification(self.model, self.labels, self.execution)
 
     def init(self, key: jax.Array) -> Parameters:
         """Random parameters, float32."""
         ids = jnp.zeros((1, 2, 8) if self.kind == "choice" else (1, 8), jnp.int32)
-        return self.network.init(key, *[ids] * 4, **self._starts(ids))["params"]
+        return self.network.init(key, Inputs(ids, ids, ids, ids), **self._starts(ids))["params"]
 
     def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
         """The batch as it is: nothing is drawn here."""
@@ -61,7 +61,7 @@ class FinetuningObjective:
         """Logits float32: [B, C] of classes, numbers (C = 1) and choices, [B, L, C] of tags, two [B, L] of answers."""
         found = self.network.apply(
             {"params": params},
-            *(batch[name] for name in INPUTS),
+            Inputs.of_batch(batch),
             **self._starts(batch["input_ids"]),
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},

@@ -25,7 +25,6 @@ from bert_jax.training.sharding import (
     batch_sharding,
     check_batch,
     compiler_options,
-    make_mesh,
     put_batch,
     state_sharding,
 )
@@ -68,6 +67,7 @@ def train(
     config: TrainingConfig,
     workdir: Path,
     data: Data,
+    mesh: Mesh,
     initial_params: Callable[[Parameters], Parameters] | None = None,
     *,
     profile: bool = False,
@@ -79,6 +79,7 @@ def train(
       config: of the run.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       data: training and validation batches.
+      mesh: the devices.
       initial_params: gives the parameters to start from, in place of the random ones that it is given.
       profile: traces a few steps into WORKDIR/profile and says which operations cost most.
 
@@ -92,7 +93,6 @@ def train(
     """
     began = time.monotonic()
     config = with_intervals(config, data)
-    mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.accumulate, mesh)
     optimizer = make_optimizer(config.optimizer)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
