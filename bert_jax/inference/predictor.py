@@ -11,7 +11,8 @@ import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import evaluation_batches
-from bert_jax.inference import compute
+from bert_jax.inference import compute, intermediates
+from bert_jax.inference.intermediates import Attentions
 from bert_jax.inference.language_model import LanguageModel
 from bert_jax.inference.rows import (
     Row,
@@ -109,6 +110,14 @@ class Model(LanguageModel):
             vectors[indices] = found[: len(indices)]
             progress(len(indices))
         return vectors
+
+    def attentions(self, text: str | tuple[str, str]) -> Attentions:
+        """Returns where the heads look in a text or a pair of texts; see `intermediates.attentions`."""
+        return intermediates.attentions(self, text)
+
+    def hidden_states(self, text: str | tuple[str, str]) -> np.ndarray:
+        """Returns the states of all layers, float32 [layers + 1, L, D]; see `intermediates.hidden_states`."""
+        return intermediates.hidden_states(self, text)
 
     def classify(
         self,
