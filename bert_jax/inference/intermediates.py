@@ -1,70 +1,55 @@
-"""What is inside a model for one text: the attention of every head, and the states of every layer."""
+"""What is inside a loaded model for one text: the attention of every head, and the states of every layer."""
 
-import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.inference import compute
+from bert_jax.inference.embedder import Embedder
+from bert_jax.inference.loaded import raised
 from bert_jax.inference.rows import is_text_or_pair
 from bert_jax.model.encoder import Bert
-from bert_jax.model.inputs import Inputs
-from bert_jax.model.intermediates import Intermediates, apply_and_collect
-from bert_jax.model.parameters import body
-from bert_jax.model.quantization import dequantize
-
-MULTIPLE = 16  # rows are padded to a multiple of so many tokens, so that texts of many lengths compile few programs
-
-if TYPE_CHECKING:
-    from bert_jax.inference.predictor import Model
+from bert_jax.model.intermediates import Intermediates
 
 
 class Attentions(NamedTuple):
     """Where the heads of a model look in a text."""
 
     tokens: list[str]  # L, with [CLS] and [SEP]
-    probabilities: np.ndarray  # float32 [layers, heads, L, L]: from each token to each
+    probabilities: np.ndarray  # float32 [layers, heads, L, L], from each token to each
 
 
-def attentions(model: "Model", text: str | tuple[str, str]) -> Attentions:
-    """Returns the tokens of a text or a pair of texts, and the attention of each head from each of them to each.
+class Inspector(Embedder):
+    """What a model shows of its layers."""
 
-    Raises:
-      UserError: it is no text or pair.
-    """
-    ids, states = _states(model, text)
-    tokens = [model.tokenizer.id_to_token(number) for number in ids]
-    length = len(tokens)
-    return Attentions(tokens, np.asarray(states.attentions[:, 0, :, :length, :length], np.float32))
+    def attentions(self, text: str | tuple[str, str]) -> Attentions:
+        """Returns the tokens of a text or a pair of texts, and the attention of each head from each of them to each.
 
+        A text that is too long is cut as BERT does.
 
-def hidden_states(model: "Model", text: str | tuple[str, str]) -> np.ndarray:
-    """Returns the states of a text or a pair of texts, float32 [layers + 1, L, D]: the embeddings' first.
+        Raises:
+          UserError: it is no text or pair, or the model does not tell two texts apart.
+        """
+        ids, states = self._intermediates(text)
+        tokens, length = [self.tokenizer.id_to_token(number) for number in ids], len(ids)
+        return Attentions(tokens, states.attentions[:, 0, :, :length, :length])
 
-    Raises:
-      UserError: it is no text or pair.
-    """
-    ids, states = _states(model, text)
-    layers = [states.embedded, *states.hidden]
-    return np.stack([np.asarray(layer[0, : len(ids)], np.float32) for layer in layers])
+    def hidden_states(self, text: str | tuple[str, str]) -> np.ndarray:
+        """Returns the states of a text or a pair of texts, float32 [layers + 1, L, D]; the first are the embeddings.
 
+        A text that is too long is cut as BERT does.
 
-def _states(model: "Model", text: str | tuple[str, str]) -> tuple[list[int], Intermediates]:
-    """Runs the body on a text, cut as BERT does where it is too long; gives its ids and the states of a padded row."""
-    if not is_text_or_pair(text):
-        raise UserError(f"a text or a pair (first, second) is wanted, not {text!r:.80}")
-    model._check_token_types([text])
-    longest = model.config.max_position_embeddings
-    (encoded,) = model.tokenizer.encode_inputs([text], longest)
-    length = min(longest, -(-len(encoded.ids) // MULTIPLE) * MULTIPLE)
-    ids = np.full((1, length), model.tokenizer.pad_id, np.int32)
-    ids[0, : len(encoded.ids)] = encoded.ids
-    lengths, first_lengths = np.array([[len(encoded.ids)], [encoded.token_type_ids.count(0)]], np.int32)
-    return encoded.ids, _run(Bert(model.config, model.execution), body(model.params), ids, lengths, first_lengths)
+        Raises:
+          UserError: it is no text or pair, or the model does not tell two texts apart.
+        """
+        ids, states = self._intermediates(text)
+        return np.concatenate([states.embedded[None], states.hidden])[:, 0, : len(ids)]
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _run(bert: Bert, params: dict, ids: jax.Array, lengths: jax.Array, first_lengths: jax.Array) -> Intermediates:
-    inputs = Inputs.unpacked(ids, lengths, first_lengths)
-    return apply_and_collect(bert, dequantize(params, bert.execution.dtype), inputs)[1]
+    def _intermediates(self, text: str | tuple[str, str]) -> tuple[list[int], Intermediates]:
+        """Returns the ids of the text, and what the body makes of its row, padding included."""
+        if not is_text_or_pair(text):
+            raise UserError(f"a text or a pair (first, second) is wanted, not {text!r:.80}")
+        (row,) = rows = [raised(row) for row in self._text_rows([text], self.config.max_position_embeddings)]
+        ((_, states),) = self._run(compute.intermediates, Bert(self.config, self.execution), rows, batch_size=1)
+        return row.ids, states

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import ModelConfig, from_config_dict
+from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import Pretrained, assemble, parts_in
 
@@ -26,18 +27,11 @@ _NAMES = {
     "cls/squad/output_weights": "qa_outputs.weight",
     "cls/squad/output_bias": "qa_outputs.bias",
 }
-_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "initializer_range",
+# What a bert_config.json holds: the architecture, less the two keys that are newer than it.
+_FIELDS = tuple(
+    name
+    for name in names(ModelConfig, "weights", "regularization", "initialization")
+    if name not in ("classifier_dropout", "layer_norm_eps")
 )
 # Of the Chinese and multilingual configs: sizes of the pooler that the released code never reads.
 _UNREAD = ("directionality", "pooler_")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bert_jax.config import HeadSettings, ModelConfig, from_config_dict
+from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import (
     ARCHITECTURES,
@@ -44,7 +45,7 @@ _FIXED = {
 }
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 # Fields of ModelConfig that say how to compute, not what.
-_OURS_ALONE = {"scan_layers", "remat", "remat_saves", "attention"}
+_OURS_ALONE = names(ModelConfig, "computation")
 _OUR_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -90,7 +91,7 @@ def _read_architecture(file: Path, settings: dict[str, Any]) -> ModelConfig:
         given = settings.get(key)
         if given not in (None, value):
             raise UserError(f"{file}: {key} is {json.dumps(given)}, and only {json.dumps(value)} is supported")
-    known = {field.name for field in dataclasses.fields(ModelConfig)} - _OURS_ALONE
+    known = {field.name for field in dataclasses.fields(ModelConfig)}.difference(_OURS_ALONE)
     try:
         return from_config_dict(ModelConfig, {key: value for key, value in settings.items() if key in known})
     except UserError as error:

@@ -1,24 +1,27 @@
 """The task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import DataConfig, ModelConfig
+from bert_jax.model.depths import layer_depths
 from bert_jax.model.heads import BertForPreTraining
 from bert_jax.model.inputs import Inputs
 from bert_jax.pretraining.masking import choose_positions, hide_tokens
 from bert_jax.runtime.execution import Execution
 from bert_jax.training.losses import accuracy, cross_entropy
-from bert_jax.training.objective import Batch, Mean, Parameters
+from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 
 EVALUATION_MASK_RATE = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainingObjective:
-    """Masks, runs the model, sums the losses. An `Objective` of the training loop.
+class PretrainingObjective(Objective):
+    """Masks, runs the model, and sums the losses.
 
     Attributes:
       model: the architecture.
@@ -99,3 +102,11 @@ class PretrainingObjective:
             scored["nsp"] = next_sentence_logits, batch["next_sentence_labels"]
         losses = {f"{name}_loss": cross_entropy(*pair) for name, pair in scored.items()}
         return losses | {f"{name}_accuracy": accuracy(*pair) for name, pair in scored.items()}
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Returns the perplexity of the masked language model."""
+        return {"mlm_perplexity": math.exp(min(means["mlm_loss"], 700.0))}
+
+    def layer_depths(self, params: Parameters) -> Any:
+        """Returns the depth of each parameter."""
+        return layer_depths(params)

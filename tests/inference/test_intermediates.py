@@ -13,7 +13,7 @@ from helpers.random_model import CONFIG
 import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.inference.predictor import Model
+from bert_jax.inference.model import Model
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bert_jax.pretraining.neighbours import OFFSETS, look_at_neighbours
 
 from bert_jax.config import ModelConfig, PretrainingConfig
 from bert_jax.errors import UserError
@@ -14,7 +15,6 @@ from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.heads import BertForPreTraining
 from bert_jax.model.inputs import Inputs
 from bert_jax.model.intermediates import apply_and_collect
-from bert_jax.pretraining.neighbours import OFFSETS, look_at_neighbours
 from bert_jax.pretraining.run import first_params
 
 CONFIG = ModelConfig(

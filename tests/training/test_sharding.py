@@ -67,8 +67,8 @@ def splash_sums() -> list[float]:
 
 def on_all_devices(workdir: Path) -> dict:
     """What the process with four devices reports."""
-    state, evaluation = train(Toy(), CONFIG, workdir / "run", toy_data())
-    found = {"kernel": state.params["dense"]["kernel"].tolist(), "evaluation": evaluation, "errors": []}
+    trained = train(Toy(), CONFIG, workdir / "run", toy_data())
+    found = {"kernel": trained.state.params["dense"]["kernel"].tolist(), "evaluation": trained.evaluation, "errors": []}
     for change in ({"batch_size": 6}, {"accumulate": 4}, {"mesh": MeshConfig(data=2)}):
         try:
             train(Toy(), dataclasses.replace(CONFIG, **change), workdir / "bad", toy_data())
@@ -94,10 +94,10 @@ def sharded(tmp_path_factory) -> dict:
 
 
 def test_four_devices_train_as_one(sharded, tmp_path) -> None:
-    state, evaluation = train(Toy(), CONFIG, tmp_path, toy_data())
+    trained = train(Toy(), CONFIG, tmp_path, toy_data())
     assert sharded["devices"] == DEVICES
-    np.testing.assert_allclose(sharded["kernel"], state.params["dense"]["kernel"], rtol=1e-5)
-    assert sharded["evaluation"] == pytest.approx(evaluation, rel=1e-5)
+    np.testing.assert_allclose(sharded["kernel"], trained.state.params["dense"]["kernel"], rtol=1e-5)
+    assert sharded["evaluation"] == pytest.approx(trained.evaluation, rel=1e-5)
 
 
 def test_bert_has_the_same_gradients_on_four_devices(sharded) -> None:
