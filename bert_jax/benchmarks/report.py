@@ -6,7 +6,7 @@ print(draw(Path("runs/benchmark/train.json")))
 import dataclasses
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ METRICS = {
     "trace_seconds": Metric("trace, s", "s", best=min),
     "compile_seconds": Metric("compile, s", "s", best=min),
     "run_seconds": Metric("run, s", "s", best=min),
+    "difference": Metric("difference", best=min),
     "input_wait": Metric("waited, %", "%", 100, min),
     "update_share": Metric("update, %", "%", 100, min),
 }
@@ -148,6 +149,14 @@ def best_other(results: Results, case: str) -> str | None:
     return best(others, key=others.get) if others else None
 
 
+def verdict(results: Results, case: str) -> str:
+    """Returns how the first side of a case compares with the best other one, as a line for people."""
+    first, ratio = results.sides(case)[0], "ratio"
+    if first not in results.by_side(case, ratio):
+        return f"{case}: nothing to compare with"
+    return f"{case}: {results.value(case, first, ratio):.2f} times as fast as {best_other(results, case)}"
+
+
 # ---- pictures ------------------------------------------------------------------------------------
 
 
@@ -232,12 +241,13 @@ def describe(environment: dict[str, Any], dtype: str = "") -> str:
 # ---- the page ------------------------------------------------------------------------------------
 
 
-def page(parts: list[Results], skipped: list[tuple[str, str]]) -> str:
+def page(parts: list[Results], skipped: list[tuple[str, str]], to_beat: Sequence[str] = ()) -> str:
     """Returns one page in Markdown of what several suites have measured, and of what was skipped and why.
 
     Args:
       parts: results, the most telling first.
       skipped: what did not run, and the reason.
+      to_beat: figures of others to compare with, a line each.
     """
     lines = ["# Results", ""]
     if parts:
@@ -246,6 +256,8 @@ def page(parts: list[Results], skipped: list[tuple[str, str]]) -> str:
     for results in parts:
         lines += [f"## {results.title}", "", f"{results.environment['date']}:", ""]
         lines += [f"    {command}" for command in results.commands] + ["", "```", table(results), "```", ""]
+    if to_beat:
+        lines += ["## To beat", "", *(f"- {line}" for line in to_beat), ""]
     if skipped:
         lines += ["## Skipped", "", *(f"- {name}: {reason}" for name, reason in skipped), ""]
     return "\n".join(lines)

@@ -4,25 +4,20 @@ The tests assert these differences and `scripts/benchmark.py --suite=parity` sho
 """
 
 import dataclasses
-import functools
 import os
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import ModelConfig, model_config
+from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.interop import huggingface, pretrained
-from bert_jax.interop.layout import Pretrained, disassemble, with_heads
+from bert_jax.interop.layout import Pretrained, disassemble
 from bert_jax.model import heads
 from bert_jax.model.encoder import Bert
 from bert_jax.model.losses import binary_cross_entropy, cross_entropy, span_cross_entropy, squared_error
-from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.training.objective import Mean
 
 # Norm of the difference over the norm of the tensor, float32 on CPU. Both sides round each operation to 6e-8 and sum in
@@ -150,7 +145,7 @@ def example_batch(config: ModelConfig, lengths: list[int], labels: int = 3, seed
     }
 
 
-def our_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.float32) -> Values:
+def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.float32) -> Values:
     """Hidden states, attentions, pooled state, outputs, loss and gradients of a task of `TASKS`, by their names.
 
     Everything that has a place for each token is given at real tokens only: padding is nobody's business.
@@ -200,7 +195,7 @@ def _layers(encoder: dict, config: ModelConfig) -> list[dict]:
     return [encoder[f"layer_{index}"] for index in indices]
 
 
-def their_values(
+def torch_values(
     directory: str | os.PathLike, name: str, batch: Batch, dtype: str = "float32", device: str = "cpu"
 ) -> Values:
     """The same quantities from `transformers`, which loads the folder itself.
@@ -225,7 +220,7 @@ def their_values(
     network = getattr(transformers, architecture).from_pretrained(directory, attn_implementation="eager")
     network = network.to(device, torch.float64 if dtype == "float64" else torch.float32).eval()
     inside = batch["attention_mask"] > 0
-    inputs, labels = _their_arguments(task, architecture, batch, network)
+    inputs, labels = _torch_arguments(task, architecture, batch, network)
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bfloat16"):
         output = network(**inputs, **labels, output_hidden_states=True, output_attentions=True)
         loss = _span_loss(output, inside, labels) if architecture == "BertForQuestionAnswering" else output.loss
@@ -241,7 +236,7 @@ def their_values(
     return found | {f"gradient of {key}": array(value) for key, value in gradients.items()}
 
 
-def _their_arguments(task: Task, architecture: str, batch: Batch, network: Any) -> tuple[dict, dict]:
+def _torch_arguments(task: Task, architecture: str, batch: Batch, network: Any) -> tuple[dict, dict]:
     """Inputs and labels as PyTorch tensors; a label of -1 is theirs of -100."""
     import torch
 
@@ -300,80 +295,3 @@ def beyond_tolerance(found: dict[str, float]) -> dict[str, float]:
         for name, value in found.items()
         if not value <= (GRADIENT_TOLERANCE if name.startswith("gradient") else OUTPUT_TOLERANCE)
     }
-
-
-# --- suite parity
-
-
-def parity_suite(_workdir: Path, model: str) -> tuple[str, dict]:
-    """Ours and theirs, in float32 and bfloat16 on this machine's device, against theirs in float64 on the CPU.
-
-    Args:
-      model: MODEL; heads of pre-training that it lacks are drawn. Empty: random weights of the size mini.
-    """
-    ours, tokenizer = _model_to_compare(model)
-    length = min(128, ours.config.max_position_embeddings)
-    batch = example_batch(ours.config, [length, *range(3, length, max(1, length // 7))])
-    device = "cuda" if jax.default_backend() == "gpu" and _has_cuda() else "cpu"
-    name = "BertForPreTraining"
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder) / "model"
-        huggingface.save(directory, ours, tokenizer)
-        want = their_values(directory, name, batch, "float64")
-        columns = {}
-        for dtype in ("float32", "bfloat16"):
-            columns[f"bert_jax {dtype}"] = our_values(ours, name, batch, jnp.dtype(dtype))
-            columns[f"PyTorch {dtype}"] = their_values(directory, name, batch, dtype, device)
-    columns = {column: largest(differences(values, want)) for column, values in columns.items()}
-    shape = f"{len(batch['input_ids'])} rows of up to {length} tokens"
-    figures = {"model": model or "random", "batch": shape, "pytorch_device": device, "differences": columns}
-    return parity_table(figures), figures
-
-
-def _model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
-    config = model_config("mini")
-    if model:
-        loaded, tokenizer = pretrained.read(model)
-        config = loaded.config
-    else:
-        tokenizer = numbered_vocabulary(config.vocab_size)
-    ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
-    init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
-    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), *[ids] * 4)["params"])
-    return Pretrained(with_heads(model, loaded.params, drawn) if model else drawn, config), tokenizer
-
-
-def numbered_vocabulary(size: int) -> Tokenizer:
-    """The special tokens, then numbers: what an export needs when nobody reads text."""
-    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def largest(found: dict[str, float]) -> dict[str, float]:
-    """The largest difference among the layers and among the parameters."""
-    result: dict[str, float] = {}
-    for name, value in found.items():
-        group = "gradients" if name.startswith("gradient") else name.rstrip(" 0123456789")
-        result[group] = float(np.maximum(result.get(group, 0.0), value))  # which keeps what is not a number
-    return result
-
-
-def parity_table(figures: dict) -> str:
-    """The differences of each quantity as lines of text, and whether float32 is within the tolerances."""
-    columns = figures["differences"]
-    lines = [
-        f"{figures['model']}, {figures['batch']}; norm of the difference from PyTorch in float64 over the tensor's "
-        f"norm, the largest of all layers; PyTorch on {figures['pytorch_device']}",
-        " " * 24 + "".join(f"{column:>20}" for column in columns),
-    ]
-    for group in columns["bert_jax float32"]:
-        limit = GRADIENT_TOLERANCE if group == "gradients" else OUTPUT_TOLERANCE
-        verdict = "within" if columns["bert_jax float32"][group] <= limit else "BEYOND"
-        values = "".join(f"{column[group]:>20.1e}" for column in columns.values())
-        lines.append(f"{group:<24}{values}   float32 {verdict} {limit:.0e}")
-    return "\n".join(lines)

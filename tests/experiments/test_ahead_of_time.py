@@ -25,7 +25,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
-from bert_jax.benchmarks.our_step import StepSetting
+from bert_jax.benchmarks.jax_side import StepSetting
 from bert_jax.training.loop import StepByShape
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import batch_sharding, state_sharding

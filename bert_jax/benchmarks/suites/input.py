@@ -1,8 +1,8 @@
 """How fast batches are made for training, beside PyTorch's DataLoader, and how often training needs one.
 
-Each side on one core, in a process of its own, in turns. Ours draws its pairs from the corpus on disk as training does;
-theirs finds 20,000 of the same corpus in memory, drawn and cut before any clock runs. Theirs pads, and in one way masks
-too: ours is masked on the device, within the step.
+Each side on one core. Bert_jax draws its pairs from the corpus on disk as training does; PyTorch finds 20,000 of the
+same corpus in memory, drawn and cut before any clock runs. PyTorch pads, and in one variant masks too: the batches of
+bert_jax are masked on the device, within the step.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax.benchmarks.training_speed import comparison
-from bert_jax.benchmarks.turns import SideError, SideProcess, in_turns, one_core, started
+from bert_jax.benchmarks.harness import measure, one_core, start_sides
+from bert_jax.benchmarks.record import Results
 from bert_jax.config import DataConfig
 from bert_jax.errors import UserError
 from bert_jax.pretraining.batches import PretrainingBatches, iterate
@@ -26,12 +26,12 @@ from bert_jax.pretraining.run import corpus_folder, read_run
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
-SECONDS = 1.0  # of a turn, about
-THEIR_ROWS = 20_000
+SECONDS = 1.0  # of a round, about
+TORCH_ROWS = 20_000
 LOADER_RATE = 1_500_000  # positions a second that packed pairs are to reach
 INPUT_MARGIN = 20  # the loader on one core against what training takes; below, it may be what training waits for
 PACKED = "bert_jax, nsp, packed"
-WAYS = (
+VARIANTS = (
     "PyTorch, padded and masked by transformers",
     "PyTorch, padded by transformers",
     "PyTorch, padded beforehand, whole batches",
@@ -39,9 +39,9 @@ WAYS = (
 
 
 class Loading:
-    """A side that takes batches: the next of its stream, so many in a turn as took `SECONDS` at first.
+    """A side that takes batches: the next of its stream, so many in a round as took `SECONDS` at first.
 
-    Its facts are the seconds until it had the first, and of a turn the positions, padding included, and real tokens.
+    Its metadata are the seconds until it had the first, and of a round the positions, padding included, and tokens.
     """
 
     def __init__(self, prepare: Callable[[], Callable[[], Iterator]], inside: str) -> None:
@@ -56,22 +56,23 @@ class Loading:
             begin = time.perf_counter()
             self.stream = start()
             next(self.stream)
-            first_batch = time.perf_counter() - begin
+            first_seconds = time.perf_counter() - begin
             begin, count, positions, tokens = time.perf_counter(), 0, 0, 0
             while time.perf_counter() - begin < SECONDS / 4:
                 where = next(self.stream)[inside] > 0
                 count, positions, tokens = count + 1, positions + math.prod(where.shape), tokens + int(where.sum())
         self.batches = 4 * count
-        self.facts = {"first_batch": first_batch, "positions": 4 * positions, "tokens": 4 * tokens}
+        self.metadata = {"first_seconds": first_seconds, "positions": 4 * positions, "tokens": 4 * tokens}
 
-    def turn(self) -> None:
+    def run(self) -> None:
+        """Takes the next batches."""
         with one_core():
             for _ in range(self.batches):
                 next(self.stream)
 
 
-def our_batches(workdir: Path, data: DataConfig) -> Callable[[], Iterator]:
-    """As training gets them from `iterate`."""
+def jax_batches(workdir: Path, data: DataConfig) -> Callable[[], Iterator]:
+    """Returns what starts a stream of batches as training gets them from `iterate`."""
     config = read_run(workdir)
     corpus = Corpus.open(corpus_folder(config, workdir))
     tokenizer = Tokenizer.load(workdir / "tokenizer")
@@ -79,8 +80,8 @@ def our_batches(workdir: Path, data: DataConfig) -> Callable[[], Iterator]:
     return lambda: iterate(PretrainingBatches(corpus, data, **settings), 0)
 
 
-def their_batches(workdir: Path, way: str) -> Callable[[], Iterator]:
-    """Of a DataLoader, shuffled anew each epoch."""
+def torch_batches(workdir: Path, variant: str) -> Callable[[], Iterator]:
+    """Returns what starts a stream of batches of a DataLoader, shuffled anew each epoch."""
     import transformers
     from torch.utils import data
 
@@ -89,17 +90,15 @@ def their_batches(workdir: Path, way: str) -> Callable[[], Iterator]:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(workdir / "tokenizer/tokenizer.json"), **special
     )
-    rows: list[dict] = list(itertools.islice(drawn_pairs(workdir), THEIR_ROWS))
-    if way == WAYS[0]:
-        collate = transformers.DataCollatorForLanguageModeling(tokenizer)
-    elif way == WAYS[1]:
-        collate = transformers.DataCollatorWithPadding(tokenizer)
-    else:
+    rows: list[dict] = list(itertools.islice(drawn_pairs(workdir), TORCH_ROWS))
+    if variant == VARIANTS[2]:
         whole = tokenizer.pad(rows, padding="max_length", max_length=config.data.length, return_tensors="pt")
         batches = data.BatchSampler(data.RandomSampler(rows), config.batch_size, drop_last=False)
         loader = data.DataLoader(Table(dict(whole)), batch_size=None, sampler=batches)
-        return lambda: itertools.chain.from_iterable(itertools.repeat(loader))
-    loader = data.DataLoader(rows, config.batch_size, shuffle=True, collate_fn=collate)
+    else:
+        masks = variant == VARIANTS[0]
+        collator = transformers.DataCollatorForLanguageModeling if masks else transformers.DataCollatorWithPadding
+        loader = data.DataLoader(rows, config.batch_size, shuffle=True, collate_fn=collator(tokenizer))
     return lambda: itertools.chain.from_iterable(itertools.repeat(loader))
 
 
@@ -110,11 +109,12 @@ class Table:
     arrays: dict[str, Any]
 
     def __getitem__(self, rows: list[int]) -> dict[str, Any]:
+        """Returns the batch."""
         return {name: array[rows] for name, array in self.arrays.items()}
 
 
 def drawn_pairs(workdir: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the run's corpus, a pair in each, as theirs keeps them."""
+    """Yields the rows of the run's corpus, a pair in each, as PyTorch keeps them."""
     config, tokenizer = read_run(workdir), Tokenizer.load(workdir / "tokenizer")
     data = dataclasses.replace(config.data, packing=False)
     corpus = Corpus.open(corpus_folder(config, workdir))
@@ -129,12 +129,12 @@ def drawn_pairs(workdir: Path) -> Iterator[dict[str, Any]]:
             yield {**cut, "attention_mask": [1] * length, "special_tokens_mask": special, "next_sentence_label": label}
 
 
-def input_suite(workdir: Path, _model: str, *, rounds: int) -> tuple[str, dict]:
-    """The loader of the run in WORKDIR beside PyTorch's, and beside the run's training.
+def input_suite(workdir: Path, *, rounds: int) -> Results:
+    """Measures the loader of the run in WORKDIR beside PyTorch's, and beside the run's training.
 
     Args:
       workdir: of a run that has trained.
-      rounds: turns of each side.
+      rounds: of each side.
 
     Raises:
       UserError: the run has no corpus, or no line of training.
@@ -142,48 +142,41 @@ def input_suite(workdir: Path, _model: str, *, rounds: int) -> tuple[str, dict]:
     config = read_run(workdir)
     Corpus.open(corpus_folder(config, workdir))
     trained, waited = training_speeds(workdir)
-    with contextlib.ExitStack() as stack:
-        sides, left_out = started_sides(stack, workdir, config.data)
-        times = in_turns(sides, rounds)
-        peak_bytes = {name: side.peak_bytes() for name, side in sides.items()}
-    facts = {name: side.facts for name, side in sides.items()}
-    found = comparison(times, 1, {name: each["tokens"] for name, each in facts.items()})
-    positions = {name: facts[name]["positions"] / seconds for name, seconds in found["seconds_a_step"].items()}
-    figures: dict[str, Any] = {
-        "length": config.data.length,
-        "batch_size": config.batch_size,
-        "first_batch_seconds": {name: each["first_batch"] for name, each in facts.items()},
-        "filled": {name: each["tokens"] / each["positions"] for name, each in facts.items()},
-        "positions_per_second": positions,
-        "peak_bytes": peak_bytes,
-        "left_out": left_out,
-        **found,
-        "training": {"positions_per_second": trained, "input_wait": waited},
-        "loader_over_training": next(iter(positions.values())) / statistics.median(trained),
+    metadata = {"length": config.data.length, "batch_size": config.batch_size}
+    results = Results("input", "Batches made on one core", "tokens_per_second", metadata)
+    case, training = f"batches of {config.batch_size} rows of {config.data.length}", "training of this run"
+    own = {
+        name: functools.partial(Loading, functools.partial(jax_batches, workdir, data), "sequence_ids")
+        for name, data in jax_settings(config.data).items()
     }
-    return input_table(figures), figures
+    others = {
+        variant: functools.partial(Loading, functools.partial(torch_batches, workdir, variant), "attention_mask")
+        for variant in VARIANTS
+    }
+    with contextlib.ExitStack() as stack:
+        sides = start_sides(stack, own | others, results, case)  # without PyTorch, the others are left out
+        tokens = {name: side.metadata["tokens"] for name, side in sides.items()}
+        names = measure(results, case, sides, rounds, amounts=tokens)
+    for name in names:
+        positions, seconds = sides[name].metadata["positions"], results.value(case, name, "seconds")
+        results.add(case, name, positions_per_second=positions / seconds, filled=tokens[name] / positions)
+        results.add(case, name, first_seconds=sides[name].metadata["first_seconds"])
+    results.add_rounds(training, "bert_jax", "positions_per_second", trained)
+    if waited:
+        results.add_rounds(training, "bert_jax", "input_wait", waited)
+    rate = results.by_side(case, "positions_per_second")
+    over_training = rate[names[0]] / statistics.median(trained)
+    results.add(training, "bert_jax", loader_over_training=over_training)
+    results.notes[case] = f"{PACKED}: {goal(rate[PACKED], LOADER_RATE)} positions/s"
+    results.notes[training] = (
+        f"{names[0]}: {goal(over_training, INPUT_MARGIN)} times the {statistics.median(trained):,.0f} positions/s that "
+        "training took" + (f", which waited for it {statistics.median(waited):.1%} of the time" if waited else "")
+    )
+    return results
 
 
-def started_sides(
-    stack: contextlib.ExitStack, workdir: Path, data: DataConfig
-) -> tuple[dict[str, SideProcess], dict[str, str]]:
-    """By name, ours first; and why others are left out."""
-    ours = {name: functools.partial(our_batches, workdir, setting) for name, setting in our_settings(data).items()}
-    theirs = {way: functools.partial(their_batches, workdir, way) for way in WAYS}
-    sides, left_out = {}, {}
-    for name, prepare in (ours | theirs).items():
-        try:
-            inside = "sequence_ids" if name in ours else "attention_mask"
-            sides[name] = stack.enter_context(started(functools.partial(Loading, prepare, inside)))
-        except SideError as error:  # PyTorch is not installed
-            if name in ours:
-                raise
-            left_out[name] = str(error).splitlines()[0]
-    return sides, left_out
-
-
-def our_settings(data: DataConfig) -> dict[str, DataConfig]:
-    """What ours is measured in by name, first that of the run."""
+def jax_settings(data: DataConfig) -> dict[str, DataConfig]:
+    """Returns by name the settings in which bert_jax is measured, first that of the run."""
     named = {
         PACKED: dataclasses.replace(data, objective="nsp", packing=True),
         "bert_jax, nsp, a pair a row": dataclasses.replace(data, objective="nsp", packing=False),
@@ -194,7 +187,11 @@ def our_settings(data: DataConfig) -> dict[str, DataConfig]:
 
 
 def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
-    """`tokens_per_second`, which counts positions, and `input_wait` of each training line of WORKDIR/metrics.jsonl."""
+    """Returns positions a second and `input_wait` of each training line of WORKDIR/metrics.jsonl.
+
+    Raises:
+      UserError: it cannot be read, or has no such line.
+    """
     path = workdir / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -206,33 +203,7 @@ def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
     return speeds, [line["input_wait"] for line in lines if "input_wait" in line]
 
 
-def input_table(found: dict[str, Any]) -> str:
-    """Each side as a line of text, and what training takes."""
-    lines = [
-        f"batches of {found['batch_size']} rows of {found['length']}, on one core",
-        f"{'':<44}{'tokens/s':>12}{'positions/s':>13}{'filled':>8}{'first, s':>10}{'spread':>8}{'peak GB':>9}"
-        "  times as fast",
-    ]
-    rates = found["tokens_per_second"]
-    ours = next(iter(rates))
-    for name, rate in rates.items():
-        line = f"  {name:<42}{rate:>12,.0f}{found['positions_per_second'][name]:>13,.0f}{found['filled'][name]:>8.1%}"
-        line += f"{found['first_batch_seconds'][name]:>10.3f}{found['spread'][name]:>8.0%}"
-        line += f"{(found['peak_bytes'][name] or math.nan) / 1e9:>9.2f}"
-        line += "" if name == ours else f"  {rates[ours] / rate:.3g}"
-        lines.append(line)
-    lines += [f"  {name}: left out: {why}" for name, why in found["left_out"].items()]
-    training, times = statistics.median(found["training"]["positions_per_second"]), found["loader_over_training"]
-    lines += [
-        f"{PACKED}: {verdict(found['positions_per_second'][PACKED], LOADER_RATE)} positions/s",
-        f"{ours}: {verdict(times, INPUT_MARGIN)} times the {training:,.0f} positions/s that training took",
-    ]
-    if found["training"]["input_wait"]:
-        lines.append(f"training waited for it {statistics.median(found['training']['input_wait']):.1%} of the time")
-    return "\n".join(lines)
-
-
-def verdict(value: float, wanted: float) -> str:
-    """A figure, and whether it is what it should be at least."""
+def goal(value: float, wanted: float) -> str:
+    """Returns a figure, and whether it is what it should be at least."""
     shown = f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
     return f"{shown}, which {'reaches' if value >= wanted else 'MISSES'} {wanted:,}"
