@@ -23,8 +23,8 @@ Suites:
            WORKDIR/benchmark/finetune, and not repeated (needs: pip install torch transformers)
   train    a pre-training step here and in PyTorch at its best: rows without padding, the same weights and masked
            positions, no dropout; each side in a process of its own, in rounds; and, where WORKDIR has a run, on its
-           text, packed here and padded in PyTorch, in any order and in batches of like lengths (needs: pip install torch
-           transformers)
+           text, packed here and padded in PyTorch, in any order and in batches of like lengths (needs: pip install
+           torch transformers)
   inference texts of mixed lengths to vectors, here and in PyTorch, from strings on; and here with matrices in int8, and
            by the program that convert.py --format=stablehlo writes (needs: pip install torch transformers)
   attention each kernel of attention that this device runs, with the heads of BERT-base and MiniLM, beside PyTorch's

@@ -1,40 +1,33 @@
 """The comparison of attention alone: both sides attend within the same sequences, or nothing is timed."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.test_training_speed import products
+from benchmarks.test_train import products
 from helpers.in_this_process import in_this_process
 
-from bert_jax.benchmarks import attention_speed as module
-from bert_jax.benchmarks.attention_speed import (
-    BACKENDS,
-    KINDS,
-    Case,
-    Ours,
-    Theirs,
-    difference,
-    drawn_rows,
-    reference,
-)
 from bert_jax.benchmarks.benchmark import benchmark
+from bert_jax.benchmarks.jax_side import JaxAttention, reference_attention
+from bert_jax.benchmarks.record import Results
+from bert_jax.benchmarks.suites import attention as module
+from bert_jax.benchmarks.suites.attention import KINDS, Case, beyond_tolerance, differences, drawn_rows
+from bert_jax.benchmarks.torch_side import BACKENDS, TorchAttention
 from bert_jax.errors import UserError
 from bert_jax.model import attention
 from bert_jax.model.attention import forward_attention, scaled_dot_product_attention, sequence_mask
 
-SIDES = {"plain": functools.partial(Ours, "plain")}
-SIDES |= {backend: functools.partial(Theirs, backend) for backend in BACKENDS["cpu"]}
+SIDES = {"plain": functools.partial(JaxAttention, "plain")}
+SIDES |= {backend: functools.partial(TorchAttention, backend) for backend in BACKENDS["cpu"]}
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(module, "HEADS", {"toy": (2, 8)})
     monkeypatch.setattr(module, "lengths_and_positions", lambda: ((16,), 64))
-    monkeypatch.setattr(module, "calls_a_turn", lambda: 2)
+    monkeypatch.setattr(module, "calls_per_round", lambda: 2)
     monkeypatch.setattr(module, "started", in_this_process)
     monkeypatch.setattr(module, "peak_flops", lambda dtype: 1e9)
 
@@ -81,35 +74,40 @@ def test_operations_are_those_of_the_products():
 # ---------------------------------------------------------------------------------------------------------- the check
 
 
+def wrong_at(case, outputs, wanted):
+    """What is wrong of a side's results, as the suite says it."""
+    return beyond_tolerance(differences(case, outputs, wanted), "float32")
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_each_side_attends_as_plain_attention_does(side):
     cases = [case_of(kind, gradient) for kind in KINDS for gradient in (False, True)]
-    made = SIDES[side]("float32", cases)
-    assert not made.facts["left_out"]
+    made = SIDES[side]("float32", cases, 1)
+    assert not made.metadata["left_out"]
     for case in cases:
-        found, want = made.facts["results"][case.name], reference(case)
-        assert len(found) == (4 if case.gradient else 1)
-        assert not difference(case, found, want, "float32")
-        for number in range(len(found)):
-            wrong = [each + (0.01 * np.abs(each).max() if number == i else 0) for i, each in enumerate(found)]
-            assert "differs by 0.0" in difference(case, wrong, want, "float32")
+        outputs, wanted = made.metadata["results"][case.name], reference_attention(case)
+        assert len(outputs) == (4 if case.gradient else 1)
+        assert not wrong_at(case, outputs, wanted)
+        for number in range(len(outputs)):
+            wrong = [array + (0.01 * np.abs(array).max() if number == i else 0) for i, array in enumerate(outputs)]
+            assert "differs by 0.0" in wrong_at(case, wrong, wanted)
 
 
 def test_the_reference_lets_no_sequence_look_at_another():
     case = case_of("packed", gradient=False)
     query, key, value = (each.astype(np.float64) for each in case.arrays()[:3])
-    (found,) = reference(case)
+    (output,) = reference_attention(case)
     for row, ids in enumerate(case.sequence_ids):
         for number in range(1, ids.max() + 1):
             mine = ids == number
             powers = np.exp(np.einsum("qnh,knh->nqk", query[row, mine], key[row, mine]) / np.sqrt(8))
             want = np.einsum("nqk,knh->qnh", powers / powers.sum(axis=2, keepdims=True), value[row, mine])
-            np.testing.assert_allclose(found[row, mine], want, atol=1e-6)
+            np.testing.assert_allclose(output[row, mine], want, atol=1e-6)
 
 
 def other_kernel(monkeypatch, attend):
     """Lets the model take a kernel that is given the ids."""
-    monkeypatch.setattr(module, "choose_kernel", lambda *_, **__: ("splash", ""))
+    monkeypatch.setattr(module, "preferred_kernel", lambda *_: ("splash", ""))
     monkeypatch.setitem(attention.KERNELS, "splash", (lambda ids, _: ids, attend))
 
 
@@ -121,28 +119,50 @@ def test_the_attention_suite(tmp_path, monkeypatch, capsys):
         return jnp.where((ids > 0)[:, :, None, None], output, jnp.nan)
 
     other_kernel(monkeypatch, attend)
-    figures = benchmark("attention", tmp_path, rounds=3)
-    assert len(figures["cases"]) == 6
-    for name, found in figures["cases"].items():
-        rates = found["tokens_per_second"]
+    results = benchmark("attention", tmp_path, rounds=3)
+    assert len(results.cases()) == 6
+    assert [case.endswith("backward") for case in results.cases()] == [False] * 3 + [True] * 3
+    for name in results.cases():
+        rates, seconds = (results.by_side(name, metric) for metric in ("tokens_per_second", "seconds"))
         assert list(rates) == ["bert_jax splash", "bert_jax plain", "PyTorch flash", "PyTorch math"]
-        assert found["fastest_of_theirs"].startswith("PyTorch")
-        assert found["ratio"] == rates["bert_jax splash"] / rates[found["fastest_of_theirs"]]
-        assert len(found["ratio_by_round"]) == 3
+        best = max(rates["PyTorch flash"], rates["PyTorch math"])
+        assert results.value(name, "bert_jax splash", "ratio") == pytest.approx(rates["bert_jax splash"] / best)
+        assert len(results.rounds(name, "bert_jax splash", "ratio")) == 3
         kind, work = name.split(", ")[2:]
         assert name == f"toy, 4 x 16, {kind}, {work}"
         case = case_of(kind, work != "forward")
         tokens = (case.sequence_ids > 0).sum()
-        assert rates["PyTorch math"] == pytest.approx(tokens / found["seconds_a_step"]["PyTorch math"])
-        used = case.flops / 1e9 / found["seconds_a_step"]["bert_jax plain"]
-        assert found["utilisation"]["bert_jax plain"] == pytest.approx(used)
-        assert found["peak_bytes_of_shape"].keys() == rates.keys()
-        assert found["programs"].keys() == {"bert_jax splash", "bert_jax plain"}
+        assert rates["PyTorch math"] == pytest.approx(tokens / seconds["PyTorch math"])
+        used = case.flops / 1e9 / seconds["bert_jax plain"]
+        assert results.value(name, "bert_jax plain", "utilization") == pytest.approx(used)
+        assert results.by_side(name, "peak_bytes").keys() == rates.keys()
+        temporaries = results.by_side(name, "temporary_bytes")
+        assert temporaries.keys() == {"bert_jax splash", "bert_jax plain"}
         scores = 4 * 2 * 16 * 16 * 4  # bytes of [B, N, L, L], which the plain kernel writes
-        assert found["programs"]["bert_jax plain"]["temporary_bytes"] >= scores
-        assert found["programs"]["bert_jax plain"]["seconds"] > 0
-    assert json.loads((tmp_path / "benchmark" / "attention.json").read_text())["cases"] == figures["cases"]
+        assert temporaries["bert_jax plain"] >= scores
+        assert results.value(name, "bert_jax plain", "compile_seconds") > 0
+        assert max(results.by_side(name, "output_difference").values()) <= 1e-5
+        assert ("gradient_difference" in results.metrics(name)) == (work != "forward")
+    assert Results.load(tmp_path / "benchmark" / "attention.json") == results
     assert "toy, 4 x 16, packed, forward and backward" in capsys.readouterr().out
+
+
+def test_kernels_are_checked_without_any_timing(tmp_path, monkeypatch):
+    """Of the project's sides alone, which is what a new device is to show first; PyTorch need not be there."""
+    other_kernel(monkeypatch, lambda q, k, v, ids: scaled_dot_product_attention(q, k, v, sequence_mask(ids))[0])
+    monkeypatch.setattr(module, "TorchAttention", None)
+    results = benchmark("attention", tmp_path, rounds=0)
+    assert len(results.cases()) == 6
+    for name in results.cases():
+        assert results.sides(name) == ["bert_jax splash", "bert_jax plain"]
+        assert "seconds" not in results.metrics(name)
+        assert max(results.by_side(name, "output_difference").values()) <= 1e-5
+    assert not (tmp_path / "benchmark" / "attention.svg").exists()
+
+
+def left_out_of(results, side):
+    """The reasons for which a side is missing, by case."""
+    return {each["case"]: each["reason"] for each in results.left_out if each["side"] == side}
 
 
 @pytest.mark.parametrize("blind", ["padded", "packed"])
@@ -152,10 +172,13 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
 
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "KINDS", (blind,))
-    cases, printed = benchmark("attention", tmp_path, rounds=1)["cases"], capsys.readouterr().out
-    for name, found in cases.items():
-        assert "bert_jax splash" not in found["tokens_per_second"]
-        assert "the output differs by" in found["left_out"]["bert_jax splash"]
+    results, printed = benchmark("attention", tmp_path, rounds=1), capsys.readouterr().out
+    reasons = left_out_of(results, "bert_jax splash")
+    assert reasons.keys() == set(results.cases())
+    for name, reason in reasons.items():
+        assert "bert_jax splash" not in results.by_side(name, "tokens_per_second")
+        assert results.value(name, "bert_jax splash", "output_difference") > 0.01
+        assert "the output differs by" in reason
         assert f"bert_jax splash does not attend as plain attention does at {name}" in printed
 
 
@@ -167,21 +190,22 @@ def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch)
 
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "KINDS", ("packed",))
-    forward, backward = benchmark("attention", tmp_path, rounds=1)["cases"].values()
-    assert "bert_jax splash" in forward["tokens_per_second"]
-    assert "the gradient of the query differs" in backward["left_out"]["bert_jax splash"]
+    results = benchmark("attention", tmp_path, rounds=1)
+    forward, backward = results.cases()
+    assert "bert_jax splash" in results.by_side(forward, "tokens_per_second")
+    assert "the gradient of the query differs" in left_out_of(results, "bert_jax splash")[backward]
 
 
 def test_gradients_count_at_padding_too():
     case = case_of("padded", gradient=True)
-    found = reference(case)
+    wanted = reference_attention(case)
     padding = case.sequence_ids == 0
     assert padding.any()
     for number, quantity in enumerate(
         ("output", "gradient of the query", "gradient of the key", "gradient of the value")
     ):
-        wrong = [np.where(padding[..., None, None] & (number == i), 1e3, each) for i, each in enumerate(found)]
-        assert (f"the {quantity} differs" in difference(case, wrong, found, "float32")) == (number > 0)
+        wrong = [np.where(padding[..., None, None] & (number == i), 1e3, each) for i, each in enumerate(wanted)]
+        assert (f"the {quantity} differs" in wrong_at(case, wrong, wanted)) == (number > 0)
 
 
 # ------------------------------------------------------------------------------------------------------ what cannot be
@@ -194,10 +218,11 @@ def test_a_side_that_cannot_do_a_case_is_left_out_of_it(tmp_path, monkeypatch, c
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "KINDS", ("packed",))
     monkeypatch.setattr(module, "BACKENDS", {"cpu": ("flash", "efficient")})  # the second is there on GPUs alone
-    for found in benchmark("attention", tmp_path, rounds=1)["cases"].values():
-        assert list(found["tokens_per_second"]) == ["bert_jax plain", "PyTorch flash"]
-        assert found["left_out"]["bert_jax splash"] == "not enough memory"
-        assert "PyTorch efficient" in found["left_out"]
+    results = benchmark("attention", tmp_path, rounds=1)
+    for name in results.cases():
+        assert list(results.by_side(name, "tokens_per_second")) == ["bert_jax plain", "PyTorch flash"]
+        assert left_out_of(results, "bert_jax splash")[name] == "not enough memory"
+        assert name in left_out_of(results, "PyTorch efficient")
     assert "bert_jax splash: left out of 2 cases: not enough memory" in capsys.readouterr().out
     monkeypatch.setattr(module, "BACKENDS", {"cpu": ("efficient",)})
     with pytest.raises(UserError, match="no two sides to compare"):
