@@ -22,7 +22,8 @@ from bert_jax.benchmarks.suites.quickstart import quickstart_suite
 from bert_jax.benchmarks.suites.train import train_suite
 from bert_jax.errors import UserError
 
-SUITES: dict[str, Callable[..., Results]] = {  # of `workdir` and `model`, where they take them, and their settings
+# Each takes `workdir` and `model` where it needs them, and settings: the flags of scripts/benchmark.py say what they are.
+SUITES: dict[str, Callable[..., Results]] = {
     "input": input_suite,
     "parity": parity_suite,
     "finetune": finetune_suite,

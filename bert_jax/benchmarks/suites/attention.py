@@ -122,8 +122,7 @@ def drawn_rows(kind: str, rows: int, length: int) -> np.ndarray:
 def attention_suite(*, rounds: int) -> Results:
     """Measures all sides at each length, with the heads of each model.
 
-    Args:
-      rounds: of each side; 0: the kernels are held against plain attention, and nothing is timed.
+    Without rounds the kernels are held against plain attention, and nothing is timed.
 
     Raises:
       UserError: PyTorch is missing, or no two sides are left to compare.

@@ -31,12 +31,6 @@ PROCESSES = ("first", "second")
 def compile_suite(*, sizes: list[str], length: int, source: str, rounds: int) -> Results:
     """Measures the first step of each size, and the quickstart's.
 
-    Args:
-      sizes: SIZE or SIZE:ROWS.
-      length: L.
-      source: SOURCE that the quickstart reads.
-      rounds: starts of each side; of the quickstart too.
-
     Raises:
       UserError: PyTorch is missing, or the quickstart fails.
     """

@@ -76,10 +76,6 @@ def peer_corpus(documents: list[str], tokenizer: str) -> np.ndarray:
 def corpus_suite(*, source: str, rounds: int) -> Results:
     """Measures both sides on a source.
 
-    Args:
-      source: SOURCE.
-      rounds: of each side.
-
     Raises:
       UserError: the source is bad or empty, or both sides do not find the same tokens.
     """

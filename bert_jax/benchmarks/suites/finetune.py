@@ -270,14 +270,6 @@ def finetune_suite(
 ) -> Results:
     """Measures both sides on each task.
 
-    Args:
-      workdir: gets each finished run in benchmark/finetune.
-      model: MODEL to start from.
-      tasks: of `RECIPES`.
-      seeds: runs of each side; 0: speed alone.
-      rounds: of the measurement of speed; 0: quality alone, PyTorch with the first of `ATTENTIONS`.
-      directories: of a task, the folder with its official files; TFDS where there is none.
-
     Raises:
       UserError: as `Comparison`; PyTorch is missing; or the sides do not start alike.
     """

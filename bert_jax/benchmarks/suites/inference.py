@@ -44,14 +44,6 @@ EXPORTED = "bert_jax, exported program, float32"
 def inference_suite(model: str, *, source: str, texts: int, batch_size: int, dtype: str, rounds: int) -> Results:
     """Measures all sides on texts drawn evenly from a source.
 
-    Args:
-      model: MODEL.
-      source: SOURCE.
-      texts: how many.
-      batch_size: texts at once.
-      dtype: float32 or bfloat16, in which both compute; auto: bfloat16 on a GPU, else float32.
-      rounds: of each side.
-
     Raises:
       UserError: no model, or fewer texts than asked for; PyTorch is missing; or the vectors differ.
     """

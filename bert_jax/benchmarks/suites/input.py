@@ -132,10 +132,6 @@ def drawn_pairs(workdir: Path) -> Iterator[dict[str, Any]]:
 def input_suite(workdir: Path, *, rounds: int) -> Results:
     """Measures the loader of the run in WORKDIR beside PyTorch's, and beside the run's training.
 
-    Args:
-      workdir: of a run that has trained.
-      rounds: of each side.
-
     Raises:
       UserError: the run has no corpus, or no line of training.
     """

