@@ -22,7 +22,7 @@ from bert_jax.benchmarks.suites.quickstart import quickstart_suite
 from bert_jax.benchmarks.suites.train import train_suite
 from bert_jax.errors import UserError
 
-# Each takes `workdir` and `model` where it needs them, and settings: the flags of scripts/benchmark.py say what they are.
+# Each takes `workdir` and `model` where it needs them, and its settings, which are flags of scripts/benchmark.py.
 SUITES: dict[str, Callable[..., Results]] = {
     "input": input_suite,
     "parity": parity_suite,

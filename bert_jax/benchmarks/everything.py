@@ -50,25 +50,25 @@ def plan(backend: str, source: str) -> list[Step]:
         return Step("train", minutes, settings)
 
     if backend == "cpu":
-        speed, steps, rounds = [train("tiny", 128, 2.0)], ["tiny"], 2
+        speed, sizes, rounds = [train("tiny", 128, 2.0)], ["tiny"], 2
         later = [train("mini", 128, 2.0), train("mini", 512, 2.0), train("base", 128, 4.0)]
     else:
-        speed = [train("base", 128, 1.5), train("base", 512, 1.5), train("large", 512, 1.5), train("base", 1024, 1.5)]
-        later, steps, rounds = [], ["tiny", "base"], 3
+        speed = [train("base", 128, 1.5), train("large", 512, 1.5), train("base", 512, 1.5)]
+        later, sizes, rounds = [train("base", 1024, 1.5)], ["tiny", "base"], 3
     inference = dict(source=source, texts=256, batch_size=32, dtype="auto", rounds=rounds)
-    compiled = dict(sizes=steps[:1], length=128, source=source, rounds=1)
+    compiled = dict(sizes=sizes[:1], length=128, source=source, rounds=1)
     return [
-        Step("attention", 1.5, dict(rounds=0)),
-        Step("parity", 1.0),
+        Step("attention", 2.0, dict(rounds=0)),
+        Step("parity", 0.5),
         *speed,
         Step("quickstart", 1.5, dict(source=source)),
+        *later,
         Step("inference", 4.0, inference, needs="model"),
         Step("attention", 3.0, dict(rounds=rounds)),
-        *later,
         Step("input", 1.5, dict(rounds=rounds), needs="run"),
         Step("corpus", 2.0, dict(source=source, rounds=rounds)),
         Step("compile", 3.0, compiled),
-        Step("memory", 4.0, dict(sizes=steps, length=128, dtype="auto", rounds=1)),
+        Step("memory", 4.0, dict(sizes=sizes, length=128, dtype="auto", rounds=1)),
         Step("finetune", 5.0, dict(tasks=["mrpc"], seeds=0, rounds=rounds, directories={}), needs="model"),
     ]
 

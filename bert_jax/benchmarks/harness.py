@@ -191,6 +191,11 @@ def time_limit(seconds: float) -> Iterator[None]:
         _deadline = before
 
 
+def time_is_up() -> bool:
+    """Returns whether the time of `time_limit` is over."""
+    return time.monotonic() > _deadline
+
+
 def start_sides(
     stack: contextlib.ExitStack,
     makes: dict[str, Callable[[], Side]],
@@ -210,7 +215,7 @@ def start_sides(
     """
     sides: dict[str, SideProcess] = {}
     for name, make in makes.items():
-        if len(sides) > 1 and time.monotonic() > _deadline:
+        if len(sides) > 1 and time_is_up():
             results.leave_out(case, name, "no time was left")
             continue
         try:
@@ -251,7 +256,7 @@ def in_rounds(
         raise UserError("speed wants --rounds=1 at least")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
-        if number > 1 and time.monotonic() > _deadline:
+        if number > 1 and time_is_up():
             break
         for name in list(times):
             try:

@@ -122,7 +122,7 @@ def example_batch(config: ModelConfig, lengths: list[int], labels: int = 3, seed
 
     Returns:
       input_ids, token_type_ids, attention_mask int32 [B, L]; tokens and tags int32 [B, L], next_sentence, classes,
-      choices, starts and ends int32 [B], multi_label float32 [B, C], numbers float32 [B]. A label of -1 counts for nothing.
+      choices, starts and ends int32 [B], multi_label float32 [B, C], numbers float32 [B]. A label of -1 does not count.
     """
     rng = np.random.default_rng(seed)
     rows, length = len(lengths), max(lengths)

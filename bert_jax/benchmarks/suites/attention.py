@@ -148,10 +148,9 @@ def compare_attention(results: Results, cases: list[Case], rounds: int) -> None:
     with contextlib.ExitStack() as stack:
         processes: dict[str, SideProcess] = {}
         for name, (make, its_cases) in side_makers(results, cases, dtype, compare=rounds > 0).items():
-            try:
-                processes[name] = stack.enter_context(
-                    started(functools.partial(make, dtype, its_cases, calls_per_round()))
-                )
+            make_side = functools.partial(make, dtype, its_cases, calls_per_round())
+            try:  # what is not timed needs no process of its own
+                processes[name] = stack.enter_context(started(make_side)) if rounds else make_side()
             except SideError as error:
                 for case in its_cases:
                     results.leave_out(case.name, name, error)

@@ -29,7 +29,10 @@ TASK = "BertForPreTraining"
 
 
 def parity_suite(model: str) -> Results:
-    """Measures how far each quantity is off: norm of the difference over the tensor's norm, the largest of all layers."""
+    """Measures how far each quantity is off: norm of the difference over the tensor's, the largest of all layers.
+
+    Heads of pre-training that the model lacks are drawn; without a model, all weights of one of the size mini.
+    """
     pretrained_model, tokenizer = model_to_compare(model)
     length = min(128, pretrained_model.config.max_position_embeddings)
     batch = example_batch(pretrained_model.config, [length, *range(3, length, max(1, length // 7))])

@@ -22,6 +22,7 @@ from bert_jax.benchmarks.harness import (
     peak_flops,
     start_sides,
     step_flops,
+    time_is_up,
 )
 from bert_jax.benchmarks.jax_side import Batch, JaxPretraining, StepSetting, describe_attention, profiled, start_in
 from bert_jax.benchmarks.record import Results
@@ -65,7 +66,7 @@ def train_suite(workdir: Path, *, sizes: list[str], length: int, dtype: str, rou
                 start_in(Path(folder) / "model", setting, batches)
                 traces = workdir / "benchmark" / "profile" / size
                 print(profiled(setting, batches, Path(folder) / "model", traces), flush=True)
-        if has_text:
+        if has_text and not time_is_up():
             for case, by_length in ((TEXT, False), (TEXT_BY_LENGTH, True)):
                 compare_steps(results, case, *text_batches(workdir, setting, by_length=by_length), rounds)
     return results
@@ -105,7 +106,9 @@ def compare_steps(
         filled = tokens[name] / mean(lambda batch: batch["input_ids"].size, name)
         results.add(case, name, filled=filled, **sides[name].metadata["first_step"])
     max_sequences = batches[0]["next_sentence_labels"].shape[1]
-    results.notes[case] = describe_attention(model, setting.dtype, setting.length, max_sequences)
+    kernel = describe_attention(model, setting.dtype, setting.length, max_sequences)
+    rows_per_second = setting.rows / results.value(case, JaxPretraining.name, "seconds")
+    results.notes[case] = f"{rows_per_second:,.1f} rows a second; {kernel}"
     print(verdict(results, case), flush=True)
 
 
