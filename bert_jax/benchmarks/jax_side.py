@@ -15,18 +15,15 @@ import numpy as np
 import bert_jax
 from bert_jax.benchmarks.harness import started
 from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig, model_config
-from bert_jax.inference.rows import Row, row_batches
+from bert_jax.inference.rows import TextRow, row_batches
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers
-from bert_jax.model.attention import (
-    KERNELS,
-    choose_kernel,
-    describe_kernel,
-    forward_attention,
-    scaled_dot_product_attention,
-    sequence_mask,
-)
+from bert_jax.model.kernels.choose import KERNELS, choose_kernel, describe_kernel
+from bert_jax.model.kernels.kernel import Kernel
+from bert_jax.model.kernels.plain import scaled_dot_product_attention
+from bert_jax.model.pattern import AttentionPattern
 from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.training.objective import Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
@@ -55,7 +52,7 @@ def numbered_vocabulary(size: int) -> Tokenizer:
 
 def describe_attention(config: ModelConfig, dtype: str, length: int, max_sequences: int) -> str:
     """Returns the kernel that a model takes of itself for rows of this kind, and why."""
-    return describe_kernel(config, jnp.dtype(dtype), length, max_sequences)
+    return describe_kernel(config, Execution.here(dtype), length, max_sequences)
 
 
 # ---- a pre-training step -------------------------------------------------------------------------
@@ -97,7 +94,7 @@ class StepSetting:
             special_ids=tuple(range(len(SPECIAL_TOKENS))),
             mask_id=SPECIAL_TOKENS.index("[MASK]"),
             continuations=(False,) * self.vocab_size,
-            dtype=jnp.dtype(self.dtype),
+            execution=Execution.here(self.dtype),
         )
 
     def training(self) -> TrainingConfig:
@@ -280,7 +277,7 @@ class JaxFinetuning(JaxStep):
 
     def loss(self, batch: Batch) -> float:
         """Returns the loss without dropout."""
-        return loss_of(self.objective, self.objective.score(self.logits(batch), batch))
+        return loss_of(self.objective, self.objective.loss(self.logits(batch), batch))
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Returns the outputs without dropout."""
@@ -324,8 +321,10 @@ class JaxExported(JaxSide):
     def run(self) -> np.ndarray:
         """Returns the vectors of all texts."""
         encoded = self.tokenizer.encode_inputs(self.texts, self.longest)
-        rows, vectors = [Row(each.ids, len(each.ids), []) for each in encoded], {}
-        for numbers, (ids, lengths, _), _ in row_batches(rows, self.batch_size, self.tokenizer.pad_id, self.longest):
+        rows, vectors = [TextRow(each.ids, len(each.ids), []) for each in encoded], {}
+        batching = self.batch_size, self.tokenizer.pad_id, self.longest, jax.default_backend()
+        for numbers, batch in row_batches(rows, *batching):
+            ids, lengths = batch["ids"], batch["lengths"]
             mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
             hidden = np.asarray(self.forward(ids, np.zeros_like(ids), mask)["last_hidden_state"])
             sums = np.einsum("bld,bl->bd", hidden, mask)
@@ -339,7 +338,8 @@ class JaxExported(JaxSide):
 def preferred_kernel(heads: int, head: int, length: int, max_sequences: int, dtype: str) -> tuple[str, str]:
     """Returns the kernel that a model takes of itself, and why."""
     config = ModelConfig(hidden_size=heads * head, num_attention_heads=heads)
-    return choose_kernel(config, jnp.dtype(dtype), length, max_sequences, dropout=False)
+    kernel, why = choose_kernel(config, Execution.here(dtype), length, max_sequences, dropout=False)
+    return kernel.name, why
 
 
 class JaxAttention(JaxSide):
@@ -369,9 +369,11 @@ class JaxAttention(JaxSide):
 
     def prepare(self, case: Any) -> Callable[[], list[jax.Array]]:
         """Returns what gives the output; and with a gradient those of query, key and value."""
-        plain = plain_attention if case.gradient else forward_attention  # as the encoder has it
-        rows_of, attend = KERNELS.get(self.kernel, (lambda ids, _: sequence_mask(ids), plain))
-        rows = jax.jit(rows_of, static_argnums=1)(case.sequence_ids, case.max_sequences)
+        kernel = KERNELS[self.kernel]
+        rows = jax.jit(kernel.prepare, static_argnums=(1, 2))(case.sequence_ids, case.max_sequences, AttentionPattern())
+        attend = functools.partial(_attend, kernel, Execution.here(self.dtype.name))
+        if self.kernel == "plain" and case.gradient:  # as the encoder has it
+            attend = plain_attention
         arrays = [jnp.asarray(array, self.dtype) for array in case.arrays()]
         begin = time.perf_counter()
         run = attention_call(attend, case.gradient).lower(*arrays, rows).compile()
@@ -382,6 +384,10 @@ class JaxAttention(JaxSide):
         # On a CPU, calls that wait for nobody would run side by side.
         wait = jax.block_until_ready if jax.default_backend() == "cpu" else lambda results: results
         return lambda: wait(run(*arrays, rows))
+
+
+def _attend(kernel: Kernel, execution: Execution, *arguments: Any) -> jax.Array:
+    return kernel.attend(*arguments, execution)
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
@@ -409,5 +415,5 @@ def reference_attention(case: Any) -> list[np.ndarray]:
     """Returns what plain attention gives in float32, on the CPU whatever the device, of the rows that are checked."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         arrays = [jnp.asarray(array[case.checked]) for array in case.arrays()]
-        mask = sequence_mask(jnp.asarray(case.sequence_ids[case.checked]))
+        mask = AttentionPattern().mask(jnp.asarray(case.sequence_ids[case.checked]))
         return [np.asarray(array) for array in attention_call(plain_attention, case.gradient)(*arrays, mask)]

@@ -22,10 +22,10 @@ from bert_jax.benchmarks.harness import on_gpu
 from bert_jax.benchmarks.jax_side import OPTIMIZER, Batch
 from bert_jax.config import OptimizerConfig, TrainingConfig
 from bert_jax.errors import UserError
-from bert_jax.finetuning.batches import TOKENS_A_CORE
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.runtime.machine import cores
+from bert_jax.tasks.batches import TOKENS_A_CORE
 from bert_jax.text.tokenizer import Tokenizer
 
 

@@ -1,5 +1,6 @@
 """The comparison of attention alone: both sides attend within the same sequences, or nothing is timed."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from benchmarks.test_train import products
 from helpers.in_this_process import in_this_process
 
+from bert_jax.benchmarks import jax_side
 from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.benchmarks.jax_side import JaxAttention, reference_attention
 from bert_jax.benchmarks.record import Results
@@ -16,8 +18,11 @@ from bert_jax.benchmarks.suites import attention as module
 from bert_jax.benchmarks.suites.attention import KINDS, Case, beyond_tolerance, differences, drawn_rows
 from bert_jax.benchmarks.torch_side import BACKENDS, TorchAttention
 from bert_jax.errors import UserError
-from bert_jax.model import attention
-from bert_jax.model.attention import forward_attention, scaled_dot_product_attention, sequence_mask
+from bert_jax.model.kernels import plain
+from bert_jax.model.kernels.plain import scaled_dot_product_attention
+from bert_jax.model.kernels.splash import SPLASH
+from bert_jax.model.pattern import AttentionPattern
+from bert_jax.runtime.execution import Execution
 
 SIDES = {"plain": functools.partial(JaxAttention, "plain")}
 SIDES |= {backend: functools.partial(TorchAttention, backend) for backend in BACKENDS["cpu"]}
@@ -61,7 +66,7 @@ def test_rows_are_what_their_names_say():
 
 def test_operations_are_those_of_the_products():
     """Of full rows all that the step multiplies; of others the squares of the sequences' lengths."""
-    case, mask = case_of("full"), sequence_mask(jnp.ones((4, 16), jnp.int32))
+    case, mask = case_of("full"), AttentionPattern().mask(jnp.ones((4, 16), jnp.int32))
     *inputs, weights = case.arrays()
     forward = lambda *inputs: scaled_dot_product_attention(*inputs, mask)[0]  # noqa: E731
     assert case_of("full", gradient=False).flops == products(jax.make_jaxpr(forward)(*inputs).jaxpr)
@@ -105,17 +110,23 @@ def test_the_reference_lets_no_sequence_look_at_another():
             np.testing.assert_allclose(output[row, mine], want, atol=1e-6)
 
 
+def exact_attention(query, key, value, ids):
+    """What every kernel is to give."""
+    return scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
+
+
 def other_kernel(monkeypatch, attend):
     """Lets the model take a kernel that is given the ids."""
+    kernel = dataclasses.replace(SPLASH, attend=lambda *arguments: attend(*arguments[:-1]))
     monkeypatch.setattr(module, "preferred_kernel", lambda *_: ("splash", ""))
-    monkeypatch.setitem(attention.KERNELS, "splash", (lambda ids, _: ids, attend))
+    monkeypatch.setitem(jax_side.KERNELS, "splash", kernel)
 
 
 def test_the_attention_suite(tmp_path, monkeypatch, capsys):
     """With another kernel that leaves padding as it finds it, NaN or not: what padding holds is not compared."""
 
     def attend(query, key, value, ids):
-        output = scaled_dot_product_attention(query, key, value, sequence_mask(ids))[0]
+        output = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
         return jnp.where((ids > 0)[:, :, None, None], output, jnp.nan)
 
     other_kernel(monkeypatch, attend)
@@ -149,7 +160,7 @@ def test_the_attention_suite(tmp_path, monkeypatch, capsys):
 
 def test_kernels_are_checked_without_any_timing(tmp_path, monkeypatch):
     """Of the project's sides alone, which is what a new device is to show first; PyTorch need not be there."""
-    other_kernel(monkeypatch, lambda q, k, v, ids: scaled_dot_product_attention(q, k, v, sequence_mask(ids))[0])
+    other_kernel(monkeypatch, exact_attention)
     monkeypatch.setattr(module, "TorchAttention", None)
     results = benchmark("attention", tmp_path, rounds=0)
     assert len(results.cases()) == 6
@@ -168,7 +179,7 @@ def left_out_of(results, side):
 @pytest.mark.parametrize("blind", ["padded", "packed"])
 def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
-        return forward_attention(query, key, value, jnp.ones((1, 1, 1, 1), bool))
+        return plain.attend(query, key, value, jnp.ones((1, 1, 1, 1), bool), Execution())
 
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "KINDS", (blind,))
@@ -184,7 +195,7 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
 
 def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch):
     def attend(query, key, value, ids):
-        exact = scaled_dot_product_attention(query, key, value, sequence_mask(ids))[0]
+        exact = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
         blind = scaled_dot_product_attention(query, key, value, jnp.ones((1, 1, 1, 1), bool))[0]
         return jax.lax.stop_gradient(exact - blind) + blind
 

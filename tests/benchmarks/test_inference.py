@@ -44,7 +44,7 @@ def test_both_sides_make_the_same_vectors(model, variant):
 
 def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
     """Of a model with a head, the body's; it is the file that computes."""
-    make, dtype = side_makers(tmp_path, *pretrained.read(model), "bfloat16", TEXTS, 4)[EXPORTED]
+    make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "bfloat16", TEXTS, 4)[EXPORTED]
     exported = make()
     assert dtype == "float32"
     own = JaxEmbedding(Path(model), "float32", TEXTS, 4)
@@ -55,7 +55,7 @@ def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
 
 
 def test_in_int8_the_matrices_are_kept_in_eight_bits(model, tmp_path):
-    make, dtype = side_makers(tmp_path, *pretrained.read(model), "float32", TEXTS, 4)[IN_INT8]
+    make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "float32", TEXTS, 4)[IN_INT8]
     side = make()
     assert dtype == side.model.dtype == "bfloat16"
     assert (

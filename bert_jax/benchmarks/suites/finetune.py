@@ -24,16 +24,17 @@ from bert_jax.benchmarks.report import best_other, verdict
 from bert_jax.benchmarks.torch_side import TorchFinetuning
 from bert_jax.config import OptimizerConfig
 from bert_jax.errors import UserError
-from bert_jax.finetuning.batches import Batch, FinetuningBatches, evaluation_batches, in_row_order
+from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.finetuning.recipes import paper
 from bert_jax.finetuning.run import initial_params, make_objective, starting_point
 from bert_jax.interop.layout import Pretrained
+from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.data import read_examples
-from bert_jax.tasks.evaluation import score
-from bert_jax.tasks.examples import label_names
-from bert_jax.tasks.objective import FinetuningObjective
-from bert_jax.tasks.reading import PROBLEM_TYPES, Reading
+from bert_jax.tasks.batches import evaluation_batches, in_row_order
+from bert_jax.tasks.data import read_examples, source_name
+from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.objective import TaskObjective
+from bert_jax.tasks.rows import Batch
 from bert_jax.tasks.table import task_named
 from bert_jax.training.objective import Parameters
 from bert_jax.training.step import stream_key
@@ -86,24 +87,25 @@ class Comparison:
         self.loaded, self.tokenizer = starting_point(config)
         length = min(self.recipe.max_length, self.loaded.config.max_position_embeddings)
         self.config = dataclasses.replace(config, max_length=length, compute_dtype="float32")
-        self.kind, self.names = task.kind, label_names(task, train)
-        self.reading = Reading(self.kind, self.tokenizer, self.names, length)
-        self.train_rows, self.rows = self.reading.rows(train), self.reading.rows(self.examples)
-        self.scored_batches = evaluation_batches(self.rows, config.batch_size, length)
-        self.objective = make_objective(self.config, task, self.loaded.config, self.names, train)
+        self.kind, execution = task.kind, Execution.here("float32")
+        self.names = self.kind.label_names(task, train, source_name(task, "train", directory=directory))
+        self.codec = Codec(self.tokenizer, self.names, length)
+        self.train_rows, self.rows = self.kind.rows(train, self.codec), self.kind.rows(self.examples, self.codec)
+        self.scored_batches = evaluation_batches(self.kind, self.rows, config.batch_size, length, execution.platform)
+        self.objective = make_objective(self.config, task, self.loaded.config, self.names, train, execution)
         self.steps = max(1, round(config.total_epochs * len(self.train_rows) / config.batch_size))
 
     def batches(self, seed: int) -> FinetuningBatches:
         """Returns what both sides are trained on."""
-        config = self.config
-        return FinetuningBatches(self.train_rows, batch_size=config.batch_size, max_length=config.max_length, seed=seed)
+        sizes = dict(batch_size=self.config.batch_size, max_length=self.config.max_length)
+        return FinetuningBatches(self.kind, self.train_rows, **sizes, seed=seed)
 
     def start(self, seed: int) -> Pretrained:
         """Returns the body of the model and a drawn head."""
         drawn = _drawn(self.objective, stream_key(seed, "init"))
         params = jax.device_get(initial_params(self.config, self.loaded, drawn))
-        labels = self.names or ("value",)
-        return Pretrained(params, self.objective.model, labels, PROBLEM_TYPES.get(self.kind, ""))
+        labels = self.kind.exported_labels(self.names)
+        return Pretrained(params, self.objective.model, labels, self.kind.problem_type)
 
     def jax_side(self, start: Pretrained, seed: int) -> JaxFinetuning:
         """Returns the project's side."""
@@ -111,24 +113,21 @@ class Comparison:
 
     def torch_side(self, start: Pretrained, seed: int, attention: str = ATTENTIONS[0]) -> TorchFinetuning:
         """Returns PyTorch's side."""
-        architecture = "BertFor" + ("TokenClassification" if self.kind == "tagging" else "SequenceClassification")
+        architecture = type(self.objective.network).__name__  # Hugging Face's name, too
         config = dataclasses.replace(self.config, seed=seed)
         return TorchFinetuning(start, self.tokenizer, architecture, config, self.steps, attention)
 
     def scores(self, logits_of: Callable[[Batch], np.ndarray]) -> dict[str, float]:
         """Returns the metrics of the recipe, from logits [B, C] or, of tags, [B, L, C]."""
-        logits = in_row_order(self.scored_batches, [logits_of(batch.arrays) for batch in self.scored_batches])
-        if self.kind == "tagging":
-            outputs = [(row.argmax(-1), row.max(-1)) for row in logits]
-        else:
-            outputs = logits if self.kind == "regression" else list(np.asarray(jax.nn.softmax(np.stack(logits))))
-        predictions = self.reading.predictions(self.examples, self.rows, outputs)
-        scores, _ = score(self.reading, self.examples, predictions)
+        outputs = [self.kind.probabilities(logits_of(batch.arrays)) for batch in self.scored_batches]
+        outputs = in_row_order(self.scored_batches, jax.device_get(outputs))
+        predictions = self.kind.predictions(self.examples, self.rows, outputs, self.codec)
+        scores, _ = self.kind.scores(self.examples, predictions, self.codec)
         return {metric: scores[metric] for metric in self.recipe.metrics}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _drawn(objective: FinetuningObjective, key: jax.Array) -> Parameters:
+def _drawn(objective: TaskObjective, key: jax.Array) -> Parameters:
     return objective.init(key)
 
 

@@ -31,6 +31,7 @@ from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained
+from bert_jax.model.parameters import BODY, body
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -50,7 +51,7 @@ def inference_suite(model: str, *, source: str, texts: int, batch_size: int, dty
     if not model:
         raise UserError("suite inference needs a model: set --model=MODEL")
     chosen, dtype = evenly_chosen(source, texts), chosen_dtype(dtype)
-    whole, tokenizer = pretrained.read(model)
+    whole, tokenizer = pretrained.load_pretrained(model)
     encoded = tokenizer.encode_inputs(chosen, whole.config.max_position_embeddings)
     lengths = [len(ids) for ids, *_ in encoded]
     case = f"{texts:,} texts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
@@ -89,7 +90,7 @@ def side_makers(
 ) -> dict[str, tuple[Callable[[], Side], str]]:
     """Writes a model and its exported body into `folder`; returns by name what makes a side, and its products' type."""
     huggingface.save(folder / "model", whole, tokenizer)
-    export.save(folder / "exported", Pretrained({"bert": whole.params["bert"]}, whole.config), tokenizer)
+    export.save(folder / "exported", Pretrained({BODY: body(whole.params)}, whole.config), tokenizer)
     model_folder, work = folder / "model", (texts, batch_size)
     makes: dict[str, tuple[Callable[[], Side], str]] = {
         JAX: (functools.partial(JaxEmbedding, model_folder, dtype, *work), dtype),

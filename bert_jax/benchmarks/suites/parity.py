@@ -23,6 +23,7 @@ from bert_jax.experiments.parity import (
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, with_heads
 from bert_jax.model import heads
+from bert_jax.model.inputs import Inputs
 from bert_jax.text.tokenizer import Tokenizer
 
 TASK = "BertForPreTraining"
@@ -59,13 +60,13 @@ def model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
     """Returns MODEL with both heads of pre-training, or random weights, and its vocabulary."""
     config = model_config("mini")
     if model:
-        loaded, tokenizer = pretrained.read(model)
+        loaded, tokenizer = pretrained.load_pretrained(model)
         config = loaded.config
     else:
         tokenizer = numbered_vocabulary(config.vocab_size)
     ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
-    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), *[ids] * 4)["params"])
+    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), Inputs(ids, ids, ids, ids))["params"])
     return Pretrained(with_heads(model, loaded.params, drawn) if model else drawn, config), tokenizer
 
 
