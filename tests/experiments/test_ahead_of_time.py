@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
-from bert_jax.benchmarks.our_step import StepSetting
+from bert_jax.benchmarks.jax_side import StepSetting
 from bert_jax.config import MeshConfig
 from bert_jax.runtime.execution import Execution
 from bert_jax.training.loop import StepByShape

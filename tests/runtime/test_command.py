@@ -56,8 +56,8 @@ hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None)
 
 from bert_jax.config import SIZES
-from bert_jax.benchmarks.our_step import StepSetting
-from bert_jax.benchmarks.training_speed import full_batches
+from bert_jax.benchmarks.jax_side import StepSetting
+from bert_jax.benchmarks.suites.train import full_batches
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import make_init, make_train_step
 
