@@ -43,7 +43,7 @@ def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[
     best = max(ranks, key=ranks.__getitem__)
     summary = {"seeds": list(workdirs), "best_seed": best, "scores": _statistics(list(scores.values()))}
     write_whole(workdir / "scores.json", json.dumps(summary, indent=2) + "\n")
-    huggingface.save(workdir / "model", *pretrained.read(workdirs[best]))
+    huggingface.save(workdir / "model", *pretrained.load_pretrained(workdirs[best]))
     print(f"seed {best} is the best on validation ({metric} {ranks[best]:.4f}): {workdir / 'model'} is its model")
     return summary
 

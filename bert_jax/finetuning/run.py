@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
@@ -19,7 +18,9 @@ from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model import parameters
+from bert_jax.model.kernels.choose import describe_kernel
+from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.evaluation import Evaluator
@@ -35,7 +36,6 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, Evaluation, train
 from bert_jax.training.result import RunResult, timed
-from bert_jax.training.sharding import make_mesh
 
 # What of `model` is read when the architecture is that of `init_from`.
 KEPT_FIELDS = field_names(ModelConfig, "regularization", "computation")
@@ -78,17 +78,17 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     seconds: dict[str, float] = {}
     with timed(seconds, "data"):
         prepared = prepare(config)
+    execution = Execution.here(config.compute_dtype, config.mesh)
     workdirs.claim(workdir, config)
-    task, names, mesh = prepared.task, prepared.names, make_mesh(config.mesh)
-    objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"])
+    task, names = prepared.task, prepared.names
+    objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"], execution)
     evaluators = {
-        split: Evaluator(objective, prepared.codec, examples, max(config.batch_size, 32), mesh)
+        split: Evaluator(objective, prepared.codec, examples, max(config.batch_size, 32))
         for split, examples in prepared.splits.items()
         if split != "train"
     }
     batches = make_batches(config, prepared)
-    with jax.set_mesh(mesh):
-        print(describe_kernel(objective.model, objective.dtype, max(batches.lengths), 1))
+    print(describe_kernel(objective.model, execution, max(batches.lengths), 1))
     data = Data(
         train=functools.partial(stream, batches),
         rows_per_epoch=len(batches.rows),
@@ -99,7 +99,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     )
     start = functools.partial(initial_params, config, prepared.loaded)
     with timed(seconds, "training"):
-        trained = train(objective, config, workdir, data, start, profile=profile)
+        trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
         params = jax.device_get(trained.best_params())
     with timed(seconds, "scoring"):
         scores, null_threshold = write_results(workdir, task, evaluators, params)
@@ -193,7 +193,7 @@ def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
     if config.init_from != "none":
         if config.vocabulary:
             raise UserError(f"init_from={config.init_from} brings its own vocabulary: set vocabulary to nothing")
-        loaded, tokenizer = pretrained.read(config.init_from.removeprefix(NOTHING_BUT))
+        loaded, tokenizer = pretrained.load_pretrained(config.init_from.removeprefix(NOTHING_BUT))
         check_architecture(config, loaded.config)
         kept = {name: getattr(config.model, name) for name in KEPT_FIELDS}
         return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, **kept)), tokenizer
@@ -224,7 +224,12 @@ def check_architecture(config: FinetuningConfig, loaded: ModelConfig) -> None:
 
 
 def make_objective(
-    config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Any]
+    config: FinetuningConfig,
+    task: Task,
+    model: ModelConfig,
+    names: tuple[str, ...],
+    train_examples: Sequence[Any],
+    execution: Execution,
 ) -> TaskObjective:
     """Makes the objective of the task on an architecture.
 
@@ -236,16 +241,13 @@ def make_objective(
         raise UserError(f"label_smoothing is for one class among several: task {task.name} has {kind.name}")
     if config.truncation != "head" and not kind.truncates:
         raise UserError(f"truncation={config.truncation} is for classes and numbers of single texts: set it to head")
-    dtype = config.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return TaskObjective(
         kind=kind,
         model=model,
         labels=max(1, len(names)),
         label_smoothing=config.label_smoothing,
         class_weights=balanced_weights(task, names, train_examples) if config.balance_classes else (),
-        dtype=jnp.dtype(dtype),
+        execution=execution,
     )
 
 
@@ -290,10 +292,9 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     unrolled = dataclasses.replace(loaded.config, scan_layers=False)
     fresh = arrange_layers(jax.device_get(drawn), unrolled)
     params = with_heads(config.init_from, loaded.params, fresh)
-    encoder = dict(params["bert"]["encoder"])
     for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
-        encoder[f"layer_{number}"] = fresh["bert"]["encoder"][f"layer_{number}"]
-    return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
+        params = parameters.with_layer(params, number, parameters.layer(fresh, number))
+    return arrange_layers(params, loaded.config)
 
 
 def write_results(

@@ -38,18 +38,18 @@ _UNREAD = ("directionality", "pooler_")
 
 
 def find_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint in a folder with a bert_config.json, without its suffix; None if the folder is no such thing.
+    """Returns the checkpoint in a folder with a bert_config.json, without its suffix; None if there is none.
 
     Raises:
       UserError: several checkpoints are there.
     """
     if not (directory / CONFIG_FILE).is_file():
         return None
-    found = sorted(path.with_suffix("") for path in directory.glob("*" + INDEX))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    checkpoints = sorted(path.with_suffix("") for path in directory.glob("*" + INDEX))
+    if len(checkpoints) > 1:
+        names = ", ".join(path.name for path in checkpoints)
         raise UserError(f"{directory} holds several checkpoints ({names}): keep one {INDEX} file there")
-    return found[0] if found else None
+    return checkpoints[0] if checkpoints else None
 
 
 def load(directory: Path, *, upcast: bool = False) -> Pretrained:
@@ -74,13 +74,13 @@ def load(directory: Path, *, upcast: bool = False) -> Pretrained:
 
 def _read_config(file: Path) -> ModelConfig:
     try:
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(theirs, dict):
-            raise ValueError(f"it holds a {type(theirs).__name__}")
-        unknown = [key for key in theirs if key not in _FIELDS and not key.startswith(_UNREAD)]
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"it holds a {type(settings).__name__}")
+        unknown = [key for key in settings if key not in _FIELDS and not key.startswith(_UNREAD)]
         if unknown:
             raise UserError(f"{unknown[0]} is not known")
-        return from_config_dict(ModelConfig, {key: theirs[key] for key in _FIELDS if key in theirs})
+        return from_config_dict(ModelConfig, {key: settings[key] for key in _FIELDS if key in settings})
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a JSON object: {error}") from error
     except UserError as error:
@@ -88,7 +88,7 @@ def _read_config(file: Path) -> ModelConfig:
 
 
 def _read_variables(checkpoint: Path) -> dict[str, np.ndarray]:
-    """The variables under Hugging Face's names and in their shapes."""
+    """Reads the variables under Hugging Face's names and in its shapes."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -106,14 +106,14 @@ def _read_variables(checkpoint: Path) -> dict[str, np.ndarray]:
             f"{checkpoint} is an object-based checkpoint of TensorFlow 2: only google-research/bert's is known"
         )
     # A dense layer's kernel is [in, out] here and [out, in] there.
-    return {_their_name(name): value.T if name.endswith("/kernel") else value for name, value in arrays.items()}
+    return {_huggingface_name(name): value.T if name.endswith("/kernel") else value for name, value in arrays.items()}
 
 
 def _is_weight(name: str) -> bool:
     return name != "global_step" and not name.endswith(("/adam_m", "/adam_v"))
 
 
-def _their_name(name: str) -> str:
+def _huggingface_name(name: str) -> str:
     if name in _NAMES:
         return _NAMES[name]
     name = re.sub(r"/layer_(\d+)/", r"/layer/\1/", name)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from bert_jax.config import DataConfig, ModelConfig, PretrainingConfig, from_config_dict, with_overrides
 from bert_jax.config.fields import names
@@ -14,12 +13,13 @@ from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.metrics.language_model import majority_share, unigram_loss
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
 from bert_jax.pretraining.initialization.neighbours import init_neighbour_heads
 from bert_jax.pretraining.initialization.word_vectors import init_embeddings_from_counts
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.build import build_corpus
 from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import Corpus
@@ -28,7 +28,7 @@ from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, train
 from bert_jax.training.result import RunResult, timed
-from bert_jax.training.sharding import check_batch, local_rows, make_mesh
+from bert_jax.training.sharding import check_batch, local_rows
 
 SHAPING_FIELDS = names(ModelConfig, "weights")
 
@@ -52,6 +52,8 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     """
     seconds: dict[str, float] = {}
     check(config)
+    execution = Execution.here(config.compute_dtype, config.mesh)
+    check_batch(config.batch_size, config.accumulate, execution.mesh)
     workdirs.claim(workdir, config)
     with timed(seconds, "vocabulary"):
         tokenizer = open_tokenizer(config, workdir)
@@ -61,12 +63,11 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     config = with_overrides(config, {"model.vocab_size": tokenizer.vocab_size})
     train_text, data = make_data(config, directory, tokenizer)
     initial_params = functools.partial(first_params, config, train_text)
-    objective = make_objective(config, tokenizer)
-    most = sequences_per_row(config.data.length, config.data.packing)
-    with jax.set_mesh(make_mesh(config.mesh)):
-        print(describe_kernel(config.model, objective.dtype, config.data.length, most))
+    objective = make_objective(config, tokenizer, execution)
+    max_sequences = sequences_per_row(config.data.length, config.data.packing)
+    print(describe_kernel(config.model, execution, config.data.length, max_sequences))
     with timed(seconds, "training"):
-        trained = train(objective, config, workdir, data, initial_params, profile=profile)
+        trained = train(objective, config, workdir, data, execution.mesh, initial_params, profile=profile)
     model = workdir / "model"
     with timed(seconds, "export"):
         huggingface.save(model, Pretrained(jax.device_get(trained.state.params), config.model), tokenizer)
@@ -110,7 +111,6 @@ def check(config: PretrainingConfig) -> None:
         )
     if jax.process_count() > 1:
         raise UserError(f"pre-training runs in one process with all its devices, not in {jax.process_count()}")
-    check_batch(config.batch_size, config.accumulate, make_mesh(config.mesh))
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
@@ -119,7 +119,7 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
     Raises:
       UserError: the vocabularies given, of `init_from` and in the workdir are not one, or not of the model's size.
     """
-    folders = [config.data.tokenizer, config.init_from and pretrained.find(config.init_from), workdir / "tokenizer"]
+    folders = [config.data.tokenizer, config.init_from and pretrained.resolve(config.init_from), workdir / "tokenizer"]
     folders = [Path(folder) for folder in folders if folder]
     if not (folders[-1] / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folders[0]) if len(folders) > 1 else train_vocabulary(config)
@@ -235,7 +235,7 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
             params = init_neighbour_heads(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
             drawn = arrange_layers(params, config.model)
         return drawn
-    loaded = pretrained.load(pretrained.find(config.init_from))
+    loaded = pretrained.load_weights(pretrained.resolve(config.init_from))
     different = [
         f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
         for name in SHAPING_FIELDS
@@ -246,16 +246,13 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
     return with_heads(config.init_from, arrange_layers(loaded.params, config.model), drawn)
 
 
-def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:
-    """The objective with the tokenizer's ids; computes in bfloat16 on accelerators unless told otherwise."""
-    dtype = config.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def make_objective(config: PretrainingConfig, tokenizer: Tokenizer, execution: Execution) -> PretrainingObjective:
+    """Makes the objective of a run with the tokenizer's ids."""
     return PretrainingObjective(
         model=config.model,
         data=config.data,
         special_ids=tokenizer.special_ids,
         mask_id=tokenizer.mask_id,
         continuations=tuple(tokenizer.is_continuation.tolist()),
-        dtype=jnp.dtype(dtype),
+        execution=execution,
     )

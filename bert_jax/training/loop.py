@@ -27,7 +27,6 @@ from bert_jax.training.sharding import (
     batch_sharding,
     check_batch,
     compiler_options,
-    make_mesh,
     put_batch,
     state_sharding,
 )
@@ -85,6 +84,7 @@ def train(
     config: TrainingConfig,
     workdir: Path,
     data: Data,
+    mesh: Mesh,
     initial_params: Callable[[Parameters], Parameters] | None = None,
     *,
     profile: bool = False,
@@ -96,6 +96,7 @@ def train(
       config: of the run.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       data: training and validation batches.
+      mesh: the devices.
       initial_params: returns the parameters to start from, given the random ones.
       profile: trace a few steps into WORKDIR/profile and print which operations cost most.
 
@@ -106,7 +107,6 @@ def train(
     """
     began = time.monotonic()
     config = with_intervals(config, data)
-    mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.accumulate, mesh)
 
     # ---- restore -----------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_scores_of_all_seeds_and_the_model_of_the_best(tmp_path, started, capsys
         assert found["mean"] == pytest.approx(np.mean(values))
         assert found["standard_deviation"] == pytest.approx(np.std(values, ddof=1))
     assert summary["best_seed"] == 1
-    assert_same_model(pretrained.find(tmp_path), tmp_path / "seed_1" / "model")
+    assert_same_model(pretrained.resolve(tmp_path), tmp_path / "seed_1" / "model")
     assert "seed 1 is the best on validation (f1_accuracy 0.8000)" in capsys.readouterr().out.splitlines()[-1]
 
 

@@ -33,6 +33,7 @@ from bert_jax.finetuning.run import (
     starting_point,
 )
 from bert_jax.interop import huggingface
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
 from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.table import TASKS, task_named
@@ -277,7 +278,7 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
 def test_settings_that_a_task_does_not_read(kind, changes, words):
     config = FinetuningConfig(total_steps=1, task=f"custom:{kind}", **changes)
     with pytest.raises(UserError, match=words):
-        make_objective(config, TASKS[config.task], ModelConfig(), (), [])
+        make_objective(config, TASKS[config.task], ModelConfig(), (), [], Execution())
 
 
 def test_a_checkpoint_comes_with_its_evaluation():

@@ -20,9 +20,11 @@ from helpers.runs import metric_lines
 
 from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
 from bert_jax.errors import Interrupted, UserError
+from bert_jax.runtime.execution import Execution
+from bert_jax.training import loop
 from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
-from bert_jax.training.loop import Data, next_batch, train
+from bert_jax.training.loop import Data, next_batch
 from bert_jax.training.metrics import Reporter
 from bert_jax.training.objective import Mean, Objective
 from bert_jax.training.step import accumulated_gradients, stream_key
@@ -61,6 +63,11 @@ def toy_batch(step: int, bad_step: int | None = None, rows: int = 8) -> dict[str
         "x": rng.standard_normal((rows, WIDTH)).astype(np.float32),
         "y": np.full(rows, 1e30, np.float32) if step == bad_step else y,
     }
+
+
+def train(objective, config, workdir, data, **settings):
+    """Trains on all devices of this process."""
+    return loop.train(objective, config, workdir, data, Execution.here(mesh=config.mesh).mesh, **settings)
 
 
 def toy_data(bad_step: int | None = None, kill: tuple[int, int] | None = None) -> Data:
@@ -222,8 +229,7 @@ def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     workdir, state, _ = straight
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from pathlib import Path\nfrom training.test_loop import CONFIG, Toy, toy_data\n"
-        "from bert_jax.training.loop import train\n"
+        "from pathlib import Path\nfrom training.test_loop import CONFIG, Toy, toy_data, train\n"
         f"train(Toy(), CONFIG, Path({str(tmp_path)!r}), toy_data(kill=(17, {int(signal.SIGKILL)})))\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True)
