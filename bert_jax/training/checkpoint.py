@@ -32,7 +32,7 @@ class Progress:
     total_minutes: float = 0.0
     vocabulary: str = ""
     sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    best: Sequence[float] = ()
+    best: Sequence[Any] = ()
 
 
 class Checkpoints:
@@ -126,6 +126,7 @@ class Checkpoints:
         self.manager.wait_until_finished()
         best = self.manager.best_step()
         step = self.manager.latest_step() if best is None else best
+        assert step is not None, "no checkpoint was written"
         return self._read(step, _laid_out(abstract_state, shardings))[0]
 
     def _read(self, step: int, abstract_state: Any) -> tuple[Any, Progress]:

@@ -53,7 +53,7 @@ class Profiler:
         jax.block_until_ready(state)
         jax.profiler.stop_trace()
         self._wanted = self._tracing = False
-        measured = costs(self._folder, [program.as_text() for program in programs], TRACED)
+        measured = costs(self._folder, [program.as_text() or "" for program in programs], TRACED)
         return f"{cost_table(measured)}\ntrace of {TRACED} steps, for XProf or Perfetto: {self._folder}"
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ def costs(folder: Path, programs: list[str], steps: int) -> list[Cost]:
       programs: the texts of the compiled programs.
       steps: how many steps were traced.
     """
-    modules = {_MODULE.match(text)["name"] for text in programs}
+    modules = {name for text in programs for name in _MODULE.findall(text)}
     sources = {match["name"]: match["path"] for text in programs for match in _INSTRUCTION.finditer(text)}
     newest = max(folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     nanoseconds: collections.Counter[str] = collections.Counter()
@@ -91,9 +91,9 @@ def costs(folder: Path, programs: list[str], steps: int) -> list[Cost]:
     ]
 
 
-def by_module(operations: list[Cost]) -> collections.Counter[str]:
+def by_module(operations: list[Cost]) -> dict[str, float]:
     """Returns the milliseconds of each module of the model in a step, forward and backward and all layers together."""
-    milliseconds: collections.Counter[str] = collections.Counter()
+    milliseconds: dict[str, float] = collections.defaultdict(float)
     for operation in operations:
         parts = operation.source.split("/")[:-1]  # the last is the operation
         modules = [part for part in parts if not part.startswith(_TRANSFORMATIONS) and "->" not in part]
@@ -115,7 +115,7 @@ def cost_table(operations: list[Cost]) -> str:
     lines.append("By module; a fused operation counts where its last part does")
     lines += [
         f"{time:>9.2f} ms {time / total:>6.1%}  {name}"
-        for name, time in by_module(operations).most_common()
+        for name, time in sorted(by_module(operations).items(), key=lambda item: -item[1])
         if time > total / 100
     ]
     return "\n".join(lines)

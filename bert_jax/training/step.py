@@ -73,7 +73,7 @@ def accumulated_gradients(
     however unevenly the counts are spread.
     """
 
-    def loss(params: Parameters, part: Batch, key: jax.Array, counts: dict | None) -> tuple[jax.Array, dict]:
+    def loss(params: Parameters, part: Batch, key: jax.Array, counts: dict | None) -> tuple[Any, dict]:
         metrics = objective.metrics(params, part, key)
         divisors = {name: metrics[name].count if counts is None else counts[name] for name in objective.losses}
         return sum(metrics[name].total / jnp.maximum(divisors[name], 1) for name in objective.losses), metrics
