@@ -25,7 +25,7 @@ from bert_jax.training import loop
 from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
 from bert_jax.training.loop import Data, next_batch
-from bert_jax.training.metrics import Reporter
+from bert_jax.training.metrics import Clock, Reporter
 from bert_jax.training.objective import Mean, Objective
 from bert_jax.training.step import accumulated_gradients, stream_key
 
@@ -166,6 +166,30 @@ def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
         assert asked == list(range(1, 11))
     assert written == [4, 8]
     assert reporter.state() == {"a": [9.0 + 10.0, 2.0]}
+
+
+def test_the_clock_leaves_pauses_out_and_ends_an_interval_when_the_device_does(monkeypatch) -> None:
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("bert_jax.training.metrics.time", SimpleNamespace(monotonic=lambda: now.seconds))
+
+    def at(seconds: float, action, *arguments):
+        now.seconds = seconds
+        return action(*arguments)
+
+    clock = Clock()
+    at(2, clock.pause)
+    at(7, clock.resume)
+    at(9, clock.watch, 4, SimpleNamespace(is_ready=lambda: now.seconds >= 10))
+    at(9.5, clock.look)  # the device is not done
+    at(10.5, clock.look)
+    assert at(12, clock.end_interval, 4) == 2 + 3.5  # the host asks late
+    assert at(13, clock.end_interval, 8) == 2.5  # nobody looked before
+
+
+def test_a_task_derives_no_metrics_and_has_no_layers_unless_it_says_so() -> None:
+    params = Toy().init(jax.random.key(0))
+    assert Toy().derived({"fit_loss": 1.0}) == {}
+    assert jax.tree.map(int, Toy().layer_depths(params)) == {"dense": {"kernel": -1, "bias": -1}}
 
 
 def scripted(ranks: list[float], seen: list) -> Data:
