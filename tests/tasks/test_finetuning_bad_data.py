@@ -8,10 +8,10 @@ import pytest
 from helpers.official_files import CONLL, FILES
 
 from bert_jax.errors import UserError
-from bert_jax.tasks import data
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.examples import TaggingExample, TextExample, check_labels, label_names
 from bert_jax.tasks.table import TASKS
+from bert_jax.text import tfds
 
 
 def squad(answers=None, **changes) -> str:
@@ -326,6 +326,6 @@ def test_tfds_records_that_are_not_utf8_are_told(monkeypatch):
     records = mock.MagicMock(dataset_info=mock.Mock(features=features))
     records.__len__.return_value = 1
     records.__getitems__ = lambda numbers: [{"sentence": b"caf\xe9", "label": 1, "idx": 0}]
-    monkeypatch.setattr(data, "tfds_rows", lambda name, split: records)
+    monkeypatch.setattr(tfds, "tfds_rows", lambda name, split, data_dir: records)
     with pytest.raises(UserError, match="tfds:glue/sst2:train record 0 is not UTF-8"):
         read_examples(TASKS["sst2"], "train")

@@ -14,10 +14,10 @@ from helpers.official_files import CONTEXT, FILES, FOLDERS, QUOTE, write_all
 from tensorflow_datasets.core.utils import file_utils
 
 from bert_jax.errors import UserError
-from bert_jax.tasks import data
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.examples import AnsweringExample, ChoiceExample, TaggingExample, TextExample
 from bert_jax.tasks.table import TASKS, task_named
+from bert_jax.text import tfds as tfds_reader
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.exists(), reason="the data sets to try this with are not here")
@@ -224,7 +224,7 @@ def test_tfds_is_read_in_batches(monkeypatch):
     whole = read_examples(TASKS["squad2"], "train")
     assert len(whole) == 3
     for size in (1, 2, 3):
-        monkeypatch.setattr(data, "_TFDS_BATCH", size)
+        monkeypatch.setattr(tfds_reader, "_BATCH", size)
         assert read_examples(TASKS["squad2"], "train") == whole
 
 

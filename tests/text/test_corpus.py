@@ -15,8 +15,7 @@ import pytest
 import sentencex
 
 from bert_jax.errors import UserError
-from bert_jax.text import build as build_module
-from bert_jax.text import encoding
+from bert_jax.text import encoding, pool
 from bert_jax.text.build import build_corpus
 from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import SPLITS, Corpus, SplitWriter
@@ -207,7 +206,7 @@ def test_the_last_document_can_change_sides_after_a_flush(tokenizer, reviews, tm
 
 
 def test_the_number_of_processes_changes_no_byte(tokenizer, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_BATCH", 1 << 15)
+    monkeypatch.setattr(pool, "BATCH", 1 << 15)
     run = "ไทย" * 100  # in the first batch and in the last, which one process sees both of
     text = [f"one {run}", *reviews, reviews[3], f"two {run}", "...", ""]
     one = build(text, tokenizer, tmp_path / "1", processes=1)
@@ -446,7 +445,7 @@ def test_a_folder_without_write_permission_is_told(tokenizer, tmp_path, monkeypa
 
 
 def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_BATCH", 1 << 15)
+    monkeypatch.setattr(pool, "BATCH", 1 << 15)
 
     def documents():
         yield from reviews[:300]
