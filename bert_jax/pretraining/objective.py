@@ -1,4 +1,4 @@
-"""The task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
+"""Defines the task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
 
 import dataclasses
 
@@ -36,17 +36,17 @@ class PretrainingObjective:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The means whose sum is trained on."""
+        """Names the means whose sum is trained on."""
         return ("mlm_loss",) if self.data.objective == "none" else ("mlm_loss", "nsp_loss")
 
     def init(self, key: jax.Array) -> Parameters:
-        """Random parameters as BERT draws them, float32."""
+        """Draws parameters as BERT does, float32."""
         ids = jnp.zeros((1, 8), jnp.int32)
         network = BertForPreTraining(self.model)
         return network.init(key, ids, ids, ids, ids, sequence_starts=ids[:, :1], masked_positions=ids[:, :1])["params"]
 
     def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
-        """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
+        """Masks rows of `PretrainingBatches`, and adds `positions`, `labels` and `sequence_starts`.
 
         Evaluation masks as the paper does whatever the run does, so that the losses of all runs compare.
 
@@ -82,7 +82,7 @@ class PretrainingObjective:
         return {**batch, "input_ids": hidden, "positions": positions, "labels": labels, "sequence_starts": starts}
 
     def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:
-        """Sums and counts of loss and accuracy over the used positions and the labelled sequences."""
+        """Returns sums and counts of loss and accuracy over the used positions and the labelled sequences."""
         logits, next_sentence_logits = BertForPreTraining(self.model, self.dtype).apply(
             {"params": params},
             batch["input_ids"],

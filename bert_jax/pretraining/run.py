@@ -1,4 +1,4 @@
-"""A pre-training run from text to an exported model: vocabulary, corpus, training, export."""
+"""Runs pre-training from text to an exported model: vocabulary, corpus, training, export."""
 
 import contextlib
 import dataclasses
@@ -46,7 +46,7 @@ SHAPING_FIELDS = (
 
 @dataclasses.dataclass
 class Summary:
-    """What a run reached.
+    """Holds what a run reached.
 
     Attributes:
       evaluation: metrics of the last evaluation.
@@ -61,7 +61,7 @@ class Summary:
     seconds: dict[str, float]
 
     def table(self) -> str:
-        """The run in a few lines, for people."""
+        """Tells the run in a few lines, for people."""
         times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items())
         below = self.unigram_loss - self.evaluation["mlm_loss"]
         lines = [
@@ -98,9 +98,9 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     train_text, data = make_data(config, directory, tokenizer)
     initial_params = functools.partial(first_params, config, train_text)
     objective = make_objective(config, tokenizer)
-    most = sequences_per_row(config.data.length, config.data.packing)
+    max_sequences = sequences_per_row(config.data.length, config.data.packing)
     with jax.set_mesh(make_mesh(config.mesh)):
-        print(describe_kernel(config.model, objective.dtype, config.data.length, most))
+        print(describe_kernel(config.model, objective.dtype, config.data.length, max_sequences))
     with timed(seconds, "training"):
         state, evaluation = train(objective, config, workdir, data, initial_params, profile=profile)
     with timed(seconds, "export"):
@@ -158,7 +158,7 @@ def text_source(data: DataConfig) -> TextSource:
 
 
 def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
-    """A vocabulary of the source, of at most `model.vocab_size` entries."""
+    """Trains a vocabulary of the source, of at most `model.vocab_size` entries."""
     documents = Documents(text_source(config.data), progress=True)
     return train_tokenizer(
         documents, config.model.vocab_size, lower_case=config.data.lower_case, min_frequency=config.data.min_frequency
@@ -166,7 +166,7 @@ def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
 
 
 def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) -> Path:
-    """`corpus_folder`, built from the source if it is not there yet."""
+    """Returns the `corpus_folder`, built from the source if it is not there yet."""
     directory = corpus_folder(config, workdir)
     if not (config.data.corpus or (directory / "header.json").exists()):
         build_corpus(
@@ -181,12 +181,12 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
 
 
 def corpus_folder(config: PretrainingConfig, workdir: Path) -> Path:
-    """The given corpus, else WORKDIR/corpus."""
+    """Returns the given corpus, else WORKDIR/corpus."""
     return Path(config.data.corpus or workdir / "corpus")
 
 
 def read_run(workdir: Path) -> PretrainingConfig:
-    """The config of the pre-training run in WORKDIR.
+    """Reads the config of the pre-training run in WORKDIR.
 
     Raises:
       UserError: there is none.
@@ -201,7 +201,7 @@ def read_run(workdir: Path) -> PretrainingConfig:
 
 
 def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Corpus, Data]:
-    """The training text, and the batches of the run.
+    """Opens the training text, and makes the batches of the run.
 
     Raises:
       UserError: the corpus is of another tokenizer, or holds no validation documents.
@@ -229,7 +229,7 @@ def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) 
 
 
 def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
-    """What the run starts from: the parameters as drawn, or with a better start made for `text`, or `init_from`'s.
+    """Returns what the run starts from: the drawn parameters, or a better start made for `text`, or `init_from`'s.
 
     Says which heads `init_from` does not have, and takes those from the `drawn` parameters.
 
@@ -256,7 +256,7 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
 
 
 def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:
-    """The objective with the tokenizer's ids; computes in bfloat16 on accelerators unless told otherwise."""
+    """Makes the objective with the tokenizer's ids; it computes in bfloat16 on accelerators unless told otherwise."""
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"

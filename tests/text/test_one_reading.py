@@ -171,7 +171,7 @@ def test_a_file_that_is_not_there(tmp_path, read):
         read(str(tmp_path / "none.csv"))
 
 
-# ---- what only one of them meets -----------------------------------------------------------------------------------
+# ---- what only one of them meets -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", ["", "\ufeff \n", "text,label\n"])

@@ -26,7 +26,7 @@ def read(path, report=None, **arguments) -> list[str]:
     return list(read_documents(TextSource(str(path), **arguments), report))
 
 
-# ----------------------------------------------------------------------------------------------------- formats
+# ---- formats -------------------------------------------------------------------------------------
 
 
 def write_txt(path: Path) -> None:
@@ -109,7 +109,7 @@ def test_documents_can_be_iterated_again(tmp_path):
     assert documents.report.documents == 3
 
 
-# -------------------------------------------------------------------------------------------------------- TFDS
+# ---- TFDS ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_tfds_bytes_that_are_not_utf8_can_be_replaced(tfds_dir):
     assert read("tfds:toy_reviews:broken", column="body", data_dir=tfds_dir, errors="replace") == ["caf\ufffd"]
 
 
-# --------------------------------------------------------------------------------------------------- bad input
+# ---- bad input -----------------------------------------------------------------------------------
 
 BAD = {
     "text.csv": (b"id,body\n1,a\n", "has no column 'text': choose one of 'id', 'body' with --column"),
@@ -231,7 +231,7 @@ def test_parquet_that_is_not_utf8_is_told_with_its_row(tmp_path):
     assert read(tmp_path / "a.parquet", errors="replace") == ["good", "caf\ufffd"]
 
 
-# ------------------------------------------------------------------------------------------------ size of things
+# ---- size of things ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("character", ["a", "é", "中", "😀"])
@@ -256,7 +256,7 @@ def test_a_huge_document_of_short_lines_comes_in_parts(tmp_path, monkeypatch):
     assert len(documents) == 6
 
 
-# ------------------------------------------------------------------------------------------------------ cleaning
+# ---- cleaning ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
