@@ -1,4 +1,4 @@
-"""The recipe of the BERT paper, for each of the published sizes."""
+"""Holds the recipe of the BERT paper, for all published sizes."""
 
 from bert_jax.config import (
     DataConfig,
@@ -19,6 +19,9 @@ def original(size: str, phase: str) -> PretrainingConfig:
     Args:
       size: a key of `bert_jax.config.SIZES`.
       phase: "128", or "512" with `init_from` the workdir of the first.
+
+    Raises:
+      UserError: there is no such phase or size.
     """
     if phase not in ("128", "512"):
         raise UserError(f"phase {phase!r} is not known: choose 128, or 512 to go on from a run of 128")

@@ -1,4 +1,4 @@
-"""A pre-training run from text to an exported model: vocabulary, corpus, training, export."""
+"""Runs pre-training from text to an exported model: vocabulary, corpus, training, export."""
 
 import dataclasses
 import functools

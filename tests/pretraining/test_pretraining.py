@@ -18,8 +18,9 @@ from helpers.runs import metric_lines, tiny_run
 import bert_jax
 from bert_jax.config import DataConfig, PretrainingConfig
 from bert_jax.errors import UserError
+from bert_jax.metrics.language_model import majority_share, unigram_loss
 from bert_jax.pretraining import run as runs
-from bert_jax.pretraining.run import pretrain, summary, unigram_loss
+from bert_jax.pretraining.run import pretrain, summary
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 
@@ -299,4 +300,10 @@ def test_unigram_loss_is_the_cross_entropy_of_smoothed_counts() -> None:
     train = np.array([0, 9, 0, 0, 0, 3, 1, 0])  # special tokens do not count: masking never hides them
     batch = {"input_ids": np.array([[2, 5, 1, 3], [2, 7, 3, 0]])}
     expected = -(np.log(4 / 7) + np.log(1 / 7)) / 2
-    assert unigram_loss(train, [batch], tokenizer) == pytest.approx(expected)
+    assert unigram_loss(train, [batch], tokenizer.special_ids) == pytest.approx(expected)
+
+
+def test_the_majority_is_the_share_of_the_commoner_answer() -> None:
+    batches = [{"next_sentence_labels": np.array(labels)} for labels in ([[1, 0, -1]], [[1, 1, -1]])]
+    assert majority_share(batches) == 0.75
+    assert majority_share([{"next_sentence_labels": np.array([[-1]])}]) == 0

@@ -6,19 +6,20 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from helpers.synthetic_corpus import SyntheticCorpus, corpus_of
+from helpers.synthetic_corpus import corpus_of
 from pretraining.test_neighbours import CONFIG, drawn
 
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
-from bert_jax.pretraining import word_vectors as module
+from bert_jax.pretraining.initialization import word_vectors as module
+from bert_jax.pretraining.initialization.word_vectors import cooccurrences, word_vectors
 from bert_jax.pretraining.run import first_params
-from bert_jax.pretraining.word_vectors import cooccurrences, word_vectors
+from bert_jax.text.corpus import CorpusArrays
 
 TOPICS = np.array([np.arange(5, 85), np.arange(85, 165)])  # ids; 165 to 199 do not occur
 
 
-def topical_corpus() -> SyntheticCorpus:
+def topical_corpus() -> CorpusArrays:
     """400 documents of two sentences of 20 tokens, each document of one topic."""
     rng = np.random.default_rng(0)
     corpus = corpus_of(np.full(400, 2), np.full(800, 20), distinct=True)

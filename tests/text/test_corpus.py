@@ -15,8 +15,7 @@ import pytest
 import sentencex
 
 from bert_jax.errors import UserError
-from bert_jax.text import build as build_module
-from bert_jax.text import encoding
+from bert_jax.text import encoding, pool
 from bert_jax.text.build import build_corpus
 from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import SPLITS, Corpus, SplitWriter
@@ -63,7 +62,7 @@ def digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# ---------------------------------------------------------------------------------------------- what is in it
+# ---- what is in it -------------------------------------------------------------------------------
 
 
 def test_sentences_and_documents_keep_their_boundaries(tokenizer, tmp_path):
@@ -164,7 +163,7 @@ def test_the_language_chooses_the_splitter(tokenizer, tmp_path):
     assert Corpus.open(tmp_path / "ja").num_sentences == 2
 
 
-# --------------------------------------------------------------------------------------------------- validation
+# ---- validation ----------------------------------------------------------------------------------
 
 
 def test_validation_has_its_share_and_shares_no_text(tokenizer, reviews, tmp_path):
@@ -203,11 +202,11 @@ def test_the_last_document_can_change_sides_after_a_flush(tokenizer, reviews, tm
     assert joined(sentences_of(Corpus.open(tmp_path / "b", "validation"))[0]) == last
 
 
-# ---------------------------------------------------------------------------------------------- the same bytes
+# ---- the same bytes ------------------------------------------------------------------------------
 
 
 def test_the_number_of_processes_changes_no_byte(tokenizer, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_BATCH", 1 << 15)
+    monkeypatch.setattr(pool, "BATCH", 1 << 15)
     run = "ไทย" * 100  # in the first batch and in the last, which one process sees both of
     text = [f"one {run}", *reviews, reviews[3], f"two {run}", "...", ""]
     one = build(text, tokenizer, tmp_path / "1", processes=1)
@@ -255,7 +254,7 @@ build_corpus(documents(), tokenizer, {str(tmp_path / "c")!r}, processes=2, verbo
     assert done.stdout.split("\n")[:-1] == ["imported __main__", "worker False", "worker False"]
 
 
-# ------------------------------------------------------------------------------------------------------- report
+# ---- report --------------------------------------------------------------------------------------
 
 
 def test_the_report_is_printed_and_saved(tokenizer, tmp_path, capsys):
@@ -278,7 +277,7 @@ def test_the_report_is_printed_and_saved(tokenizer, tmp_path, capsys):
         assert line in printed
 
 
-# ---------------------------------------------------------------------------------------------------- bad input
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def test_a_corpus_of_another_tokenizer_is_told(tokenizer, reviews, tmp_path):
@@ -344,7 +343,7 @@ def test_bad_options_are_told(tokenizer, tmp_path):
         build(DOCUMENTS, tokenizer, tmp_path, longest=0)
 
 
-# ------------------------------------------------------------------------------- interrupted, full and read-only
+# ---- interrupted, full and read-only -------------------------------------------------------------
 
 
 def failing(documents):
@@ -446,7 +445,7 @@ def test_a_folder_without_write_permission_is_told(tokenizer, tmp_path, monkeypa
 
 
 def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_BATCH", 1 << 15)
+    monkeypatch.setattr(pool, "BATCH", 1 << 15)
 
     def documents():
         yield from reviews[:300]
@@ -459,7 +458,7 @@ def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------------------------- memory and script
+# ---- memory and script ---------------------------------------------------------------------------
 
 
 def test_memory_does_not_grow_with_the_text(tokenizer, tmp_path):

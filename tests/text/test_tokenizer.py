@@ -144,7 +144,7 @@ def test_many_different_words_are_counted_in_bounded_memory(monkeypatch):
     assert len(words) <= 1_000
 
 
-# --------------------------------------------------------------------------------------------- inputs of a model
+# ---- inputs of a model ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_truncate_pair_is_the_loop_of_the_original():
             assert got == (first, second)
 
 
-# ---------------------------------------------------------------------------------------------- saved and loaded
+# ---- saved and loaded ----------------------------------------------------------------------------
 
 
 def test_saved_files_load_in_tokenizers_and_transformers_with_the_same_ids(trained, tmp_path):
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_written_is_told(trained, tmp_path):
         trained.save(tmp_path / "file" / "tokenizer")
 
 
-# -------------------------------------------------------------------------------------------------------- script
+# ---- script --------------------------------------------------------------------------------------
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess:

@@ -119,7 +119,7 @@ def compare(trio: Trio, texts: Sequence[str | tuple[str, str]], max_length: int 
     return asked / len(texts)
 
 
-# ----------------------------------------------------------------------------------------------------------- real text
+# ---- real text -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_offsets_mark_the_text_that_a_token_stands_for(trios, reviews):
     assert known > 20_000
 
 
-# --------------------------------------------------------------------------------------------------------- random text
+# ---- random text ---------------------------------------------------------------------------------
 
 
 WORDS = "the The un aff able ing ##ing don't U.S.A. 3.14 ひらがな 한국어 русский ελληνικά हिन्दी ไทย 👩\u200d💻"
@@ -230,7 +230,7 @@ def test_random_text(trios, scanned):
     assert len(drawn) >= 20_000
 
 
-# ---------------------------------------------------------------------------------------------------- chosen text
+# ---- chosen text ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
