@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bert_jax.pretraining.neighbours import OFFSETS
 
 from bert_jax.config import ModelConfig, PretrainingConfig
 from bert_jax.errors import UserError
