@@ -1,4 +1,4 @@
-"""What the tests share: a small text, two finished runs, and no programs left in the user's cache."""
+"""What the tests share: a small text, and no programs left in the user's cache."""
 
 import os
 import random
@@ -19,25 +19,3 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text("\n\n".join(documents) + "\n")
     return path
-
-
-@pytest.fixture(scope="session")
-def finished_run(text_file, tmp_path_factory):
-    """The workdir of a pre-training run on `text_file`, and its summary."""
-    from helpers.runs import tiny_run
-
-    from bert_jax.pretraining.run import pretrain
-
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, pretrain(tiny_run(text_file), workdir)
-
-
-@pytest.fixture(scope="session")
-def straight_toy(tmp_path_factory):
-    """The workdir of a run of the toy task without a break, its last state and its last evaluation."""
-    from helpers.toy import CONFIG, Toy, toy_data
-
-    from bert_jax.training.loop import train
-
-    workdir = tmp_path_factory.mktemp("straight")
-    return workdir, *train(Toy(), CONFIG, workdir, toy_data())

@@ -6,8 +6,8 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from helpers.initial_weights import CONFIG, drawn
 from helpers.synthetic_corpus import SyntheticCorpus, corpus_of
+from pretraining.test_neighbours import CONFIG, drawn
 
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
