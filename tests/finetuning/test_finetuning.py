@@ -31,12 +31,12 @@ from bert_jax.finetuning.run import (
     make_objective,
     rank,
     starting_point,
-    tuned_threshold,
 )
 from bert_jax.interop import huggingface
-from bert_jax.tasks.evaluation import Outcome
-from bert_jax.tasks.reading import Reply
-from bert_jax.tasks.table import TASKS
+from bert_jax.runtime.execution import Execution
+from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
+from bert_jax.tasks.kinds.text import TextExample
+from bert_jax.tasks.table import TASKS, task_named
 
 WORDS = ["the", "film", "was", "a", "actor", "cafe", "word1", "word2", "word3"]
 
@@ -54,12 +54,12 @@ def write_task(directory, kind):
     """train.EXT and validation.EXT of a task that a small model can learn; returns their ending."""
     for split, count, seed in (("train", 160, 0), ("validation", 40, 1)):
         good = [(words, "good" in words) for words in sentences(count, seed)]
-        if kind == "tagging":
+        if kind == "token_classification":
             tags = {"good": "B-POS", "bad": "B-NEG"}
             text = "\n\n".join("\n".join(f"{word} {tags.get(word, 'O')}" for word in words) for words, _ in good)
             (directory / f"{split}.txt").write_text(text + "\n")
             continue
-        if kind == "answering":
+        if kind == "question_answering":
             (directory / f"{split}.json").write_text(json.dumps(squad(good)))
             continue
         rows = []
@@ -69,9 +69,9 @@ def write_task(directory, kind):
                 {
                     "classification": {"text": text, "label": "pos" if positive else "neg"},
                     "pairs": {"text": "the film", "text_pair": text, "label": "pos" if positive else "neg"},
-                    "several": {"text": text, "label": ["pos", "any"] if positive else ["any"]},
+                    "multi_label": {"text": text, "label": ["pos", "any"] if positive else ["any"]},
                     "regression": {"text": text, "label": 1.0 if positive else -1.0},
-                    "choice": {
+                    "multiple_choice": {
                         "text": "a",
                         "ending0": "good" if positive else "bad",
                         "ending1": "bad" if positive else "good",
@@ -79,10 +79,10 @@ def write_task(directory, kind):
                     },
                 }[kind]
             )
-        if kind == "several":  # a label that stands everywhere teaches nothing, but is one
+        if kind == "multi_label":  # a label that stands everywhere teaches nothing, but is one
             rows[0]["label"] = []
         (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"tagging": "txt", "answering": "json"}.get(kind, "jsonl")
+    return {"token_classification": "txt", "question_answering": "json"}.get(kind, "jsonl")
 
 
 def squad(sentences):
@@ -129,7 +129,7 @@ def config_for(directory, kind, body, **changes):
         schedule=ScheduleConfig(warmup=0.1),
         model=ModelConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
     )
-    if kind == "answering":
+    if kind == "question_answering":
         settings |= dict(max_length=80, stride=8)
     return FinetuningConfig(**settings | changes)
 
@@ -137,24 +137,24 @@ def config_for(directory, kind, body, **changes):
 GOALS = {
     "classification": ("accuracy", 0.95, "BertForSequenceClassification"),
     "pairs": ("accuracy", 0.95, "BertForSequenceClassification"),
-    "several": ("micro_f1", 0.95, "BertForSequenceClassification"),
+    "multi_label": ("micro_f1", 0.95, "BertForSequenceClassification"),
     "regression": ("pearson", 0.95, "BertForSequenceClassification"),
-    "tagging": ("f1", 0.95, "BertForTokenClassification"),
-    "choice": ("accuracy", 0.95, "BertForMultipleChoice"),
-    "answering": ("f1", 90.0, "BertForQuestionAnswering"),  # in percent, as the official script
+    "token_classification": ("f1", 0.95, "BertForTokenClassification"),
+    "multiple_choice": ("accuracy", 0.95, "BertForMultipleChoice"),
+    "question_answering": ("f1", 90.0, "BertForQuestionAnswering"),  # in percent, as the official script
 }
 
 
 @pytest.mark.parametrize("kind", GOALS)
 def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind, capsys):
     metric, goal, architecture = GOALS[kind]
-    scores = finetune(config_for(tmp_path, kind, body), tmp_path / "run")
+    scores = finetune(config_for(tmp_path, kind, body), tmp_path / "run").metrics
     assert scores["validation"][metric] >= goal
     assert json.loads((tmp_path / "run" / "scores.json").read_text()) == scores
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "validation.jsonl").open()]
     assert len(lines) == 40
     assert "drawn at random" in capsys.readouterr().out
-    if kind == "answering":  # the threshold is that of validation, and goes into the model
+    if kind == "question_answering":  # the threshold is that of validation, and goes into the model
         threshold = huggingface.load(tmp_path / "run" / "model").settings.null_threshold
         assert scores["validation"]["f1"] == scores["validation"]["best_f1"]
         assert [not line["answer"] for line in lines] == [line["null_score_diff"] > threshold for line in lines]
@@ -165,13 +165,13 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
     assert not info["missing_keys"]
     if kind in ("classification", "pairs"):
         assert network.config.id2label == {0: "neg", 1: "pos"}
-    if kind == "tagging":
+    if kind == "token_classification":
         assert network.config.id2label == {0: "B-NEG", 1: "B-POS", 2: "O"}
 
 
 def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     config = config_for(tmp_path, "classification", body, total_epochs=2.0, eval_every=4, checkpoint_every=4)
-    straight = finetune(config, tmp_path / "straight")
+    straight = finetune(config, tmp_path / "straight").metrics
     from bert_jax.finetuning import run
 
     plain = run.stream
@@ -186,7 +186,7 @@ def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     with pytest.raises(Interrupted):
         finetune(config, tmp_path / "torn")
     monkeypatch.setattr(run, "stream", plain)
-    assert finetune(config, tmp_path / "torn") == straight
+    assert finetune(config, tmp_path / "torn").metrics == straight
     one, other = (huggingface.load(tmp_path / name / "model").params for name in ("straight", "torn"))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -211,7 +211,7 @@ def test_the_best_checkpoint_is_exported(tmp_path, body):
     """By the metric that is asked for; at such a rate the last one is not the best."""
     config = config_for(tmp_path, "classification", body, metric="cross_entropy", total_epochs=3.0)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=0.3), seed=1)
-    scores = finetune(config, tmp_path / "run")
+    scores = finetune(config, tmp_path / "run").metrics
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     found = [line["cross_entropy"] for line in lines if line["split"] == "validation"]
     assert scores["validation"]["cross_entropy"] == pytest.approx(min(found), rel=1e-5)
@@ -224,8 +224,10 @@ def test_the_rank_of_an_evaluation():
     assert ranks == {"": pytest.approx(0.7), "f1": 0.6}
     assert rank(FinetuningConfig(total_steps=1, task="mrpc", metric="loss"), scores) == -0.4
     assert rank(FinetuningConfig(total_steps=1, task="squad2"), {"best_f1": 70.0, "f1": 50.0}) == 70.0
-    assert rank(FinetuningConfig(total_steps=1, task="custom:several"), {"micro_f1": 0.3}) == 0.3
-    assert rank(FinetuningConfig(total_steps=1, task="custom:tagging"), {"accuracy": 0.9}) == 0.9  # no entities
+    assert rank(FinetuningConfig(total_steps=1, task="custom:multi_label"), {"micro_f1": 0.3}) == 0.3
+    assert (
+        rank(FinetuningConfig(total_steps=1, task="custom:token_classification"), {"accuracy": 0.9}) == 0.9
+    )  # no entities
     with pytest.raises(UserError, match="metric=f2 is none of the scores of this task: loss, accuracy, f1"):
         rank(FinetuningConfig(total_steps=1, task="mrpc", metric="f2"), scores)
 
@@ -269,14 +271,14 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("tagging", dict(truncation="tail"), "truncation=tail is for classes"),
+        ("token_classification", dict(truncation="tail"), "truncation=tail is for classes"),
         ("regression", dict(label_smoothing=0.1), "label_smoothing is for one class among several"),
     ],
 )
 def test_settings_that_a_task_does_not_read(kind, changes, words):
     config = FinetuningConfig(total_steps=1, task=f"custom:{kind}", **changes)
     with pytest.raises(UserError, match=words):
-        make_objective(config, TASKS[config.task], ModelConfig(), (), [])
+        make_objective(config, TASKS[config.task], ModelConfig(), (), [], Execution())
 
 
 def test_a_checkpoint_comes_with_its_evaluation():
@@ -286,9 +288,9 @@ def test_a_checkpoint_comes_with_its_evaluation():
 
 def test_the_threshold_where_never_to_answer_is_best():
     """The official script says 0, which need not be below every null score."""
-    replies = [Reply("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
-    assert tuned_threshold(Outcome(replies, {"best_f1_thresh": 0.0}, {})) < -3
-    assert tuned_threshold(Outcome(replies, {"best_f1_thresh": -0.5}, {})) == -0.5
+    answers = [Answer("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
+    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": 0.0}, answers) < -3
+    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": -0.5}, answers) == -0.5
 
 
 def test_training_on_some_of_the_examples():
@@ -307,12 +309,10 @@ def test_training_on_some_of_the_examples():
 def test_balanced_weights_are_those_of_scikit_learn():
     from sklearn.utils.class_weight import compute_class_weight
 
-    from bert_jax.tasks.examples import TextExample
-
     labels = ["a"] * 7 + ["b"] * 2 + ["c"]
     examples = [TextExample(str(number), "x", None, label) for number, label in enumerate(labels)]
     want = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels)
-    np.testing.assert_allclose(balanced_weights(("a", "b", "c"), examples), want)
+    np.testing.assert_allclose(balanced_weights(TASKS["custom:classification"], ("a", "b", "c"), examples), want)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +323,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
         *[("choice.py", task) for task in ("swag", "race")],
         *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
         *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
+        *[("custom.py", name) for name in ("several", "tagging", "answering", "choice")],  # names before 0.2
         ("conll2003.py", None),
         ("few_labels.py", None),
     ],
@@ -334,6 +335,6 @@ def test_every_config_names_a_task(file, task):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
-    assert config.task in TASKS
+    assert task_named(config.task) in TASKS.values()
     assert config.task.endswith(task or "")
     assert f"--config=configs/finetune/{file}" in module.__doc__
