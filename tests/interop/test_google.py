@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers.random_model import CONFIG, VOCABULARY, random_model, tokenizer
 
 import bert_jax
@@ -84,6 +83,8 @@ def write_checkpoint(directory, model, names=RELEASED, vocabulary=VOCABULARY, **
         for layer in range(CONFIG.num_hidden_layers) if "layer_L" in name else [0]:
             value = arrays[theirs.replace("layer.L", f"layer.{layer}")]
             variables[name.replace("layer_L", f"layer_{layer}")] = value.T if name.endswith("kernel") else value
+    import tensorflow as tf
+
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         for name, value in variables.items():
             tf.compat.v1.get_variable(name, initializer=value)

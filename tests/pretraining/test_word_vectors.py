@@ -6,14 +6,14 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from bert_jax.pretraining.word_vectors import cooccurrences, word_vectors
+from helpers.initial_weights import CONFIG, drawn
 from helpers.synthetic_corpus import SyntheticCorpus, corpus_of
-from pretraining.test_neighbours import CONFIG, drawn
 
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.pretraining import word_vectors as module
 from bert_jax.pretraining.run import first_params
-from bert_jax.pretraining.word_vectors import cooccurrences, word_vectors
 
 TOPICS = np.array([np.arange(5, 85), np.arange(85, 165)])  # ids; 165 to 199 do not occur
 

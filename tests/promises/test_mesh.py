@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training.test_loop import CONFIG, Toy, toy_data, train
+from helpers.toy import CONFIG, Toy, toy_data, train
 
 from bert_jax.config import DataConfig, MeshConfig, model_config
 from bert_jax.errors import UserError

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from training.test_loop import CONFIG, Toy, toy_data, train
+from helpers.toy import CONFIG, Toy, toy_data, train
 
 from bert_jax.training.profile import SKIPPED, TRACED, Cost, Profiler, by_module, cost_table, costs
 
