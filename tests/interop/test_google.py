@@ -19,6 +19,8 @@ from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface, pretrained
 from bert_jax.interop.layout import disassemble
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).parents[2]
 
 # The names and shapes of the released checkpoints (google-research/bert, modeling.py and run_pretraining.py), written
@@ -128,6 +130,8 @@ def test_fine_tuned_heads(tmp_path, architecture, names, labels):
     jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_converted_from_the_command_line(released, tmp_path):
     command = [sys.executable, ROOT / "scripts/convert.py", f"--input={released}", f"--output={tmp_path / 'out'}"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": ""})

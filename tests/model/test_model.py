@@ -68,6 +68,7 @@ def test_every_size_is_counted():
     assert {size for size, *_ in COUNTS} == set(SIZES)
 
 
+@pytest.mark.slow
 def test_initial_values():
     config = dataclasses.replace(CONFIG, hidden_size=64, intermediate_size=256)
     for path, leaf in jax.tree_util.tree_leaves_with_path(fresh_params(config, packed_batch())):
@@ -83,6 +84,7 @@ def test_initial_values():
 # ------------------------------------------------------------------------------------------------------ scan and remat
 
 
+@pytest.mark.slow
 def test_scanned_layers_equal_unrolled_ones(params):
     scanned = dataclasses.replace(CONFIG, scan_layers=True)
     stacked = arrange_layers(params, scanned)
@@ -92,6 +94,7 @@ def test_scanned_layers_equal_unrolled_ones(params):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
@@ -115,6 +118,7 @@ def test_remat_keeps_what_it_says(changes, kept, scan_layers):
     assert {name for name, shape in shapes.items() if shape in {each[-len(shape) :] for each in found}} == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("saves", ["products", "nothing"])
@@ -142,6 +146,7 @@ def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministi
 # ------------------------------------------------------------------------------------------------------------ products
 
 
+@pytest.mark.slow
 def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
     """128 rows, not 99; nothing of it is seen from outside."""
     config = dataclasses.replace(CONFIG, attention="plain")
@@ -170,6 +175,7 @@ def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
         assert np.linalg.norm(one - other) <= TOLERANCE * max(np.linalg.norm(other), whole / 100)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_bfloat16_product_is_one_of_bfloat16():
     keys = jax.random.split(jax.random.key(0), 3)
     exact = [jax.random.normal(key, shape) for key, shape in zip(keys, ((4, 6, 32), (99, 32), (4, 6, 99)), strict=True)]
@@ -208,6 +214,7 @@ def dropout_calls(params, config, zeroed=None, **kwargs):
     return calls, result
 
 
+@pytest.mark.slow
 def test_dropout_share_and_scale_at_every_place(params):
     config = dataclasses.replace(CONFIG, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
     counts: dict[tuple, list[int]] = {}
@@ -230,6 +237,7 @@ def test_dropout_share_and_scale_at_every_place(params):
         assert abs(dropped / total - rate) < 5 * deviation, (number, dropped / total)
 
 
+@pytest.mark.slow
 def test_every_dropout_acts_on_the_result_and_draws_its_own_mask(params):
     rngs = {"dropout": jax.random.key(0)}
     calls, expected = dropout_calls(params, CONFIG, deterministic=False, rngs=rngs)
@@ -242,6 +250,7 @@ def test_every_dropout_acts_on_the_result_and_draws_its_own_mask(params):
             assert abs(np.corrcoef(mask, other)[0, 1]) < 0.15
 
 
+@pytest.mark.slow
 def test_scanned_layers_draw_their_own_masks(params):
     config = dataclasses.replace(CONFIG, scan_layers=True)
     _, state = Bert(config).apply(
@@ -260,6 +269,7 @@ def test_scanned_layers_draw_their_own_masks(params):
         assert np.abs(np.corrcoef(masks) - np.eye(len(masks))).max() < 0.15
 
 
+@pytest.mark.slow
 def test_dropout_is_off_when_deterministic_or_zero(params):
     batch = packed_batch()
     expected = outputs(params, batch)
@@ -274,6 +284,7 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
 # ------------------------------------------------------------------------------------------------ precision, attention
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
@@ -290,6 +301,7 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layer
     assert np.any(np.asarray(hidden, np.float32) != np.asarray(outputs(params, batch, config)[0]))
 
 
+@pytest.mark.slow
 def test_tables_sum_their_gradients_in_float32():
     """In bfloat16, 4,096 positions of one segment would add up to a sum that no longer moves."""
     rng = np.random.default_rng(0)
@@ -326,6 +338,7 @@ def test_attention_is_the_published_formula():
             assert_close(got[batch, :, head], weights @ np.asarray(value[batch, :, head], float))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_hidden_states_and_attentions_on_request(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
@@ -344,6 +357,7 @@ def test_hidden_states_and_attentions_on_request(params, scan_layers):
     assert np.all(np.where(across, probabilities, 0) == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Sequence", "Token", "Multiple"])
 @pytest.mark.parametrize(("rate", "expected"), [(None, 0.3), (0.5, 0.5), (0.0, 0.0)])
 def test_dropout_before_a_classifier(kind, rate, expected):

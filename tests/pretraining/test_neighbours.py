@@ -17,6 +17,8 @@ from bert_jax.model.inputs import Inputs
 from bert_jax.model.intermediates import apply_and_collect
 from bert_jax.pretraining.run import first_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2, "initializer_range": 0.02}])
 def test_each_head_of_the_first_layer_looks_where_it_should(changes):

@@ -15,6 +15,7 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_design_names(finished) -> None:
     workdir, result = finished
     assert {path.name for path in workdir.iterdir()} >= {
@@ -31,6 +32,7 @@ def test_a_run_leaves_what_the_design_names(finished) -> None:
     assert result.seconds.keys() == {"vocabulary", "corpus", "training", "export"}
 
 
+@pytest.mark.slow
 def test_the_exported_model_answers(finished) -> None:
     workdir, _ = finished
     model = bert_jax.load(workdir)
@@ -39,6 +41,7 @@ def test_the_exported_model_answers(finished) -> None:
     assert 0 < model.next_sentence("abc.", "def.") < 1
 
 
+@pytest.mark.slow
 def test_training_learns(text_file, tmp_path) -> None:
     """Words in fixed order: the model beats the word frequencies by far."""
     documents = ["one two three four five six seven eight. " * count for count in range(2, 42)]
@@ -63,6 +66,7 @@ def test_training_learns(text_file, tmp_path) -> None:
     assert metrics["mlm_loss"] < metrics["unigram_loss"] - 1.0
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_workdir_is_refused(finished, text_file) -> None:
     workdir, _ = finished
     config = tiny_run(text_file)
@@ -85,6 +89,7 @@ def test_a_run_of_a_version_with_fewer_keys_goes_on(text_file, tmp_path) -> None
     assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["mu_dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_more_steps_in_the_same_workdir_go_on(text_file, tmp_path) -> None:
     pretrain(tiny_run(text_file, total_steps=4, tensorboard=True), tmp_path)
     pretrain(tiny_run(text_file, total_steps=6, tensorboard=True), tmp_path)
@@ -92,6 +97,7 @@ def test_more_steps_in_the_same_workdir_go_on(text_file, tmp_path) -> None:
     assert [line["step"] for line in metric_lines(tmp_path) if line["split"] == "validation"] == [4, 6]
 
 
+@pytest.mark.slow
 def test_init_from_starts_from_the_weights_and_their_vocabulary(finished, text_file, tmp_path) -> None:
     workdir, result = finished
     loss = result.metrics["validation"]["mlm_loss"]
@@ -110,6 +116,7 @@ def test_init_from_starts_from_the_weights_and_their_vocabulary(finished, text_f
         pretrain(deeper, tmp_path / "deeper")
 
 
+@pytest.mark.slow
 def test_corpus_of_another_tokenizer_is_refused(finished, text_file, tmp_path) -> None:
     workdir, _ = finished
     Tokenizer.from_vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]).save(tmp_path / "other")
@@ -138,6 +145,7 @@ def test_contradictions_are_told_before_any_work(data: DataConfig, message: str,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_vocabularies_must_be_one(finished, text_file, tmp_path) -> None:
     workdir, _ = finished
     tokens = Tokenizer.load(workdir / "tokenizer").tokens
@@ -149,6 +157,7 @@ def test_vocabularies_must_be_one(finished, text_file, tmp_path) -> None:
         pretrain(dataclasses.replace(config, model=model, data=other), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_an_error_asks_for_can_be_done_in_the_same_workdir(tmp_path, text_file) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes(text_file.read_bytes() + b"\n\ncaf\xe9 is not UTF-8.\n")
@@ -164,6 +173,7 @@ def test_one_document_is_too_few(tmp_path) -> None:
         pretrain(tiny_run(tmp_path / "text.txt"), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["sop", "none"])
 def test_other_objectives_train_and_predict(objective: str, text_file, tmp_path) -> None:
     config = tiny_run(text_file, total_steps=3)

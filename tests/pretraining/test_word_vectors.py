@@ -54,6 +54,7 @@ def test_words_of_a_topic_are_alike():
         assert within > alike[np.ix_(topic, others)].mean() + 0.1
 
 
+@pytest.mark.slow
 def test_only_words_that_occur_are_replaced():
     config = PretrainingConfig(total_steps=1, initial_embeddings="counted", model=CONFIG)
     before, corpus = drawn(CONFIG), topical_corpus()
@@ -68,6 +69,7 @@ def test_only_words_that_occur_are_replaced():
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_what_cannot_be():
     with pytest.raises(UserError, match="initial_embeddings is for random weights"):
         PretrainingConfig(total_steps=1, initial_embeddings="counted", init_from="x")

@@ -10,6 +10,8 @@ from helpers.toy import CONFIG, Toy, toy_batch, toy_data, train
 from bert_jax.pretraining import run as runs
 from bert_jax.pretraining.run import pretrain
 
+pytestmark = pytest.mark.slow
+
 
 def test_batches_of_several_lengths_compile_once_each(tmp_path) -> None:
     traced: list = []

@@ -12,6 +12,8 @@ from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.encoder import Bert
 from bert_jax.model.inputs import Inputs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def params():

@@ -16,6 +16,8 @@ from helpers.toy import CONFIG, Toy, assert_same_bits, toy_data, train
 from bert_jax.config import OptimizerConfig
 from bert_jax.errors import Interrupted, UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_interrupted_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     workdir, state, _ = straight
@@ -27,6 +29,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     assert metric_lines(tmp_path) == metric_lines(workdir)
 
 
+@pytest.mark.subprocess
 def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     """SIGKILL in a process of its own: nothing is saved on the way out."""
     workdir, state, _ = straight
@@ -87,6 +90,7 @@ def test_finished_run_trains_and_writes_nothing_more(straight) -> None:
     assert metric_lines(workdir) == before
 
 
+@pytest.mark.subprocess
 def test_sigkill_and_restart_give_the_same_bits(finished, text_file, tmp_path) -> None:
     straight, _ = finished
     workdir = tmp_path / "killed"

@@ -17,6 +17,7 @@ from bert_jax.pretraining.run import pretrain
 from bert_jax.training import workdir as workdirs
 
 
+@pytest.mark.slow
 def test_full_disk_stops_the_run_before_it_writes(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bert_jax.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(UserError, match=r"no checkpoint can be written to .* it needs 0 MB and 0 MB are free"):
@@ -24,6 +25,8 @@ def test_full_disk_stops_the_run_before_it_writes(tmp_path, monkeypatch) -> None
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_sigterm_saves_says_so_and_exits(text_file, tmp_path) -> None:
     workdir = tmp_path / "run"
     command = [*pretraining_command(text_file, tmp_path, workdir), "--config.total_steps=100000"]
@@ -39,6 +42,8 @@ def test_sigterm_saves_says_so_and_exits(text_file, tmp_path) -> None:
     assert (workdir / "checkpoints" / str(step)).is_dir()
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_full_disk_is_one_line_and_keeps_the_checkpoints(text_file, tmp_path) -> None:
     """The disk is as good as full: from here on, no file may grow beyond some kilobytes."""
     workdir = tmp_path / "run"

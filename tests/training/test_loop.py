@@ -25,6 +25,7 @@ from bert_jax.training.objective import Mean
 from bert_jax.training.step import accumulated_gradients, stream_key
 
 
+@pytest.mark.slow
 def test_metrics_file_has_each_interval_and_each_evaluation(straight) -> None:
     workdir, _, evaluation = straight
     found = metric_lines(workdir)
@@ -39,6 +40,7 @@ def test_metrics_file_has_each_interval_and_each_evaluation(straight) -> None:
     assert speeds[0] > 0
 
 
+@pytest.mark.slow
 def test_time_that_the_loop_waits_for_batches_is_reported(tmp_path) -> None:
     def slow(step: int) -> Iterator[dict[str, np.ndarray]]:
         for batch in toy_data().train(step):
@@ -95,6 +97,7 @@ def scripted(ranks: list[float], seen: list) -> Data:
     return dataclasses.replace(toy_data(), evaluate=evaluate, rank=lambda evaluation: evaluation["score"])
 
 
+@pytest.mark.slow
 def test_training_stops_when_patience_is_out_and_the_best_is_kept(tmp_path) -> None:
     config = dataclasses.replace(CONFIG, eval_every=2, checkpoint_every=2, patience=2, keep_checkpoints=1)
     seen: list = []
@@ -109,6 +112,7 @@ def test_training_stops_when_patience_is_out_and_the_best_is_kept(tmp_path) -> N
     assert_same_bits(again.best_params(), seen[1])
 
 
+@pytest.mark.slow
 def test_patience_counts_over_a_restart(tmp_path) -> None:
     config = dataclasses.replace(CONFIG, eval_every=2, checkpoint_every=2, patience=3)
     data = scripted([0.5, 0.4, 0.3], [])
@@ -118,6 +122,7 @@ def test_patience_counts_over_a_restart(tmp_path) -> None:
     assert int(state.step) == 8
 
 
+@pytest.mark.slow
 def test_checkpoints_are_the_newest_and_the_best(tmp_path) -> None:
     growing = OptimizerConfig(learning_rate=1.0, clip_norm=0.0)  # soon overshoots
     config = dataclasses.replace(CONFIG, checkpoint_every=2, eval_every=2, keep_checkpoints=2, optimizer=growing)
@@ -129,12 +134,14 @@ def test_checkpoints_are_the_newest_and_the_best(tmp_path) -> None:
     assert kept == {18, 20, best}
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoints(tmp_path) -> None:
     with pytest.raises(UserError, match=r"is not finite in steps 9 to 1\d.*learning_rate.*gradient_norm"):
         train(Toy(), CONFIG, tmp_path, toy_data(bad_step=10))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["6"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [2, 4])
 def test_accumulation_equals_the_large_batch(micro_batches: int) -> None:
     class NoDropout(Toy):
@@ -159,6 +166,7 @@ def test_durations_become_steps() -> None:
     assert length(total_tokens=3_200) == 100  # 8 rows of 4 tokens a step
 
 
+@pytest.mark.slow
 def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypatch) -> None:
     """A clock that moves a hundredth of a second at each look."""
     clock = SimpleNamespace(monotonic=(tick / 100 for tick in itertools.count()).__next__)
@@ -179,6 +187,7 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
     assert int(state.step) > progress["total_steps"]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_vocabulary_is_refused(tmp_path) -> None:
     data = dataclasses.replace(toy_data(), vocabulary="a")
     train(Toy(), dataclasses.replace(CONFIG, total_steps=2), tmp_path, data)
@@ -186,6 +195,7 @@ def test_checkpoint_of_another_vocabulary_is_refused(tmp_path) -> None:
         train(Toy(), CONFIG, tmp_path, dataclasses.replace(data, vocabulary="b"))
 
 
+@pytest.mark.slow
 def test_gradient_that_is_not_finite_spares_the_checkpoints(tmp_path) -> None:
     """The loss is finite, its gradient is not: the square root of zero."""
 
@@ -214,6 +224,7 @@ def test_mesh_and_batch_must_fit(tmp_path) -> None:
         train(Toy(), dataclasses.replace(CONFIG, mesh=MeshConfig(data=3)), tmp_path, toy_data())
 
 
+@pytest.mark.slow
 def test_progress_is_printed_without_a_terminal(straight, tmp_path, capsys) -> None:
     train(Toy(), dataclasses.replace(CONFIG, total_steps=8), tmp_path, toy_data())
     out = capsys.readouterr().out
