@@ -62,6 +62,7 @@ def test_seeds_may_be_any_integer():
     assert not same(make(seed=-1)[0], make(seed=2**70)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterate_yields_the_steps_in_order(workers):
     batches = make()
@@ -292,6 +293,7 @@ def on_disk(folder, corpus):
     return dataclasses.replace(corpus, **arrays)
 
 
+@pytest.mark.slow
 def test_start_up_does_not_grow_with_the_corpus(tmp_path):
     """100 times the text: the same allocations, within what fuller blocks and one more digit explain."""
     peaks = []

@@ -1,14 +1,14 @@
 """The initial weights whose first heads look at the words beside each word."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.initial_weights import CONFIG, drawn
 
-from bert_jax.config import ModelConfig, PretrainingConfig
+from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.heads import BertForPreTraining
@@ -17,22 +17,7 @@ from bert_jax.model.intermediates import apply_and_collect
 from bert_jax.pretraining.initialization.neighbours import OFFSETS, init_neighbour_heads
 from bert_jax.pretraining.run import first_params
 
-CONFIG = ModelConfig(
-    vocab_size=200,
-    hidden_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=256,
-    max_position_embeddings=64,
-    initializer_range=0.05,
-)
-
-
-def drawn(config):
-    ids = jnp.zeros((1, 8), jnp.int32)
-    rest = dict(sequence_starts=ids[:, :1], masked_positions=ids[:, :1])
-    init = jax.jit(functools.partial(BertForPreTraining(config).init, **rest))
-    return init(jax.random.key(0), Inputs(ids, ids, ids, ids))["params"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2, "initializer_range": 0.02}])

@@ -6,8 +6,8 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from helpers.initial_weights import CONFIG, drawn
 from helpers.synthetic_corpus import corpus_of
-from pretraining.test_neighbours import CONFIG, drawn
 
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
@@ -55,6 +55,7 @@ def test_words_of_a_topic_are_alike():
         assert within > alike[np.ix_(topic, others)].mean() + 0.1
 
 
+@pytest.mark.slow
 def test_only_words_that_occur_are_replaced():
     config = PretrainingConfig(total_steps=1, initial_embeddings="counted", model=CONFIG)
     before, corpus = drawn(CONFIG), topical_corpus()
@@ -69,6 +70,7 @@ def test_only_words_that_occur_are_replaced():
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_what_cannot_be():
     with pytest.raises(UserError, match="initial_embeddings is for random weights"):
         PretrainingConfig(total_steps=1, initial_embeddings="counted", init_from="x")

@@ -205,6 +205,8 @@ def test_the_last_document_can_change_sides_after_a_flush(tokenizer, reviews, tm
 # ---- the same bytes ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_number_of_processes_changes_no_byte(tokenizer, reviews, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 1 << 15)
     run = "ไทย" * 100  # in the first batch and in the last, which one process sees both of
@@ -222,6 +224,8 @@ def test_the_number_of_processes_changes_no_byte(tokenizer, reviews, tmp_path, m
     }
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_workers_import_neither_jax_nor_the_callers_script(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     script = tmp_path / "script.py"
@@ -321,6 +325,7 @@ def test_documents_without_letters_can_be_kept(tokenizer, tmp_path):
     assert report.tokens > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["no end to it ", "ไทยไม่มีเว้นวรรค", "中文没有空格", "x"], ids=["words", "thai", "chinese", "one_letter"]
 )
@@ -351,6 +356,7 @@ def failing(documents):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_leaves_no_corpus_and_the_next_one_is_clean(tokenizer, reviews, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build(failing(reviews), tokenizer, tmp_path / "a")
@@ -383,6 +389,8 @@ def run_script(tokenizer, tmp_path, *arguments, prefix=()):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_build_leaves_no_corpus_and_no_process(tokenizer, tmp_path, number):
     output = tmp_path / "c"
@@ -412,6 +420,8 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_full_disk_is_told_and_its_space_given_back(tokenizer, tmp_path):
     output = tmp_path / "c"
     process = run_script(
@@ -427,6 +437,7 @@ def test_a_full_disk_is_told_and_its_space_given_back(tokenizer, tmp_path):
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.subprocess
 def test_a_folder_that_cannot_be_written_is_told(tokenizer, tmp_path):
     (tmp_path / "a.txt").write_text("Some text.")
     process = run_script(tokenizer, tmp_path, f"--source={tmp_path}/a.txt", "--output=/proc/corpus")
@@ -444,6 +455,7 @@ def test_a_folder_without_write_permission_is_told(tokenizer, tmp_path, monkeypa
         build(DOCUMENTS, tokenizer, tmp_path / "c")
 
 
+@pytest.mark.subprocess
 def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 1 << 15)
 
@@ -461,6 +473,8 @@ def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypat
 # ---- memory and script ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_memory_does_not_grow_with_the_text(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     code = f"""
@@ -501,6 +515,7 @@ print(peak >> 20)
     assert peaks[1] - peaks[0] < 60, peaks
 
 
+@pytest.mark.subprocess
 def test_the_script_builds_with_its_flags(tokenizer, tmp_path):
     (tmp_path / "a.csv").write_bytes(b"body,id\n<br>A film.,1\ncaf\xe9 film.,2\nshort,3\n")
     arguments = (f"--source={tmp_path}/a.csv", "--column=body", f"--output={tmp_path}/c", "--minimum_length=6")

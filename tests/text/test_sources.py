@@ -127,6 +127,7 @@ def test_tfds_is_read(tfds_dir):
     assert len(read("tfds:toy_reviews:train[:2]", column="body", data_dir=tfds_dir)) == 2
 
 
+@pytest.mark.subprocess
 def test_tfds_finds_its_data_by_environment_and_needs_neither_builder_code_nor_tensorflow(tfds_dir, tmp_path):
     code = (
         "import sys\n"

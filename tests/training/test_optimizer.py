@@ -70,6 +70,7 @@ def trained(config: OptimizerConfig) -> dict:
     return ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
