@@ -15,10 +15,14 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "bert_jax"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # [text](page.md#heading) works here as on a code host
 
+default_role = "literal"  # `name` in docstrings
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
