@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bert_jax.inference.predictor import Model
+    from bert_jax.inference.model import Model
 
 
 def load(model: str, dtype: str = "float32") -> "Model":
@@ -19,7 +19,7 @@ def load(model: str, dtype: str = "float32") -> "Model":
       UserError: nothing usable is there, the message says what was looked for; or another dtype.
     """
     # Imported here and not above: worker processes import bert_jax.text, and so this file, and must not start JAX.
-    from bert_jax.inference.predictor import Model
+    from bert_jax.inference.model import Model
     from bert_jax.interop.pretrained import read
 
     return Model(*read(model), dtype)

@@ -7,14 +7,15 @@ r"""Turns text into a token corpus on disk, on all cores, and prints a report of
 The corpus is finished when header.json is there. An interrupted build leaves none; the same command starts it afresh.
 """
 
+import source_flags
 from absl import flags
 
 from bert_jax.runtime import command
-from bert_jax.text import flags as source_flags
 from bert_jax.text.build import build_corpus
 from bert_jax.text.tokenizer import Tokenizer
 
 flags.adopt_module_key_flags(source_flags)  # --help shows them
+flags.mark_flag_as_required("source")
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "folder of the vocabulary, as in --tokenizer=runs/tokenizer", required=True
 )
@@ -27,14 +28,14 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "unset: one a core, as in -
 
 
 def main(_: list[str]) -> None:
-    """Flags in, one call into the package."""
+    """Passes the flags to the package."""
     build_corpus(
-        tokenizer=Tokenizer.load(_TOKENIZER.value),
-        directory=_OUTPUT.value,
+        source_flags.text_source(),
+        Tokenizer.load(_TOKENIZER.value),
+        _OUTPUT.value,
         language=_LANGUAGE.value,
         validation_share=_VALIDATION_SHARE.value,
         processes=_PROCESSES.value,
-        **source_flags.source_arguments(),
     )
 
 

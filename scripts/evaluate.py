@@ -11,6 +11,7 @@ SQuAD, CoNLL-2003), submission/. Without labels in the data there are prediction
 
 from pathlib import Path
 
+import source_flags
 from absl import flags
 from tqdm import tqdm
 
@@ -18,11 +19,13 @@ import bert_jax
 from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
-from bert_jax.inference.language_model import DTYPES
-from bert_jax.inference.predictor import Model
+from bert_jax.inference.loaded import DTYPES
+from bert_jax.inference.model import Model
 from bert_jax.runtime import command
-from bert_jax.tasks.features import TRUNCATIONS
+from bert_jax.tasks.kinds.base import TRUNCATIONS
+from bert_jax.text.sources import TextSource
 
+flags.adopt_module_key_flags(source_flags)  # --help shows them; --source is text for a masked LM
 _MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "folder for the results, as in --output=runs/mrpc_test", required=True)
 _TASK = flags.DEFINE_string("task", "", "a row of bert_jax/tasks/table.py, as in --task=mrpc")
@@ -40,11 +43,6 @@ _TRUNCATION = flags.DEFINE_enum(
     None,
     TRUNCATIONS,
     "of longer single texts, as in --truncation=windows (all of it, averaged); by default as the model was trained",
-)
-_SOURCE = flags.DEFINE_string("source", "", "text for a masked LM, as in --source='texts/*.txt'")
-_COLUMN = flags.DEFINE_string("column", "text", "of the text in a table of --source, as in --column=body")
-_DOCUMENT_PER_FILE = flags.DEFINE_bool(
-    "document_per_file", False, "a .txt file of --source is one document, as in --document_per_file"
 )
 _ROWS = flags.DEFINE_integer(
     "rows", 10_000, "of --source that are scored at the most, as in --rows=1000", lower_bound=1
@@ -67,26 +65,25 @@ _DTYPE = flags.DEFINE_enum(
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    if bool(_TASK.value) == bool(_SOURCE.value):
+    source = source_flags.text_source()
+    if bool(_TASK.value) == bool(source.source):
         raise UserError("set either --task (a fine-tuned head) or --source (a masked LM on text)")
     model, output = bert_jax.load(_MODEL.value, _DTYPE.value), Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    if _SOURCE.value:
-        score_text(model, output)
+    if source.source:
+        score_text(model, source, output)
     else:
         score_task(model, output)
     print((output / "report.txt").read_text(), end="")
 
 
-def score_text(model: Model, output: Path) -> None:
+def score_text(model: Model, source: TextSource, output: Path) -> None:
     """The masked LM on text."""
     with tqdm(unit=" documents", disable=not _PSEUDO_PERPLEXITY.value) as bar:
         evaluate_text(
             model,
-            _SOURCE.value,
+            source,
             output,
-            column=_COLUMN.value,
-            document_per_file=_DOCUMENT_PER_FILE.value,
             length=_MAX_LENGTH.value or min(128, model.config.max_position_embeddings),
             max_rows=_ROWS.value,
             pseudo_perplexity_of=_PSEUDO_PERPLEXITY.value,

@@ -28,10 +28,10 @@ from absl import flags
 import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
-from bert_jax.inference.language_model import DTYPES
-from bert_jax.inference.predictor import POOLINGS
+from bert_jax.inference.embedder import POOLINGS
+from bert_jax.inference.loaded import DTYPES
 from bert_jax.runtime import command
-from bert_jax.tasks.features import TRUNCATIONS
+from bert_jax.tasks.kinds.base import TRUNCATIONS
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -86,8 +86,8 @@ def main(arguments: list[str]) -> None:
     """Runs one task over the input."""
     if _INPUT.value.endswith((".csv", ".parquet")):
         raise UserError(f"{_INPUT.value} is a table: give lines of text or of JSON, or let evaluate.py read it")
-    if len(arguments) != 2 or arguments[1] not in lines.TASKS:
-        raise UserError(f"wanted one TASK of {', '.join(lines.TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
+    if len(arguments) != 2 or arguments[1] not in lines.LINE_TASKS:
+        raise UserError(f"wanted one TASK of {', '.join(lines.LINE_TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
     name = arguments[1]
     json_lines = _INPUT.value.endswith(".jsonl") if _JSON_LINES.value is None else _JSON_LINES.value
     with contextlib.ExitStack() as stack:
@@ -95,9 +95,9 @@ def main(arguments: list[str]) -> None:
         source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
         target = stack.enter_context(lines.opened_output(_OUTPUT.value))
         model = bert_jax.load(_MODEL.value, _DTYPE.value)
-        run = functools.partial(lines.TASKS[name].run, model, batch_size=_BATCH_SIZE.value, **options(name))
+        run = functools.partial(lines.LINE_TASKS[name].run, model, batch_size=_BATCH_SIZE.value, **options(name))
         errors = lines.predict_lines(
-            lines.TASKS[name], run, source, target, window=_WINDOW.value, json_lines=json_lines
+            lines.LINE_TASKS[name], run, source, target, window=_WINDOW.value, json_lines=json_lines
         )
     if errors:
         print(f'{errors} lines have no answer: see "error" in the output', file=sys.stderr)

@@ -5,14 +5,15 @@ r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformer
       --output=runs/cased
 """
 
+import source_flags
 from absl import flags
 
 from bert_jax.runtime import command
-from bert_jax.text import flags as source_flags
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import train_tokenizer
 
 flags.adopt_module_key_flags(source_flags)  # --help shows them
+flags.mark_flag_as_required("source")
 _OUTPUT = flags.DEFINE_string("output", None, "folder that is written, as in --output=runs/tokenizer", required=True)
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", None, "entries of the vocabulary, as in --vocab_size=30522", required=True, lower_bound=6
@@ -30,8 +31,8 @@ _LIMIT_ALPHABET = flags.DEFINE_integer(
 
 
 def main(_: list[str]) -> None:
-    """Flags in, one call into the package."""
-    documents = Documents(**source_flags.source_arguments(), progress=True)
+    """Passes the flags to the package."""
+    documents = Documents(source_flags.text_source(), progress=True)
     tokenizer = train_tokenizer(
         documents,
         _VOCAB_SIZE.value,

@@ -27,7 +27,7 @@ from bert_jax.interop.layout import Pretrained
 from bert_jax.tasks.data import read_examples
 from bert_jax.tasks.evaluation import score
 from bert_jax.tasks.examples import label_names
-from bert_jax.tasks.objective import FinetuningObjective
+from bert_jax.tasks.objective import TaskObjective
 from bert_jax.tasks.reading import PROBLEM_TYPES, Reading
 from bert_jax.tasks.table import task_named
 from bert_jax.training.objective import Parameters
@@ -110,7 +110,7 @@ class Comparison:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _drawn(objective: FinetuningObjective, key: jax.Array) -> Parameters:
+def _drawn(objective: TaskObjective, key: jax.Array) -> Parameters:
     return objective.init(key)
 
 
@@ -149,7 +149,7 @@ class Ours:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _our_logits(objective: FinetuningObjective, params: Parameters, batch: Batch) -> jax.Array:
+def _our_logits(objective: TaskObjective, params: Parameters, batch: Batch) -> jax.Array:
     return objective.outputs(params, batch, None)
 
 

@@ -13,22 +13,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.finetuning.batches import Batch, FinetuningBatches
+from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.model.attention import describe_kernel
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
-from bert_jax.tasks.evaluation import Evaluator, Outcome
-from bert_jax.tasks.examples import Example, TaggingExample, check_labels, label_names
-from bert_jax.tasks.features import check_max_length
-from bert_jax.tasks.objective import FinetuningObjective
-from bert_jax.tasks.reading import PROBLEM_TYPES, Prediction, Reading, as_json
+from bert_jax.tasks.evaluation import Evaluator
+from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.labels import check_labels
+from bert_jax.tasks.objective import TaskObjective
+from bert_jax.tasks.predictions import write_predictions
+from bert_jax.tasks.rows import Batch, check_max_length
 from bert_jax.tasks.submission import write_submission
-from bert_jax.tasks.table import Task, task_named
+from bert_jax.tasks.table import task_named
+from bert_jax.tasks.task import Task
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.checkpoint import Checkpoints
@@ -53,6 +56,25 @@ LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_e
 MEANS = {"f1_accuracy": ("f1", "accuracy")}
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that a run needs before its first step.
+
+    Attributes:
+      task: the row of the table.
+      names: of the labels.
+      splits: the examples of "train" and of each split that is scored.
+      loaded: the model to start from.
+      codec: how it reads.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    splits: dict[str, list[Any]]
+    loaded: Pretrained
+    codec: Codec
+
+
 def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> dict[str, Evaluation]:
     """Runs, or goes on with, the run in `workdir`. With `profile`, a trace of a few steps is left in WORKDIR/profile.
 
@@ -64,63 +86,79 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
       UserError: the config, the data or `init_from` cannot be used.
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
-    task = task_named(config.task)
-    train_examples = examples_of(config, task, "train")
-    names = label_names(task, train_examples, source_of(config, task, "train"))
-    train_examples = drawn_examples(config, train_examples)
-    splits = {split: examples_of(config, task, split) for split in scored_splits(config, task)}
-    for split, examples in splits.items():
-        check_labels(names, examples, split, source_of(config, task, split))
-    loaded, tokenizer = starting_point(config)
-    check_max_length(config.max_length, loaded.config)
+    prepared = prepare(config)
     workdirs.claim(workdir, config)
-
-    reading = Reading(task.kind, tokenizer, names, config.max_length, config.truncation, config.stride)
-    if not all(getattr(example, "answerable", True) for example in train_examples):
-        reading = dataclasses.replace(reading, null_threshold=0.0)
-    objective = make_objective(config, task, loaded.config, names, train_examples)
-    batches = FinetuningBatches(
-        reading.rows(train_examples), batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
-    )
-    print(
-        f"{len(train_examples):,} examples make {len(batches.rows):,} rows, padded to {batches.lengths} tokens "
-        f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
-    )
-    with jax.set_mesh(make_mesh(config.mesh)):
-        print(describe_kernel(objective.model, objective.dtype, max(batches.lengths), 1))
+    task, names, mesh = prepared.task, prepared.names, make_mesh(config.mesh)
+    objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"])
     evaluators = {
-        split: Evaluator(objective, reading, examples, max(config.batch_size, 32)) for split, examples in splits.items()
+        split: Evaluator(objective, prepared.codec, examples, max(config.batch_size, 32), mesh)
+        for split, examples in prepared.splits.items()
+        if split != "train"
     }
+    batches = make_batches(config, prepared)
+    with jax.set_mesh(mesh):
+        print(describe_kernel(objective.model, objective.dtype, max(batches.lengths), 1))
     data = Data(
         train=functools.partial(stream, batches),
         rows_per_epoch=len(batches.rows),
         tokens_per_row=config.max_length,
         evaluate=evaluators["validation"],
         rank=functools.partial(rank, config),
-        vocabulary=tokenizer.hash,
+        vocabulary=prepared.codec.tokenizer.hash,
     )
-    train(objective, config, workdir, data, functools.partial(initial_params, config, loaded), profile=profile)
-    params = best_params(config, objective, workdir)
+    start = functools.partial(initial_params, config, prepared.loaded)
+    train(objective, config, workdir, data, start, profile=profile)
+    params = best_params(config, objective, workdir, mesh)
     scores, null_threshold = write_results(workdir, task, evaluators, params)
-    model = Pretrained(
-        params,
-        objective.model,
-        names if task.kind != "regression" else ("value",),
-        PROBLEM_TYPES.get(task.kind, ""),
-        HeadSettings(config.max_length, config.truncation, config.stride, null_threshold),
-    )
-    huggingface.save(workdir / "model", model, tokenizer)
+    settings = HeadSettings(config.max_length, config.truncation, config.stride, null_threshold)
+    labels = task.kind.exported_labels(names)
+    model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
+    huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
     return scores
 
 
-def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Example]:
-    """The examples of a split."""
+def prepare(config: FinetuningConfig) -> Prepared:
+    """Reads the data and the model, and makes sure that they fit each other.
+
+    Raises:
+      UserError: they do not, or cannot be read.
+    """
+    task = task_named(config.task)
+    train_examples = examples_of(config, task, "train")
+    names = task.kind.label_names(task, train_examples, source_of(config, task, "train"))
+    splits = {"train": drawn_examples(config, train_examples)}
+    splits |= {split: examples_of(config, task, split) for split in scored_splits(config, task)}
+    for split in scored_splits(config, task):
+        check_labels(task.kind, names, splits[split], split, source_of(config, task, split))
+    loaded, tokenizer = starting_point(config)
+    check_max_length(config.max_length, loaded.config)
+    threshold = task.kind.initial_threshold(splits["train"])
+    codec = Codec(tokenizer, names, config.max_length, config.truncation, config.stride, threshold)
+    return Prepared(task, names, splits, loaded, codec)
+
+
+def make_batches(config: FinetuningConfig, prepared: Prepared) -> FinetuningBatches:
+    """Lays the training examples out in batches, and says how many rows and shapes they have."""
+    kind, examples = prepared.task.kind, prepared.splits["train"]
+    rows = kind.rows(examples, prepared.codec)
+    batches = FinetuningBatches(
+        kind, rows, batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
+    )
+    print(
+        f"{len(examples):,} examples make {len(rows):,} rows, padded to {batches.lengths} tokens "
+        f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
+    )
+    return batches
+
+
+def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Any]:
+    """Reads the examples of a split."""
     columns = {name: getattr(config.data, name) for name in ("directory", "text", "text_pair", "label")}
     return read_examples(task, split, file=getattr(config.data, split, ""), **columns)
 
 
-def drawn_examples(config: FinetuningConfig, examples: Sequence[Example]) -> list[Example]:
-    """As many as `data.examples` says, drawn by the seed, in their order."""
+def drawn_examples(config: FinetuningConfig, examples: Sequence[Any]) -> list[Any]:
+    """Draws as many examples as `data.examples` says, by the seed, and keeps their order."""
     number = config.data.examples or len(examples)
     if number > len(examples):
         raise UserError(f"data.examples={number}: there are {len(examples):,} to train on")
@@ -129,7 +167,10 @@ def drawn_examples(config: FinetuningConfig, examples: Sequence[Example]) -> lis
 
 
 def scored_splits(config: FinetuningConfig, task: Task) -> list[str]:
-    """Validation, and the test splits that are given or belong to the task; next to own training files, those given."""
+    """Returns validation, and the test splits that are given or belong to the task.
+
+    Next to training files of one's own only those count that are given.
+    """
     given, directory = config.data, config.data.directory
     if given.train or given.test:
         others = ["test"] if given.test else []
@@ -141,12 +182,12 @@ def scored_splits(config: FinetuningConfig, task: Task) -> list[str]:
 
 
 def source_of(config: FinetuningConfig, task: Task, split: str) -> str:
-    """Where a split is read from, for messages."""
+    """Tells where a split is read from, for messages."""
     return source_name(task, split, directory=config.data.directory, file=getattr(config.data, split, ""))
 
 
 def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
-    """The model of `init_from` and its tokenizer; with "none", the given architecture and vocabulary.
+    """Reads the model of `init_from` and its tokenizer; with "none", takes the given architecture and vocabulary.
 
     Raises:
       UserError: a vocabulary is missing, or given where the model brings one.
@@ -187,43 +228,51 @@ def check_architecture(config: FinetuningConfig, loaded: ModelConfig) -> None:
 
 
 def make_objective(
-    config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Example]
-) -> FinetuningObjective:
-    """The objective of the task on an architecture."""
-    if config.label_smoothing and task.kind not in ("classification", "tagging", "choice"):
-        raise UserError(f"label_smoothing is for one class among several: task {task.name} has {task.kind}")
-    if config.truncation != "head" and task.kind in ("tagging", "answering", "choice"):
+    config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Any]
+) -> TaskObjective:
+    """Makes the objective of the task on an architecture.
+
+    Raises:
+      UserError: the config asks for what the kind of task does not have.
+    """
+    kind = task.kind
+    if config.label_smoothing and not kind.smooths_labels:
+        raise UserError(f"label_smoothing is for one class among several: task {task.name} has {kind.name}")
+    if config.truncation != "head" and not kind.truncates:
         raise UserError(f"truncation={config.truncation} is for classes and numbers of single texts: set it to head")
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return FinetuningObjective(
-        kind=task.kind,
+    return TaskObjective(
+        kind=kind,
         model=model,
         labels=max(1, len(names)),
         label_smoothing=config.label_smoothing,
-        class_weights=balanced_weights(names, train_examples) if config.balance_classes else (),
+        class_weights=balanced_weights(task, names, train_examples) if config.balance_classes else (),
         dtype=jnp.dtype(dtype),
     )
 
 
-def balanced_weights(names: tuple[str, ...], examples: Sequence[Example]) -> tuple[float, ...]:
-    """The inverse of each class's frequency, 1 on average over the examples (scikit-learn's "balanced")."""
-    labels = [each.tags if isinstance(each, TaggingExample) else (each.label,) for each in examples]
-    counts = collections.Counter(itertools.chain.from_iterable(labels))
-    if not names or any(not isinstance(name, str) for name in counts):
+def balanced_weights(task: Task, names: tuple[str, ...], examples: Sequence[Any]) -> tuple[float, ...]:
+    """Returns the inverse of each class's frequency, 1 on average over the examples (scikit-learn's "balanced").
+
+    Raises:
+      UserError: the task has no classes.
+    """
+    if not task.kind.balances_classes:
         raise UserError("balance_classes needs one class for each text or word: this task has none")
+    counts = collections.Counter(name for example in examples for name in task.kind.names_in(example))
     total = sum(counts.values())
     return tuple(total / (len(names) * max(1, counts[name])) for name in names)
 
 
 def stream(batches: FinetuningBatches, step: int) -> Iterator[Batch]:
-    """The batches from a step on."""
+    """Yields the batches from a step on."""
     return (batches[number] for number in itertools.count(step))
 
 
 def rank(config: FinetuningConfig, evaluation: Evaluation) -> float:
-    """The score that chooses the best checkpoint; the higher, the better.
+    """Returns the score that chooses the best checkpoint; the higher, the better.
 
     Raises:
       UserError: `metric` is none of the scores.
@@ -239,7 +288,7 @@ def rank(config: FinetuningConfig, evaluation: Evaluation) -> float:
 
 
 def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) -> dict:
-    """The body of `init_from` under the drawn head; the top `reinitialized_layers` as drawn."""
+    """Puts the body of `init_from` under the drawn head; the top `reinitialized_layers` stay as drawn."""
     if config.init_from == "none" or config.init_from.startswith(NOTHING_BUT):
         return drawn
     unrolled = dataclasses.replace(loaded.config, scan_layers=False)
@@ -251,18 +300,18 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
 
 
-def best_params(config: FinetuningConfig, objective: FinetuningObjective, workdir: Path) -> dict:
-    """The parameters of the checkpoint with the highest rank."""
+def best_params(config: FinetuningConfig, objective: TaskObjective, workdir: Path, mesh: Mesh) -> dict:
+    """Returns the parameters of the checkpoint with the highest rank."""
     abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
     with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)) as checkpoints:
-        state = checkpoints.restore_best(abstract, state_sharding(make_mesh(config.mesh), abstract))
+        state = checkpoints.restore_best(abstract, state_sharding(mesh, abstract))
     return jax.device_get(state.params)
 
 
 def write_results(
     workdir: Path, task: Task, evaluators: dict[str, Evaluator], params: dict
 ) -> tuple[dict[str, Evaluation], float | None]:
-    """WORKDIR/predictions/SPLIT.jsonl for each split, and the scores of those with labels in WORKDIR/scores.json.
+    """Writes WORKDIR/predictions/SPLIT.jsonl for each split, and WORKDIR/scores.json with those that have labels.
 
     WORKDIR/submission gets the files that the graders of the task read, if it has any.
     Where questions may have no answer, the threshold that is best on validation is used on all splits.
@@ -271,10 +320,11 @@ def write_results(
       the scores, and the threshold or None.
     """
     validation = evaluators["validation"]
-    if validation.reading.null_threshold is not None:
-        threshold = tuned_threshold(validation.outcome(params))
+    if validation.codec.null_threshold is not None:
+        outcome = validation.outcome(params)
+        threshold = task.kind.tuned_threshold(outcome.scores, outcome.predictions)
         for evaluator in evaluators.values():
-            evaluator.reading = dataclasses.replace(evaluator.reading, null_threshold=threshold)
+            evaluator.codec = dataclasses.replace(evaluator.codec, null_threshold=threshold)
     scores = {}
     for split, evaluator in evaluators.items():
         outcome = evaluator.outcome(params)
@@ -283,22 +333,4 @@ def write_results(
         if outcome.scores:
             scores[split] = outcome.scores
     write_whole(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
-    return scores, validation.reading.null_threshold
-
-
-def tuned_threshold(outcome: Outcome) -> float:
-    """The threshold with the best F1. Where that is never to answer, the official script says 0; this is below all."""
-    threshold = outcome.scores["best_f1_thresh"]
-    null_scores = [reply.null_score_diff for reply in outcome.predictions]
-    return threshold if threshold in null_scores else min(null_scores) - 1
-
-
-def write_predictions(
-    path: Path, examples: Sequence[Example], predictions: Sequence[Prediction]
-) -> list[dict[str, Any]]:
-    """A JSON object for each example: its id and what the model says of it; returns these objects."""
-    records = [
-        {"id": example.id, **as_json(prediction)} for example, prediction in zip(examples, predictions, strict=True)
-    ]
-    write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    return records
+    return scores, validation.codec.null_threshold

@@ -1,7 +1,7 @@
 """What runs on the device: batches of texts to probabilities, states and vectors.
 
-Everywhere `ids` is int32 [B, L]; `lengths` int32 [B], tokens of each row; `firsts` int32 [B], tokens up to and with the
-first [SEP]; `masked` int32 [B, P], positions of interest.
+A batch holds `ids` int32 [B, L]; `lengths` int32 [B], tokens of each row; `firsts` int32 [B], tokens up to and with the
+first [SEP]; `masked` int32 [B, P], positions of interest; and `targets` int32 [B], where they are asked for.
 """
 
 import jax
@@ -11,71 +11,46 @@ from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.model.quantization import restored
 
+TextBatch = dict[str, jax.Array]
 
-def fill(
-    module: BertForMaskedLM,
-    params: dict,
-    ids: jax.Array,
-    lengths: jax.Array,
-    firsts: jax.Array,
-    masked: jax.Array,
-    top_k: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Probabilities float32 [B, P, top_k] at the masked positions, and whose they are."""
+
+def top_tokens(module: BertForMaskedLM, params: dict, batch: TextBatch, *, top_k: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the highest probabilities float32 [B, P, top_k] at the masked positions, and the ids that have them."""
     variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(ids, lengths, firsts), masked_positions=masked)
+    logits = module.apply(variables, *_inputs(batch), masked_positions=batch["masked"])
     return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
 
 
-def log_probability(
-    module: BertForMaskedLM,
-    params: dict,
-    ids: jax.Array,
-    lengths: jax.Array,
-    firsts: jax.Array,
-    masked: jax.Array,
-    targets: jax.Array,
-) -> jax.Array:
-    """Natural logarithm of the probability of `targets` int32 [B] at the first masked position, float32 [B]."""
+def log_probability(module: BertForMaskedLM, params: dict, batch: TextBatch) -> jax.Array:
+    """Returns the natural logarithm of the probability of `targets` at the first masked position, float32 [B]."""
     variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(ids, lengths, firsts), masked_positions=masked[:, :1])[:, 0]
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=1)[:, 0]
+    logits = module.apply(variables, *_inputs(batch), masked_positions=batch["masked"][:, :1])[:, 0]
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets"][:, None], axis=1)[:, 0]
 
 
-def follow(
-    module: BertForNextSentencePrediction, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array
-) -> jax.Array:
-    """Probabilities float32 [B] of label 0, "is next"."""
-    starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
+def next_sentence_probability(module: BertForNextSentencePrediction, params: dict, batch: TextBatch) -> jax.Array:
+    """Returns the probabilities float32 [B] of label 0, "is next"."""
+    starts = jnp.zeros((batch["ids"].shape[0], 1), jnp.int32)
     variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(ids, lengths, firsts), sequence_starts=starts)
+    logits = module.apply(variables, *_inputs(batch), sequence_starts=starts)
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
-def encode(
-    module: Bert, params: dict, ids: jax.Array, lengths: jax.Array, firsts: jax.Array, pooled: bool
-) -> tuple[jax.Array, jax.Array | None]:
-    """Hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
+def states(module: Bert, params: dict, batch: TextBatch, *, pooled: bool) -> tuple[jax.Array, jax.Array | None]:
+    """Returns hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
     variables = {"params": restored(params["bert"], module.dtype)}
-    hidden = module.apply(variables, *_inputs(ids, lengths, firsts), most=1)
-    starts = jnp.zeros((ids.shape[0], 1), jnp.int32)
+    hidden = module.apply(variables, *_inputs(batch), most=1)
+    starts = jnp.zeros((hidden.shape[0], 1), jnp.int32)
     vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
     return hidden.astype(jnp.float32), vectors
 
 
-def embed(
-    module: Bert,
-    params: dict,
-    ids: jax.Array,
-    lengths: jax.Array,
-    firsts: jax.Array,
-    pooling: str,
-    normalize: bool,
-) -> jax.Array:
-    """Vectors float32 [B, D]."""
-    hidden, pooled = encode(module, params, ids, lengths, firsts, pooled=pooling == "pooler")
+def vectors(module: Bert, params: dict, batch: TextBatch, *, pooling: str, normalize: bool) -> jax.Array:
+    """Returns vectors float32 [B, D]."""
+    hidden, pooled = states(module, params, batch, pooled=pooling == "pooler")
     if pooling == "mean":
-        inside = jnp.arange(ids.shape[1]) < lengths[:, None]
+        lengths = batch["lengths"]
+        inside = jnp.arange(hidden.shape[1]) < lengths[:, None]
         # A row of the padded batch has no tokens: its mean is thrown away, and must only not divide by 0.
         pooled = jnp.where(inside[:, :, None], hidden, 0).sum(1) / jnp.maximum(lengths, 1)[:, None]
     elif pooling == "cls":
@@ -83,8 +58,9 @@ def embed(
     return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if normalize else pooled
 
 
-def _inputs(ids: jax.Array, lengths: jax.Array, firsts: jax.Array) -> tuple[jax.Array, ...]:
-    """The four arguments of `Bert`, int32 [B, L], for one sequence a row."""
+def _inputs(batch: TextBatch) -> tuple[jax.Array, ...]:
+    """Returns the four arguments of `Bert`, int32 [B, L], for one sequence a row."""
+    ids, lengths, firsts = batch["ids"], batch["lengths"], batch["firsts"]
     positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
     inside = positions < lengths[:, None]
     token_types = ((positions >= firsts[:, None]) & inside).astype(jnp.int32)

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,26 @@ import jax
 import numpy as np
 
 from bert_jax.config import DataConfig, PretrainingConfig, TaskDataConfig
-from bert_jax.errors import UserError
-from bert_jax.finetuning.run import write_predictions
-from bert_jax.inference.predictor import Model
-from bert_jax.metrics.classification import report_table
+from bert_jax.inference.language_model import PseudoPerplexity
+from bert_jax.inference.model import Model
+from bert_jax.metrics.language_model import unigram_loss
+from bert_jax.metrics.tables import report_table
 from bert_jax.model.quantization import restored
 from bert_jax.pretraining.batches import validation_batches
-from bert_jax.pretraining.run import make_objective, unigram_loss
+from bert_jax.pretraining.run import make_objective
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.evaluation import Evaluator
-from bert_jax.tasks.examples import Example, check_labels
-from bert_jax.tasks.features import check_max_length
-from bert_jax.tasks.objective import FinetuningObjective
-from bert_jax.tasks.reading import PROBLEM_TYPES
+from bert_jax.tasks.labels import check_labels
+from bert_jax.tasks.objective import TaskObjective
+from bert_jax.tasks.predictions import write_predictions
+from bert_jax.tasks.rows import check_max_length
 from bert_jax.tasks.submission import write_submission
-from bert_jax.tasks.table import Task, task_named
-from bert_jax.text import sources
+from bert_jax.tasks.table import task_named
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
+from bert_jax.text.sources import TextSource, read_documents
 from bert_jax.training.loop import compile_evaluation
-from bert_jax.training.sharding import make_mesh
-
-HEADS = {"tagging": "token_classification", "answering": "question_answering", "choice": "multiple_choice"}
 
 
 def evaluate_task(
@@ -69,59 +66,32 @@ def evaluate_task(
       UserError: the head does not fit the task, or the data cannot be read.
     """
     task = task_named(name)
-    names = class_names(model, task)
+    kind = task.kind
+    model.need(kind.head, f"task {task.name}")
+    names = kind.names_of_head(task, model.labels, model.problem_type)
     columns = dict(directory=data.directory, text=data.text, text_pair=data.text_pair, label=data.label)
     file = getattr(data, split, "")
     examples = read_examples(task, split, file=file, **columns)
     source = source_name(task, split, directory=data.directory, file=file)
-    check_labels(names, examples, split, source, "the model")
-    reading = model.reading(task.kind, names, max_length, truncation, _threshold(model, examples))
-    objective = FinetuningObjective(task.kind, model.config, max(1, len(names)), dtype=model.dtype)
-    outcome = Evaluator(objective, reading, examples, batch_size).outcome(model.params, progress)
+    check_labels(kind, names, examples, split, source, "the model")
+    threshold = kind.initial_threshold(examples) if model.settings.null_threshold is None else None
+    codec = model.codec(kind, names, max_length, truncation, threshold)
+    objective = TaskObjective(kind, model.config, max(1, len(names)), dtype=model.dtype)
+    outcome = Evaluator(objective, codec, examples, batch_size, model.mesh).outcome(model.params, progress)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
-    found = {"task": name, "split": split, "source": source, "examples": len(examples)}
-    found |= {"max_length": reading.max_length, "truncation": reading.truncation}
+    result = {"task": name, "split": split, "source": source, "examples": len(examples)}
+    result |= {"max_length": codec.max_length, "truncation": codec.truncation}
     if outcome.scores:
-        found |= {"reference": task.reference, "scores": outcome.scores, "report": outcome.report}
-    return _written(output, found)
-
-
-def class_names(model: Model, task: Task) -> tuple[str, ...]:
-    """The names of the classes of the model's head, in the words of the task.
-
-    Raises:
-      UserError: the head is of another kind of task, or has other classes.
-    """
-    model.need(HEADS.get(task.kind, "sequence_classification"), f"task {task.name}")
-    if task.kind in ("answering", "choice"):
-        return ()
-    wanted = PROBLEM_TYPES.get(task.kind, "")
-    if wanted and model.problem_type not in ("", wanted):
-        raise UserError(f"task {task.name} is {wanted}, the model was trained for {model.problem_type}")
-    if (task.kind == "regression") != (len(model.labels) == 1):
-        raise UserError(f"task {task.name} is {task.kind}, and the head of the model has {len(model.labels)} outputs")
-    if task.kind == "regression":
-        return ()
-    nameless = all(label == f"LABEL_{number}" for number, label in enumerate(model.labels))
-    if nameless and len(task.labels) == len(model.labels):
-        print(f"the model does not name its classes: they are taken as {', '.join(task.labels)}")
-        return task.labels
-    by_case = {label.casefold(): label for label in task.labels}  # ENTAILMENT is entailment
-    names = tuple(by_case.get(label.casefold(), label) for label in model.labels)
-    if task.labels and set(names) != set(task.labels):
-        has, wants = ", ".join(model.labels), ", ".join(task.labels)
-        raise UserError(f"the head of the model has the labels {has}, and task {task.name} has {wants}")
-    return names
+        result |= {"reference": task.reference, "scores": outcome.scores, "report": outcome.report}
+    return _written(output, result)
 
 
 def evaluate_text(
     model: Model,
-    source: str,
+    source: str | TextSource,
     output: Path,
     *,
-    column: str = "text",
-    document_per_file: bool = False,
     length: int = 128,
     max_rows: int = 10_000,
     pseudo_perplexity_of: int = 0,
@@ -132,16 +102,14 @@ def evaluate_text(
 
     Args:
       model: with the masked-LM head; with the next-sentence head too, sentence pairs are scored.
-      source: SOURCE, cleaned as in pre-training.
+      source: a `TextSource`, or the string that names one.
       output: folder; gets scores.json and report.txt.
-      column: of the text in a table.
-      document_per_file: a .txt file is one document.
       length: L of the rows.
       max_rows: so many rows are scored at the most.
       pseudo_perplexity_of: so many documents, from the first on, are scored by pseudo-perplexity too, as far as the
         model reads them.
       batch_size: rows that run at once.
-      progress: told after each document whose pseudo-perplexity is found.
+      progress: told after each document whose pseudo-perplexity is result.
 
     Returns:
       What scores.json holds: "source", "documents", "tokens", "scores" with `mlm_loss` and `unigram_loss` in nats,
@@ -152,38 +120,29 @@ def evaluate_text(
     """
     model.need("masked_language_model", "scores on text")
     check_max_length(length, model.config)
-    reading = dict(column=column, document_per_file=document_per_file)
+    source = TextSource(source) if isinstance(source, str) else source
     with tempfile.TemporaryDirectory() as directory:
-        build_corpus(
-            source, model.tokenizer, directory, **reading, longest=length - 3, validation_share=0.0, verbose=False
-        )
+        build_corpus(source, model.tokenizer, directory, longest=length - 3, validation_share=0.0, verbose=False)
         corpus = Corpus.open(directory, "train", model.tokenizer)
         pairs = "next_sentence" in model.parts and corpus.num_documents > 1
         data = DataConfig(length=length, objective="nsp" if pairs else "none")
         ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=batch_size)
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
-        found = {"source": source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
-        unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer)
+        result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
+        unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.dtype.name)
     objective = make_objective(config, model.tokenizer)
     params = _with_unused_heads(restored(model.params, model.dtype), objective)
-    scores = compile_evaluation(objective, params, batches, make_mesh(config.mesh))(params)
+    scores = compile_evaluation(objective, params, batches, model.mesh)(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}
     if pseudo_perplexity_of:
-        documents = itertools.islice(sources.read_documents(source, **reading), pseudo_perplexity_of)
+        documents = itertools.islice(read_documents(source), pseudo_perplexity_of)
         scores["pseudo_perplexity"] = _pseudo_perplexity(model, list(documents), batch_size, progress)
-    return _written(output, found | {"scores": scores})
-
-
-def _threshold(model: Model, examples: Sequence[Example]) -> float | None:
-    """The model's; where it has none, 0 if a question has no answer."""
-    if model.settings.null_threshold is None and any(not getattr(example, "answerable", True) for example in examples):
-        return 0.0
-    return model.settings.null_threshold
+    return _written(output, result | {"scores": scores})
 
 
 def _with_unused_heads(params: dict, objective: Any) -> dict:
-    """The parameters, and zeros for what the network of pre-training has besides, which is not scored."""
+    """Adds zeros for what the network of pre-training has besides, which is not scored."""
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     whole = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
     return {**whole, **params, "bert": {**whole["bert"], **params["bert"]}}
@@ -193,22 +152,27 @@ def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, prog
     room = model.config.max_position_embeddings
     whole = model.tokenizer.encode_inputs(documents, room)
     # What of each document fits between [CLS] and [SEP]
-    heads = [text[: each.offsets[-2][1]] for text, each in zip(documents, whole, strict=True) if len(each.ids) > 2]
-    found = [each for each in model.pseudo_perplexity_batch(heads, batch_size, progress) if isinstance(each, tuple)]
-    tokens = sum(each.tokens for each in found)
-    return math.exp(sum(each.tokens * math.log(each.value) for each in found) / tokens)
+    heads = [
+        text[: encoding.offsets[-2][1]]
+        for text, encoding in zip(documents, whole, strict=True)
+        if len(encoding.ids) > 2
+    ]
+    answers = model.pseudo_perplexity_batch(heads, batch_size, progress)
+    scores = [answer for answer in answers if isinstance(answer, PseudoPerplexity)]
+    tokens = sum(score.tokens for score in scores)
+    return math.exp(sum(score.tokens * math.log(score.value) for score in scores) / tokens)
 
 
-def _written(output: Path, found: dict[str, Any]) -> dict[str, Any]:
+def _written(output: Path, result: dict[str, Any]) -> dict[str, Any]:
     """Writes scores.json and report.txt."""
-    lines = [f"{key}: {value}" for key, value in found.items() if key not in ("scores", "report")]
-    scores = found.get("scores", {})
+    lines = [f"{key}: {value}" for key, value in result.items() if key not in ("scores", "report")]
+    scores = result.get("scores", {})
     width = max(map(len, scores), default=0)
     shown = {name: f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for name, value in scores.items()}
     lines += ["", *(f"{name:{width}}  {value}" for name, value in shown.items())]
-    if found.get("report"):
-        lines += ["", report_table(found["report"])]
+    if result.get("report"):
+        lines += ["", report_table(result["report"])]
     text = "\n".join(lines) + "\n"
     write_whole(output / "report.txt", text)
-    write_whole(output / "scores.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    return found
+    write_whole(output / "scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return result

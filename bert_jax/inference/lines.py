@@ -12,82 +12,75 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
-from bert_jax.inference.predictor import Model
-from bert_jax.tasks.reading import as_json
+from bert_jax.inference.model import Model
+from bert_jax.tasks.predictions import as_json
 from bert_jax.text.cleaning import without_surrogates
 
-Answer = dict[str, Any] | UserError
 Record = dict[str, Any]
 
 
-class Task(NamedTuple):
+class LineTask(NamedTuple):
     """What the lines of an input are, and what answers them.
 
     Attributes:
       fields: of a line with tabs, and the keys of a JSON object, in this order.
       needed: so many of them must be there.
-      run: from the model, the records and a function to be told of progress to an answer for each record.
+      run: from the model, the records, a function to be called with progress, and options to an answer or an error for
+        each record.
+      takes_words: the field may be a list of words.
     """
 
     fields: tuple[str, ...]
     needed: int
-    run: Callable[..., list[Answer]]
+    run: Callable[..., list[Any]]
+    takes_words: bool = False
 
 
-def fill_mask(model: Model, records: list[Record], progress: Callable, *, top_k: int, batch_size: int) -> list[Answer]:
-    """Proposals for each [MASK]."""
+def fill_mask(model: Model, records: list[Record], progress: Callable, *, top_k: int, batch_size: int) -> list[Any]:
+    """Proposes tokens for each [MASK]."""
     answers = model.fill_mask_batch([record["text"] for record in records], top_k, batch_size, progress)
-    return [
-        answer
-        if isinstance(answer, UserError)
-        else {"masks": [[prediction._asdict() for prediction in mask] for mask in answer]}
-        for answer in answers
-    ]
+    return _wrapped("masks", answers)
 
 
-def next_sentence(model: Model, records: list[Record], progress: Callable, *, batch_size: int) -> list[Answer]:
-    """The probability that the second text follows the first."""
-    answers = model.next_sentence_batch(_texts(records), batch_size, progress)
-    return [answer if isinstance(answer, UserError) else {"probability": answer} for answer in answers]
+def next_sentence(model: Model, records: list[Record], progress: Callable, *, batch_size: int) -> list[Any]:
+    """Returns the probability that the second text follows the first."""
+    return _wrapped("probability", model.next_sentence_batch(_texts(records), batch_size, progress))
 
 
-def classify(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
-    """The class of each text or pair."""
-    return [answer._asdict() for answer in model.classify(_texts(records), progress=progress, **options)]
+def classify(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+    """Returns the class of each text or pair."""
+    return model.classify_batch(_texts(records), progress=progress, **options)
 
 
-def tag(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
-    """The words and entities of each text."""
-    texts = [record["text"] for record in records]
-    return [
-        {"words": [word._asdict() for word in each.words], "entities": [entity._asdict() for entity in each.entities]}
-        for each in model.tag(texts, progress=progress, **options)
-    ]
+def tag(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+    """Returns the words and entities of each text."""
+    return model.tag_batch([record["text"] for record in records], progress=progress, **options)
 
 
-def answer(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
-    """The answer to each question in its context."""
+def answer(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+    """Returns the answer to each question in its context."""
     questions = [(record["question"], record["context"]) for record in records]
-    return [as_json(reply) for reply in model.answer_batch(questions, progress=progress, **options)]
+    return model.answer_batch(questions, progress=progress, **options)
 
 
-def embed(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Answer]:
-    """A vector for each text or pair."""
-    return [{"vector": vector.tolist()} for vector in model.embed(_texts(records), progress=progress, **options)]
+def embed(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+    """Returns a vector for each text or pair."""
+    vectors = model.embed_batch(_texts(records), progress=progress, **options)
+    return _wrapped("vector", [vector if isinstance(vector, UserError) else vector.tolist() for vector in vectors])
 
 
-TASKS = {
-    "fill-mask": Task(("text",), 1, fill_mask),
-    "next-sentence": Task(("text", "text_pair"), 2, next_sentence),
-    "classify": Task(("text", "text_pair"), 1, classify),
-    "tag": Task(("text",), 1, tag),
-    "answer": Task(("question", "context"), 2, answer),
-    "embed": Task(("text", "text_pair"), 1, embed),
+LINE_TASKS = {
+    "fill-mask": LineTask(("text",), 1, fill_mask),
+    "next-sentence": LineTask(("text", "text_pair"), 2, next_sentence),
+    "classify": LineTask(("text", "text_pair"), 1, classify),
+    "tag": LineTask(("text",), 1, tag, takes_words=True),
+    "answer": LineTask(("question", "context"), 2, answer),
+    "embed": LineTask(("text", "text_pair"), 1, embed),
 }
 
 
 def predict_lines(
-    task: Task, run: Callable[..., list[Answer]], source: BinaryIO, target: TextIO, *, window: int, json_lines: bool
+    task: LineTask, run: Callable[..., list[Any]], source: BinaryIO, target: TextIO, *, window: int, json_lines: bool
 ) -> int:
     """Answers every line of `source` with a JSON object in `target`, {"error": ...} for a line that has no answer.
 
@@ -102,19 +95,24 @@ def predict_lines(
     Returns:
       How many lines have no answer.
     """
-    run([], lambda answered: None)  # a head that the model lacks is told before anything is read
+    run([], lambda answered: None)  # a head that the model lacks is reported before anything is read
     errors = 0
     first = 1
     with tqdm(unit=" lines", file=sys.stderr) as bar:
         while lines := list(itertools.islice(source, window)):
             records = [_record(task, line, json_lines) for line in lines]
-            for found in _answered(task, run, records, first, bar):
-                errors += "error" in found
-                target.write(json.dumps(found, ensure_ascii=False) + "\n")
+            for answered in _answered(task, run, records, first, bar):
+                errors += "error" in answered
+                target.write(json.dumps(answered, ensure_ascii=False) + "\n")
             target.flush()
             first += len(lines)
             bar.update(first - 1 - bar.n)  # the lines without an answer
     return errors
+
+
+def _wrapped(name: str, answers: list[Any]) -> list[Any]:
+    """Makes an object of one key of each answer; errors stay."""
+    return [answer if isinstance(answer, UserError) else {name: as_json(answer)} for answer in answers]
 
 
 def _texts(records: list[Record]) -> list[str | tuple[str, str]]:
@@ -124,8 +122,8 @@ def _texts(records: list[Record]) -> list[str | tuple[str, str]]:
     ]
 
 
-def _record(task: Task, line: bytes, json_lines: bool) -> Record | UserError:
-    """The fields of a line, not yet checked, or what is wrong with it."""
+def _record(task: LineTask, line: bytes, json_lines: bool) -> Record | UserError:
+    """Returns the fields of a line, not yet checked, or what is wrong with it."""
     try:
         text = line.rstrip(b"\r\n").decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -152,21 +150,21 @@ def _not_json(constant: str) -> None:
 
 
 def _writable(value: Any) -> Any:
-    """The value without halves of surrogate pairs, such as a cut emoji, which UTF-8 does not have."""
+    """Returns the value without halves of surrogate pairs, such as a cut emoji, which UTF-8 does not have."""
     if isinstance(value, str):
         return without_surrogates(value)
     return [_writable(each) for each in value] if isinstance(value, list) else value
 
 
-def _checked(task: Task, record: Record) -> Record | UserError:
-    """The record, or what is missing in it."""
+def _checked(task: LineTask, record: Record) -> Record | UserError:
+    """Returns the record, or what is missing in it."""
     for number, field in enumerate(task.fields):
         value = record.get(field)
         if value is None and number >= task.needed:
             continue
         if value is None:
             return UserError(f"no {field!r} in it: there is {', '.join(map(repr, record)) or 'nothing'}")
-        if task.run is tag and isinstance(value, list):
+        if task.takes_words and isinstance(value, list):
             if not value or not all(isinstance(word, str) and word.strip() for word in value):
                 return UserError(f"{field!r} is not a list of words")
         elif not isinstance(value, str):
@@ -177,33 +175,21 @@ def _checked(task: Task, record: Record) -> Record | UserError:
 
 
 def _answered(
-    task: Task, run: Callable, records: list[Record | UserError], first: int, bar: tqdm
+    task: LineTask, run: Callable, records: list[Record | UserError], first: int, bar: tqdm
 ) -> Iterator[dict[str, Any]]:
-    """One object for each line; `first` is the number of the first line in the input."""
+    """Yields one object for each line; `first` is the number of the first line in the input."""
     checked = [record if isinstance(record, UserError) else _checked(task, record) for record in records]
-    answers = iter(_run(run, [record for record in checked if not isinstance(record, UserError)], bar))
-    for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
+    good = [record for record in checked if not isinstance(record, UserError)]
+    answers = iter(run(good, bar.update) if good else [])
+    for number, (record, result) in enumerate(zip(records, checked, strict=True), first):
         name = {"id": record["id"]} if isinstance(record, dict) and "id" in record else {}
-        found = found if isinstance(found, UserError) else next(answers)
-        yield name | ({"error": f"line {number}: {found}"} if isinstance(found, UserError) else found)
-
-
-def _run(run: Callable, records: list[Record], bar: tqdm) -> list[Answer]:
-    """An answer for each record; one that cannot be answered must not take the others with it."""
-    if not records:
-        return []
-    try:
-        return run(records, bar.update)
-    except UserError as error:
-        if len(records) == 1:
-            return [error]
-    half = len(records) // 2
-    return _run(run, records[:half], bar) + _run(run, records[half:], bar)
+        result = result if isinstance(result, UserError) else next(answers)
+        yield name | ({"error": f"line {number}: {result}"} if isinstance(result, UserError) else as_json(result))
 
 
 @contextlib.contextmanager
 def opened_output(path: str) -> Iterator[TextIO]:
-    """The file, written under a temporary name and renamed when all is well; standard output if `path` is empty."""
+    """Opens a file that is renamed from a temporary name when all is well; standard output if `path` is empty."""
     if not path:
         sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_jax.errors import UserError
-from bert_jax.finetuning.batches import by_length, power_of_two
+from bert_jax.tasks.batches import by_length, power_of_two
 from bert_jax.text.tokenizer import Tokenizer
 
 MASK = "[MASK]"
 
 
-class Row(NamedTuple):
+class TextRow(NamedTuple):
     """One input of the model."""
 
     ids: list[int]  # [CLS] A [SEP], or [CLS] A [SEP] B [SEP]
@@ -20,14 +20,14 @@ class Row(NamedTuple):
     masks: list[int]  # positions of [MASK]
 
 
-def fill_rows(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Row | UserError]:
-    """A row for each text with [MASK] in it, of at most `max_length` tokens, or what is wrong with the text."""
+def fill_rows(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[TextRow | UserError]:
+    """Makes a row for each text with [MASK] in it, of `max_length` tokens at most, or says what is wrong with it."""
     # Masks are put in by id between the pieces of text: as many as `filled` finds, whatever an imported
     # tokenizer makes of the characters "[MASK]".
     pieces = [text.split(MASK) for text in texts]
     encoded = iter(tokenizer.encode_batch([piece for text in pieces for piece in text]))
     room = max_length - 2
-    rows: list[Row | UserError] = []
+    rows: list[TextRow | UserError] = []
     for text in pieces:
         ids = list(next(encoded))
         masks = []
@@ -42,13 +42,13 @@ def fill_rows(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> li
             )
         else:
             ids = [tokenizer.cls_id, *ids[:room], tokenizer.sep_id]
-            rows.append(Row(ids, len(ids), masks))
+            rows.append(TextRow(ids, len(ids), masks))
     return rows
 
 
-def pair_rows(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length: int) -> list[Row | UserError]:
-    """A row for each pair of texts, cut as BERT does, or what is wrong with the pair."""
-    rows: list[Row | UserError] = []
+def pair_rows(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length: int) -> list[TextRow | UserError]:
+    """Makes a row for each pair of texts, cut as BERT does, or says what is wrong with the pair."""
+    rows: list[TextRow | UserError] = []
     for ids, token_type_ids, _ in tokenizer.encode_inputs(pairs, max_length):
         first = token_type_ids.index(1)
         if first == 2:  # [CLS] [SEP]
@@ -56,33 +56,33 @@ def pair_rows(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length
         elif first == len(ids) - 1:
             rows.append(UserError("the second text is empty"))
         else:
-            rows.append(Row(ids, first, []))
+            rows.append(TextRow(ids, first, []))
     return rows
 
 
-def token_rows(ids: Sequence[int], tokenizer: Tokenizer) -> list[Row]:
-    """A row for each token of a text without [CLS] and [SEP], in which that token is [MASK]."""
+def token_rows(ids: Sequence[int], tokenizer: Tokenizer) -> list[TextRow]:
+    """Makes a row for each token of a text without [CLS] and [SEP], in which that token is [MASK]."""
     whole = [tokenizer.cls_id, *ids, tokenizer.sep_id]
     places = range(1, len(ids) + 1)
-    return [Row([*whole[:place], tokenizer.mask_id, *whole[place + 1 :]], len(whole), [place]) for place in places]
+    return [TextRow([*whole[:place], tokenizer.mask_id, *whole[place + 1 :]], len(whole), [place]) for place in places]
 
 
 def filled(text: str, mask: int, token: str) -> str:
-    """The text with its [MASK] of that number replaced by an entry of the vocabulary, other masks left."""
+    """Returns the text with its [MASK] of that number replaced by an entry of the vocabulary, other masks left."""
     pieces = text.split(MASK)
     left, right = MASK.join(pieces[: mask + 1]), MASK.join(pieces[mask + 1 :])
     return (left.rstrip() + token[2:] if token.startswith("##") else left + token) + right
 
 
 def row_batches(
-    rows: Sequence[Row | UserError], batch_size: int, pad_id: int, max_length: int
-) -> Iterator[tuple[list[int], tuple[np.ndarray, ...], np.ndarray]]:
-    """The good rows by length: indices into `rows`; `ids`, `lengths` and `firsts`; `masked`, as in `compute`.
+    rows: Sequence[TextRow | UserError], batch_size: int, pad_id: int, max_length: int
+) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    """Yields the good rows by length: indices into `rows`, and `ids`, `lengths`, `firsts`, `masked` as in `compute`.
 
     Batches are those of `by_length`, and padded to a power of two of masks, so that a stream of any lengths compiles a
     few times only.
     """
-    good = [index for index, row in enumerate(rows) if isinstance(row, Row)]
+    good = [index for index, row in enumerate(rows) if isinstance(row, TextRow)]
     lengths_of_good = np.array([len(rows[index].ids) for index in good], np.int64)
     for numbers, size, length in by_length(lengths_of_good, batch_size, max_length):
         indices = [good[number] for number in numbers]
@@ -95,21 +95,26 @@ def row_batches(
             ids[number, : len(row.ids)] = row.ids
             masked[number, : len(row.masks)] = row.masks
             lengths[number], firsts[number] = len(row.ids), row.first
-        yield indices, (ids, lengths, firsts), masked
+        yield indices, {"ids": ids, "lengths": lengths, "firsts": firsts, "masked": masked}
+
+
+def is_text(item: Any) -> bool:
+    """Tells whether it is a text."""
+    return isinstance(item, str)
 
 
 def is_pair(item: Any) -> bool:
-    """Whether it is two texts."""
+    """Tells whether it is two texts."""
     return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
 
 
 def is_text_or_pair(item: Any) -> bool:
-    """Whether it is a text or two."""
+    """Tells whether it is a text or two texts."""
     return isinstance(item, str) or is_pair(item)
 
 
 def is_text_or_words(item: Any) -> bool:
-    """Whether it is a text, or a list of words."""
+    """Tells whether it is a text or a list of words."""
     return isinstance(item, str) or (isinstance(item, Sequence) and all(isinstance(word, str) for word in item))
 
 

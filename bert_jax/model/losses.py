@@ -36,6 +36,25 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> Mean:
     return Mean((hits * weights).sum(), weights.sum())
 
 
+def weighted_cross_entropy(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float, class_weights: tuple[float, ...]
+) -> Mean:
+    """Smoothed and weighted cross-entropy: the mean is over the weights, as in PyTorch.
+
+    Args:
+      logits: float32 [..., C].
+      labels: int32 [...]; -1 has no part.
+      label_smoothing: share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
+      class_weights: of each class, [C]; empty for equal ones.
+    """
+    classes = logits.shape[-1]
+    targets = optax.smooth_labels(jax.nn.one_hot(jnp.maximum(labels, 0), classes), label_smoothing)
+    weight_of_class = jnp.array(class_weights or (1.0,) * classes, jnp.float32)
+    weights = jnp.where(labels >= 0, weight_of_class[jnp.maximum(labels, 0)], 0.0)
+    losses = optax.safe_softmax_cross_entropy(logits, targets * weight_of_class)
+    return Mean(jnp.where(labels >= 0, losses, 0.0).sum(), weights.sum())
+
+
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> Mean:
     """Several classes at once: logits float32 [..., C] and labels [..., C], 0 or 1 -> nats."""
     weights = (labels >= 0).astype(jnp.float32)

@@ -25,20 +25,22 @@ from absl import flags
 from bert_jax.config import DataConfig
 from bert_jax.errors import UserError
 from bert_jax.pretraining import packing
+from bert_jax.pretraining.packing import Places
 from bert_jax.pretraining.pairs import NO_LABEL, Sequences, draw_sequences
+from bert_jax.pretraining.permutation import permuted
+from bert_jax.text.corpus import CorpusArrays
 
 SPAN_LENGTHS = 16  # tokens of a span, in L
 BLOCK_SPANS = 64  # more: fuller rows and better mixed batches; fewer: less work that two workers both do
 MEASURED_BLOCKS = 16
 KEPT_BLOCKS = 4
 _EPOCH, _BLOCK, _MEASURE = range(3)  # streams of random numbers
-_WORD = 2**64 - 1
 
 Batch = dict[str, np.ndarray]
 
 
 class PretrainingBatches:
-    """Random access to an endless stream of batches: `batches[step]`.
+    """Gives random access to an endless stream of batches: `batches[step]`.
 
     A batch is a dict of int32 arrays: `input_ids`, `token_type_ids`, `position_ids` (from 0 in every sequence) and
     `sequence_ids` (0 is padding, 1 to K the sequence within the row) [B, L], `next_sentence_labels` [B, K] (0 B follows
@@ -48,7 +50,6 @@ class PretrainingBatches:
 
     Attributes:
       sequences_per_row: K.
-      rows_per_epoch: rows in which the whole corpus is seen once.
       rows_per_block: R.
       dropped_share: share of the text that is left out of an epoch because its block filled more than R rows.
       fill_share: share of the positions of an epoch that are not padding.
@@ -56,7 +57,7 @@ class PretrainingBatches:
 
     def __init__(
         self,
-        corpus: Any,
+        corpus: CorpusArrays,
         config: DataConfig,
         *,
         cls_id: int,
@@ -64,11 +65,11 @@ class PretrainingBatches:
         batch_size: int,
         seed: int,
         rows: slice = slice(None),
-    ):
+    ) -> None:
         """Measures R.
 
         Args:
-          corpus: a `text.corpus.Corpus`.
+          corpus: on disk, as a rule: a `text.corpus.Corpus`.
           config: reads `length`, `packing`, `objective` and `short_rate`.
           cls_id: id of [CLS].
           sep_id: id of [SEP].
@@ -97,10 +98,11 @@ class PretrainingBatches:
 
     @property
     def rows_per_epoch(self) -> int:
+        """Counts the rows in which the whole corpus is seen once."""
         return self.num_blocks * self.rows_per_block
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step >= 0, freshly allocated."""
+        """Returns the batch of a step >= 0, freshly allocated."""
         first = step * self.batch_size + self._rows.start
         stop = first + len(self._rows)
         parts = []
@@ -114,7 +116,7 @@ class PretrainingBatches:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _block(self, epoch: int, index: int) -> Batch:
-        """The R rows of a block, from the cache or made."""
+        """Returns the R rows of a block, from the cache or made."""
         with self._lock:
             block = self._cache.pop((epoch, index), None)
             if block is None:
@@ -127,24 +129,22 @@ class PretrainingBatches:
     def _make_block(self, epoch: int, index: int) -> Batch:
         rng = self._rng(_BLOCK, epoch, index)
         sequences = draw_sequences(self.corpus, self._ranges(_EPOCH, epoch, index), self.config, rng)
-        row, slot, position = self._place(sequences, rng)
-        rows = max(int(row.max(initial=-1)) + 1, self.rows_per_block)
-        row = _shuffled(rows, rng)[row]  # rows beyond R, empty or not, are cut off below
+        places = self._place(sequences, rng)
+        rows = max(int(places.row.max(initial=-1)) + 1, self.rows_per_block)
+        places = places._replace(row=_shuffled(rows, rng)[places.row])  # rows beyond R, empty or not, are cut off below
         shape = (rows, self.config.length, self.sequences_per_row)
-        block = packing.lay_out(
-            np.asarray(self.corpus.tokens), sequences, (row, slot, position), shape, self._cls_id, self._sep_id
-        )
+        block = packing.lay_out(np.asarray(self.corpus.tokens), sequences, places, shape, self._cls_id, self._sep_id)
         return {name: array[: self.rows_per_block] for name, array in block.items()}
 
-    def _place(self, sequences: Sequences, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row, slot and position of each sequence; sequences of equal length meet at random."""
+    def _place(self, sequences: Sequences, rng: np.random.Generator) -> Places:
+        """Gives each sequence its place; sequences of equal length meet at random."""
         order = _shuffled(len(sequences.label), rng)
         placed = packing.best_fit(sequences.lengths[order], self.config.length, self.sequences_per_row)
         back = np.argsort(order)
-        return placed[0][back], placed[1][back], placed[2][back]
+        return Places(placed.row[back], placed.slot[back], placed.position[back])
 
     def _ranges(self, stream: int, epoch: int, index: int) -> list[tuple[int, int]]:
-        """The token ranges of a block's spans. The spans of all blocks of an epoch are the whole corpus, once.
+        """Returns the token ranges of a block's spans. The spans of all blocks of an epoch are the whole corpus, once.
 
         The corpus falls into as many parts as a block has spans, and each part gives each block one span: blocks are
         alike, and fill alike, even where a corpus has one kind of text after the other.
@@ -172,7 +172,7 @@ class PretrainingBatches:
             rng = self._rng(_MEASURE, i)
             index = int(rng.random() * self.num_blocks)
             sequences = draw_sequences(self.corpus, self._ranges(_MEASURE, i, index), self.config, rng)
-            rows.append(int(self._place(sequences, rng)[0].max(initial=-1)) + 1)
+            rows.append(int(self._place(sequences, rng).row.max(initial=-1)) + 1)
             used.append(int(sequences.lengths.sum()))
         self.rows_per_block = max(1, math.ceil(np.mean(rows)))
         kept = np.minimum(1, self.rows_per_block / np.maximum(rows, 1))
@@ -183,7 +183,7 @@ class PretrainingBatches:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, *stream))))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes: all but the cache and its lock, and the corpus by the names of its files."""
+        """Gives worker processes all but the cache and its lock, and the corpus by the names of its files."""
         state = {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_lock")}
         fields = {field.name: getattr(self.corpus, field.name) for field in dataclasses.fields(self.corpus)}
         mapped = {name: _MappedFile.of(value) for name, value in fields.items() if _is_mapped_file(value)}
@@ -197,7 +197,7 @@ class PretrainingBatches:
 
 
 class _MappedFile(NamedTuple):
-    """What is sent of a memory-mapped array; pickled as it is, it would be copied whole."""
+    """Names a memory-mapped array for another process; pickled as it is, it would be copied whole."""
 
     path: str
     dtype: np.dtype
@@ -213,31 +213,12 @@ class _MappedFile(NamedTuple):
 
 
 def _is_mapped_file(value: Any) -> bool:
-    """True for a memory-mapped array, not for a part of one."""
+    """Returns True for a memory-mapped array, not for a part of one."""
     return isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
 
 
-def permuted(index: int, n: int, key: int) -> int:
-    """Where `index` goes in a pseudo-random permutation of 0 to n - 1, without making the permutation.
-
-    A Feistel network of ten rounds permutes the smallest 4^b >= n; what falls outside goes through again, which takes
-    fewer than four passes on average. (Grain's `index_shuffle` takes 5 ms where n is 6.)
-    """
-    bits = max(1, (n - 1).bit_length() + 1 >> 1)
-    low = (1 << bits) - 1
-    while True:
-        left, right = index >> bits, index & low
-        for turn in range(10):  # with six, small n show a bias in 10,000 keys
-            mixed = (right + key + turn * 0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 & _WORD  # after splitmix64
-            mixed = (mixed ^ mixed >> 29) * 0x94D049BB133111EB & _WORD
-            left, right = right, left ^ (mixed >> 64 - bits)
-        index = left << bits | right
-        if index < n:
-            return index
-
-
 def _shuffled(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A random permutation of 0 to n - 1."""
+    """Draws a permutation of 0 to n - 1."""
     return np.argsort(rng.random(n))
 
 
@@ -265,16 +246,17 @@ def iterate(batches: PretrainingBatches, start_step: int, *, workers: int = 0, p
 
 
 def validation_batches(
-    corpus: Any, config: DataConfig, *, cls_id: int, sep_id: int, batch_size: int, max_rows: int, seed: int
+    corpus: CorpusArrays, config: DataConfig, *, cls_id: int, sep_id: int, batch_size: int, max_rows: int, seed: int
 ) -> list[Batch]:
-    """A fixed list of batches: the first epoch's rows, at most `max_rows`.
+    """Returns a fixed list of batches: the first epoch's rows, at most `max_rows`.
 
-    The last batch is filled up with empty rows (`sequence_ids` 0, labels -1), so that all have the same shape.
+    The last batch is filled up with empty rows (`sequence_ids` 0, labels -1), so that all have the same shape. The
+    other arguments are those of `PretrainingBatches`.
     """
-    batches = PretrainingBatches(corpus, config, cls_id=cls_id, sep_id=sep_id, batch_size=batch_size, seed=seed)
-    rows = min(max_rows, batches.rows_per_epoch)
-    found = [batches[step] for step in range(-(-rows // batch_size))]
+    stream = PretrainingBatches(corpus, config, cls_id=cls_id, sep_id=sep_id, batch_size=batch_size, seed=seed)
+    rows = min(max_rows, stream.rows_per_epoch)
+    batches = [stream[step] for step in range(-(-rows // batch_size))]
     if rows % batch_size:
-        for name, array in found[-1].items():
+        for name, array in batches[-1].items():
             array[rows % batch_size :] = NO_LABEL if name == "next_sentence_labels" else 0
-    return found
+    return batches

@@ -11,18 +11,23 @@ A pair is three things: where A and B lie in the corpus, and a label. No token i
 import dataclasses
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
 from bert_jax.config import DataConfig
+from bert_jax.text.corpus import CorpusArrays
 
 NO_LABEL = -1  # of a sequence that no sentence objective scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Sequences:
-    """n sequences of P pieces of text; a sequence is [CLS] piece [SEP], or [CLS] piece [SEP] piece [SEP], ..."""
+    """Says where n sequences of P pieces of text lie in the corpus.
+
+    A sequence is [CLS] piece [SEP], or [CLS] piece [SEP] piece [SEP], ...
+    """
 
     start: np.ndarray  # int64 [P]: first token of the piece in the corpus
     length: np.ndarray  # int64 [P]: its tokens
@@ -31,13 +36,13 @@ class Sequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens of each sequence, [CLS] and [SEP]s included."""
+        """Counts the tokens of each sequence, [CLS] and [SEP]s included, int64 [n]."""
         ends = np.concatenate([[0], np.cumsum(self.length + 1)])
         return 1 + np.diff(ends[self.first])
 
 
 class _Window(NamedTuple):
-    """The sentences that begin in a token range, and enough after them for the last sequence to run over the seam."""
+    """Holds the sentences that begin in a token range, and as many more as the last sequence may run over its end."""
 
     first: int  # the first sentence; below, sentences are counted from here
     count: int  # sentences that begin in the range
@@ -46,14 +51,26 @@ class _Window(NamedTuple):
     ends: list[int]  # first sentence after document 0, 1, ... of the window, at most len(offsets) - 1
 
 
+class Chunks(NamedTuple):
+    """Holds n stretches of sentences of one document, each to become a pair; int64 [n] each."""
+
+    start: np.ndarray  # token offset where A begins
+    cut: np.ndarray  # token offset where A ends
+    stop: np.ndarray  # token offset where the chunk ends, and with it B if B is to follow A
+    is_random: np.ndarray  # 1 where B is to be drawn elsewhere
+    target: np.ndarray  # tokens that A and B are to have together
+    document: np.ndarray  # which the chunk belongs to
+    sentence: np.ndarray  # that begins at the cut
+
+
 def draw_sequences(
-    corpus: Any, ranges: Sequence[tuple[int, int]], config: DataConfig, rng: np.random.Generator
+    corpus: CorpusArrays, ranges: Sequence[tuple[int, int]], config: DataConfig, rng: np.random.Generator
 ) -> Sequences:
     """Draws the sequences that start in the given token ranges.
 
     Args:
-      corpus: `tokens`, `sentences`, `documents` and `num_documents` of a `text.corpus.Corpus`; no sentence and no
-        document is empty. Reads the offsets of the ranges, and for each random B some twenty entries elsewhere.
+      corpus: no sentence and no document of it is empty. Reads the offsets of the ranges, and for each random B some
+        twenty entries elsewhere.
       ranges: token ranges [from, to). A sequence belongs to the range where it starts and may end beyond it.
       config: reads `length` (L), `objective` and `short_rate`.
       rng: all randomness.
@@ -66,9 +83,7 @@ def draw_sequences(
     if config.objective == "none":
         return _full_sentences(windows, config.length - 2)
     limit = config.length - 3
-    put_back = config.objective == "nsp"
-    found = [_chunks(window, limit, config.short_rate, put_back, rng) for window in windows]
-    chunks = np.array([value for part in found for value in part], np.int64).reshape(-1, 7).T
+    chunks = _chunks(windows, limit, config.short_rate, config.objective == "nsp", rng)
     if config.objective == "nsp":
         starts, lengths, label = _next_sentence(corpus, chunks, rng)
     else:
@@ -79,21 +94,21 @@ def draw_sequences(
 
 
 def _next_sentence(
-    corpus: Any, chunks: np.ndarray, rng: np.random.Generator
+    corpus: CorpusArrays, chunks: Chunks, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Chunks [7, n] -> starts and lengths of A and B [n, 2], and labels [n]: 1 where B was drawn elsewhere."""
-    start, cut, stop, label, target, document, after = chunks
-    begin, end = cut.copy(), stop.copy()
-    drawn = np.flatnonzero(label)
-    wanted = (target - (cut - start))[drawn]
-    begin[drawn], end[drawn] = _random_next(corpus, document[drawn], after[drawn], wanted, rng)
-    return np.stack([start, begin], 1), np.stack([cut - start, end - begin], 1), label
+    """Returns starts and lengths of A and B [n, 2], and labels [n]: 1 where B was drawn elsewhere."""
+    begin, end = chunks.cut.copy(), chunks.stop.copy()  # of B
+    drawn = np.flatnonzero(chunks.is_random)
+    first_length = chunks.cut - chunks.start
+    target = (chunks.target - first_length)[drawn]
+    begin[drawn], end[drawn] = _random_next(corpus, chunks.document[drawn], chunks.sentence[drawn], target, rng)
+    return np.stack([chunks.start, begin], 1), np.stack([first_length, end - begin], 1), chunks.is_random
 
 
-def _sentence_order(chunks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Chunks [7, n] -> starts and lengths of A and B [m, 2], and labels [m]: 1 where they were swapped."""
-    start, cut, stop = chunks[:3]
-    cut = np.where(cut == stop, (start + stop) // 2, cut)  # a single sentence is split in its middle
+def _sentence_order(chunks: Chunks, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns starts and lengths of A and B [m, 2], and labels [m]: 1 where they were swapped."""
+    start, stop = chunks.start, chunks.stop
+    cut = np.where(chunks.cut == stop, (start + stop) // 2, chunks.cut)  # a single sentence is split in its middle
     starts, lengths = np.stack([start, cut], 1), np.stack([cut - start, stop - cut], 1)
     both = lengths.min(1) > 0  # a single token has no middle: it is left out
     starts, lengths = starts[both], lengths[both]
@@ -102,14 +117,14 @@ def _sentence_order(chunks: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     return starts, lengths, swapped
 
 
-def _windows(corpus: Any, ranges: Sequence[tuple[int, int]], reach: int) -> list[_Window]:
-    """The windows of the ranges that have a sentence; two binary searches on the memory-mapped offsets serve all."""
+def _windows(corpus: CorpusArrays, ranges: Sequence[tuple[int, int]], reach: int) -> list[_Window]:
+    """Returns the windows of the ranges that have a sentence, by two binary searches on the memory-mapped offsets."""
     sentences, documents = np.asarray(corpus.sentences), np.asarray(corpus.documents)
     keys = np.array([(begin, end, end + reach) for begin, end in ranges], sentences.dtype)
-    found = np.minimum(np.searchsorted(sentences, keys), len(sentences) - 1)
-    owner = np.searchsorted(documents, found[:, 0].astype(documents.dtype), side="right") - 1
+    bounds = np.minimum(np.searchsorted(sentences, keys), len(sentences) - 1)
+    owner = np.searchsorted(documents, bounds[:, 0].astype(documents.dtype), side="right") - 1
     windows = []
-    for (first, stop, last), document in zip(found.tolist(), owner.tolist(), strict=True):
+    for (first, stop, last), document in zip(bounds.tolist(), owner.tolist(), strict=True):
         if first == stop:
             continue
         offsets = sentences[first : last + 1].tolist()
@@ -119,18 +134,25 @@ def _windows(corpus: Any, ranges: Sequence[tuple[int, int]], reach: int) -> list
     return windows
 
 
-def _chunks(window: _Window, limit: int, short_rate: float, put_back: bool, rng: np.random.Generator) -> list[int]:
-    """Cuts a window into chunks of sentences that reach a target length, each with a cut between A and the rest.
+def _chunks(windows: list[_Window], limit: int, short_rate: float, put_back: bool, rng: np.random.Generator) -> Chunks:
+    """Cuts windows into chunks of sentences that reach a target length, and each chunk into A and the rest.
 
-    Returns:
-      For each chunk seven numbers in a row: token offsets of its start, cut and end; 1 if B is to be random; target
-      length; document; and the sentence at the cut.
+    With `put_back`, half of the chunks get a random B, and the sentences that it replaces are used again.
     """
+    rows = [row for window in windows for row in _chunks_of(window, limit, short_rate, put_back, rng)]
+    columns = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(Chunks._fields))
+    return Chunks(*columns.reshape(-1, len(Chunks._fields)).T)
+
+
+def _chunks_of(
+    window: _Window, limit: int, short_rate: float, put_back: bool, rng: np.random.Generator
+) -> list[tuple[int, ...]]:
+    """Returns the chunks of a window, each with the fields of `Chunks`."""
     first, count, offsets, document, ends = window
     is_short, shorter, cuts, coins = rng.random((4, count))
     targets = np.where(is_short < short_rate, 2 + (shorter * (limit - 1)).astype(np.int64), limit).tolist()
     cuts, coins = cuts.tolist(), (coins < 0.5).tolist()
-    found: list[int] = []
+    chunks: list[tuple[int, ...]] = []
     i, which, end = 0, 0, ends[0]
     while i < count:
         while end <= i:
@@ -139,18 +161,25 @@ def _chunks(window: _Window, limit: int, short_rate: float, put_back: bool, rng:
         stop = bisect_left(offsets, offsets[i] + targets[i], i + 1, end)
         cut = i + 1 + int(cuts[i] * (stop - i - 1))  # A has 1 to n - 1 of n sentences; the only one if n = 1
         is_random = put_back and (cut == stop or coins[i])
-        found += (offsets[i], offsets[cut], offsets[stop], is_random, targets[i], document + which, first + cut)
-        i = cut if is_random else stop  # sentences that a random B replaced are used again
-    return found
+        chunks.append((offsets[i], offsets[cut], offsets[stop], is_random, targets[i], document + which, first + cut))
+        i = cut if is_random else stop
+    return chunks
 
 
 def _random_next(
-    corpus: Any, document: np.ndarray, after: np.ndarray, target: np.ndarray, rng: np.random.Generator
+    corpus: CorpusArrays, document: np.ndarray, after: np.ndarray, target: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each pair a random B: sentences of another document, from a random one on, until `target` tokens.
+    """Draws a random B for each pair: sentences of another document, from a random one on, until `target` tokens.
 
-    Args: document: [n] the document of A; after: [n] the sentence after A; target: [n] tokens, may be 0 or less.
-    Returns: token offsets [n] where B starts and ends.
+    Args:
+      corpus: is read at some twenty places for each pair.
+      document: [n], of A.
+      after: [n], the sentence after A.
+      target: [n], tokens of B, may be 0 or less.
+      rng: all randomness.
+
+    Returns:
+      Token offsets [n] where B starts and ends.
     """
     sentences, documents = np.asarray(corpus.sentences), np.asarray(corpus.documents)
     which, where = rng.random((2, len(document)))
@@ -168,7 +197,7 @@ def _random_next(
 
 
 def _reach(sentences: np.ndarray, begin: np.ndarray, stop: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[n]: the first sentence boundary at least `target` tokens after sentence `begin`, at most `stop`."""
+    """Returns the first sentence boundary at least `target` tokens after sentence `begin`, at most `stop`, [n]."""
     goal = sentences[begin] + target
     low, high = begin + 1, np.minimum(stop, begin + np.maximum(target, 1))  # a sentence has at least one token
     while (low < high).any():
@@ -183,7 +212,14 @@ def _truncate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Takes tokens off the longer of A and B (B, if equal) until both fit; each off the front or the end, evenly.
 
-    Args: starts, lengths: int64 [n, 2]. Returns: the same, with lengths.sum(1) <= limit.
+    Args:
+      starts: int64 [n, 2], of A and B.
+      lengths: int64 [n, 2].
+      limit: tokens that A and B may have together.
+      rng: draws the ends that tokens are taken off.
+
+    Returns:
+      Starts and lengths, with lengths.sum(1) <= limit.
     """
     excess = np.maximum(lengths.sum(1) - limit, 0)
     gap = lengths[:, 0] - lengths[:, 1]
@@ -194,32 +230,41 @@ def _truncate(
 
 
 def _full_sentences(windows: list[_Window], limit: int) -> Sequences:
-    """Contiguous sentences up to `limit` tokens; where a document ends, a [SEP] and the next (Liu et al. 2019, 4.2).
-
-    A sentence longer than `limit` is cut, and goes on in the next sequence.
-    """
-    start: list[int] = []
-    length: list[int] = []
+    """Draws sequences of contiguous sentences, up to `limit` tokens (Liu et al. 2019, 4.2)."""
+    pieces: list[tuple[int, int]] = []
     first = [0]
-    for _, count, offsets, _, ends in windows:
-        position, stop, which = offsets[0], offsets[count], 0
+    for window in windows:
+        document_ends = [window.offsets[end] for end in window.ends]
+        position, stop = window.offsets[0], window.offsets[window.count]
         while position < stop:
-            room = limit
-            while room > 0 and which < len(ends):
-                end = offsets[ends[which]]
-                if position + room < end:
-                    end = offsets[bisect_right(offsets, position + room) - 1]
-                    if end <= position:
-                        if len(start) > first[-1]:
-                            break  # the next document's first sentence does not fit
-                        end = position + room
-                    room = 0
-                else:
-                    room -= end - position + 1
-                    which += 1
-                start.append(position)
-                length.append(end - position)
-                position = end
-            first.append(len(start))
+            pieces += _sequence_at(position, window.offsets, document_ends, limit)
+            position = pieces[-1][1]
+            first.append(len(pieces))
+    start, end = np.array(pieces, np.int64).reshape(-1, 2).T
     labels = np.full(len(first) - 1, NO_LABEL, np.int32)
-    return Sequences(np.array(start, np.int64), np.array(length, np.int64), np.array(first, np.int64), labels)
+    return Sequences(start, end - start, np.array(first, np.int64), labels)
+
+
+def _sequence_at(position: int, offsets: list[int], document_ends: list[int], limit: int) -> list[tuple[int, int]]:
+    """Returns the pieces, as (start, end) in tokens, of the sequence that starts at a token.
+
+    Where a document ends, a [SEP] and the next document follow. A sentence longer than `limit` is cut, and goes on in
+    the next sequence.
+    """
+    pieces: list[tuple[int, int]] = []
+    room = limit
+    for number in range(bisect_right(document_ends, position), len(document_ends)):
+        end = document_ends[number]
+        if position + room < end:  # not all of the document
+            end = offsets[bisect_right(offsets, position + room) - 1]
+            if end > position:
+                pieces.append((position, end))
+            elif not pieces:
+                pieces.append((position, position + room))
+            break
+        pieces.append((position, end))
+        room -= end - position + 1
+        position = end
+        if room <= 0:
+            break
+    return pieces

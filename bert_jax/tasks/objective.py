@@ -1,25 +1,23 @@
-"""The task of fine-tuning: a head on the body, and its loss (Devlin et al. 2018, section 4)."""
+"""The objective of fine-tuning: a head on the body, and its loss (Devlin et al. 2018, section 4)."""
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from bert_jax.config import ModelConfig
-from bert_jax.model import heads
-from bert_jax.model.losses import accuracy, binary_cross_entropy, span_cross_entropy, squared_error
+from bert_jax.tasks.kinds.base import Kind
 from bert_jax.training.objective import Batch, Mean, Parameters
-
-INPUTS = ("input_ids", "token_type_ids", "position_ids", "sequence_ids")
 
 
 @dataclasses.dataclass(frozen=True)
-class FinetuningObjective:
+class TaskObjective:
     """An `Objective` of the training loop.
 
     Attributes:
-      kind: of task: classification, several, regression, tagging, answering or choice.
+      kind: of task.
       model: the architecture.
       labels: C; 1 for regression, unused where there are no classes.
       label_smoothing: share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
@@ -27,7 +25,7 @@ class FinetuningObjective:
       dtype: compute type.
     """
 
-    kind: str
+    kind: Kind
     model: ModelConfig
     labels: int = 1
     label_smoothing: float = 0.0
@@ -37,64 +35,28 @@ class FinetuningObjective:
     losses = ("task_loss",)
 
     @property
-    def network(self) -> heads.nn.Module:
+    def network(self) -> nn.Module:
         """The body with the head of this kind of task."""
-        if self.kind == "tagging":
-            return heads.BertForTokenClassification(self.model, self.labels, self.dtype)
-        if self.kind == "answering":
-            return heads.BertForQuestionAnswering(self.model, self.dtype)
-        if self.kind == "choice":
-            return heads.BertForMultipleChoice(self.model, self.dtype)
-        return heads.BertForSequenceClassification(self.model, self.labels, self.dtype)
+        return self.kind.network(self.model, self.labels, self.dtype)
 
     def init(self, key: jax.Array) -> Parameters:
-        """Random parameters, float32."""
-        ids = jnp.zeros((1, 2, 8) if self.kind == "choice" else (1, 8), jnp.int32)
-        return self.network.init(key, *[ids] * 4, **self._starts(ids))["params"]
+        """Draws random parameters, float32."""
+        return self.kind.init(self.network, key)["params"]
 
     def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
-        """The batch as it is: nothing is drawn here."""
+        """Returns the batch as it is: nothing is drawn here."""
         del keys, training
         return batch
 
-    def outputs(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> jax.Array | tuple:
-        """Logits float32: [B, C] of classes, numbers (C = 1) and choices, [B, L, C] of tags, two [B, L] of answers."""
-        found = self.network.apply(
-            {"params": params},
-            *(batch[name] for name in INPUTS),
-            **self._starts(batch["input_ids"]),
-            deterministic=dropout_key is None,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-        )
-        return found[:, 0] if self._starts(batch["input_ids"]) else found
+    def outputs(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> Any:
+        """Returns logits, float32: [B, C] of classes, numbers and choices, [B, L, C] of tags, two [B, L] of spans."""
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        return self.kind.outputs(self.network, {"params": params}, batch, deterministic=dropout_key is None, rngs=rngs)
 
     def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:
-        """Sums and counts of the loss, and of the accuracy where there are classes."""
-        return self.score(self.outputs(params, batch, dropout_key), batch)
+        """Returns sums and counts of the loss, and of the accuracy where there are classes."""
+        return self.loss(self.outputs(params, batch, dropout_key), batch)
 
-    def score(self, outputs: jax.Array | tuple, batch: Batch) -> dict[str, Mean]:
-        """The same from the outputs."""
-        if self.kind == "answering":
-            return {"task_loss": span_cross_entropy(*outputs, batch["starts"], batch["ends"])}
-        if self.kind == "regression":
-            return {"task_loss": squared_error(outputs[:, 0], batch["labels"])}
-        if self.kind == "several":
-            return {"task_loss": binary_cross_entropy(outputs, batch["labels"])}
-        return {
-            "task_loss": self._cross_entropy(outputs, batch["labels"]),
-            "accuracy": accuracy(outputs, batch["labels"]),
-        }
-
-    def _cross_entropy(self, logits: jax.Array, labels: jax.Array) -> Mean:
-        """Smoothed and weighted: the mean is over the weights, as in PyTorch."""
-        classes = logits.shape[-1]
-        targets = optax.smooth_labels(jax.nn.one_hot(jnp.maximum(labels, 0), classes), self.label_smoothing)
-        class_weights = jnp.array(self.class_weights or (1.0,) * classes, jnp.float32)
-        weights = jnp.where(labels >= 0, class_weights[jnp.maximum(labels, 0)], 0.0)
-        losses = optax.safe_softmax_cross_entropy(logits, targets * class_weights)
-        return Mean(jnp.where(labels >= 0, losses, 0.0).sum(), weights.sum())
-
-    def _starts(self, ids: jax.Array) -> dict[str, jax.Array]:
-        if self.kind in ("tagging", "answering", "choice"):
-            return {}
-        return {"sequence_starts": jnp.zeros((ids.shape[0], 1), jnp.int32)}
+    def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
+        """Returns the same from the outputs."""
+        return self.kind.loss(outputs, batch, label_smoothing=self.label_smoothing, class_weights=self.class_weights)

@@ -1,4 +1,4 @@
-"""SQuAD's JSON, and answers that stand where they are said to stand."""
+"""SQuAD's JSON, and questions whose answers stand where they are said to stand."""
 
 import dataclasses
 import json
@@ -7,13 +7,31 @@ from collections.abc import Iterator
 from typing import Any
 
 from bert_jax.errors import UserError
-from bert_jax.tasks.examples import AnsweringExample
 from bert_jax.text.cleaning import without_surrogates
-from bert_jax.text.tables import read_text
+from bert_jax.text.lines import read_text
 
 
-def read_questions(path: str, labelled: bool) -> Iterator[AnsweringExample]:
-    """The questions of a file in the format of SQuAD 1.1 or 2.0, in its order.
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuestionAnsweringExample:
+    """A question on a context.
+
+    Attributes:
+      answers: each a text and the offset in characters where it stands in the context: ``context.startswith(*answer)``.
+        Empty if the context holds none, and if they are not known.
+      answerable: False if the context is known to hold no answer.
+      title: of the article that the context is from; empty if not known.
+    """
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[tuple[str, int], ...]
+    answerable: bool
+    title: str = ""
+
+
+def read_questions(path: str, labelled: bool) -> Iterator[QuestionAnsweringExample]:
+    """Yields the questions of a file in the format of SQuAD 1.1 or 2.0, in its order.
 
     Args:
       path: the file.
@@ -41,7 +59,7 @@ def read_questions(path: str, labelled: bool) -> Iterator[AnsweringExample]:
         raise UserError(f"{path} has no questions")
 
 
-def _question(path: str, place: str, item: Any, context: str, title: str, labelled: bool) -> AnsweringExample:
+def _question(path: str, place: str, item: Any, context: str, title: str, labelled: bool) -> QuestionAnsweringExample:
     name = str(_value(place, item, "id", str | int))
     place = f"{path} question {name}"
     answers = tuple(
@@ -49,11 +67,11 @@ def _question(path: str, place: str, item: Any, context: str, title: str, labell
         for at, answer in (_items(place, item, "answers") if "answers" in item else ())
     )
     text, answerable = _value(place, item, "question", str), not item.get("is_impossible", False)
-    return checked(AnsweringExample(name, text, context, answers, answerable, title), path, labelled)
+    return checked(QuestionAnsweringExample(name, text, context, answers, answerable, title), path, labelled)
 
 
-def checked(example: AnsweringExample, source: str, labelled: bool) -> AnsweringExample:
-    """The example with each answer as it stands in the context, and the offset where it does.
+def checked(example: QuestionAnsweringExample, source: str, labelled: bool) -> QuestionAnsweringExample:
+    """Returns the example with each answer as it stands in the context, and the offset where it does.
 
     Args:
       example: as it was read.
@@ -77,7 +95,7 @@ def checked(example: AnsweringExample, source: str, labelled: bool) -> Answering
 
 
 def _located(place: str, context: str, answer: str, start: int) -> tuple[str, int]:
-    """The answer as it stands in the context, without whitespace around it.
+    """Returns the answer as it stands in the context, without whitespace around it.
 
     As in BERT's run_squad.py, it is enough that the words that the offset and the length touch hold the answer, with
     whatever whitespace between its words: copies of SQuAD with stripped contexts are off by such a little.
@@ -92,9 +110,9 @@ def _located(place: str, context: str, answer: str, start: int) -> tuple[str, in
             first -= 1
         while last < len(context) and not context[last].isspace():
             last += 1
-        found = list(re.finditer(r"\s+".join(map(re.escape, answer.split())), context[first:last]))
-        if found:
-            match = min(found, key=lambda match: abs(first + match.start() - start))
+        matches = list(re.finditer(r"\s+".join(map(re.escape, answer.split())), context[first:last]))
+        if matches:
+            match = min(matches, key=lambda match: abs(first + match.start() - start))
             return match[0], first + match.start()
     there = context[start : start + len(answer)] if start >= 0 else ""
     elsewhere = context.find(answer)
@@ -103,7 +121,7 @@ def _located(place: str, context: str, answer: str, start: int) -> tuple[str, in
 
 
 def _items(place: str, value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """The place and the value of each item in the list below `key`."""
+    """Yields the place and the value of each item in the list below `key`."""
     for number, item in enumerate(_value(place, value, key, list)):
         yield f"{place} {key}[{number}]", item
 

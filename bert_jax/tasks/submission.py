@@ -1,95 +1,109 @@
-"""Predictions in the formats that others grade: GLUE's test server, SQuAD's scripts, conlleval of CoNLL-2003."""
+"""Predictions in the formats that others grade: GLUE's test server, SQuAD's scripts, conlleval of CoNLL-2003.
+
+Each function gives the text of each file by its name, from the task, a split's name, its examples, and the records of
+its predictions: "id", and "label", "value", "tags", or "answer" and "null_score_diff".
+"""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.examples import Example
-from bert_jax.tasks.table import Task
+from bert_jax.tasks.task import Task
 
-# Of each task of GLUE the name of its file, and whether its labels are names or the numbers of the classes.
-_GLUE = {
-    "cola": ("CoLA", "number"),
-    "sst2": ("SST-2", "number"),
-    "mrpc": ("MRPC", "number"),
-    "qqp": ("QQP", "number"),
-    "stsb": ("STS-B", "score"),
-    "mnli": ("MNLI", "name"),
-    "qnli": ("QNLI", "name"),
-    "rte": ("RTE", "name"),
-    "wnli": ("WNLI", "number"),
-}
+Records = Sequence[Mapping[str, Any]]
 
 
-def write_submission(
-    directory: Path, task: Task, split: str, examples: Sequence[Example], predictions: Sequence[Mapping[str, Any]]
-) -> list[Path]:
+def write_submission(directory: Path, task: Task, split: str, examples: Sequence[Any], records: Records) -> list[Path]:
     """Writes what the graders of a task read; nothing for a task, or a split of GLUE, that has none.
-
-    GLUE, test splits only: TASK.tsv (MNLI-m.tsv and MNLI-mm.tsv), in the format that jiant writes for the server.
-    SQuAD: SPLIT.json, of evaluate-v1.1.py and evaluate-v2.0.py; in 2.0 also SPLIT.null_odds.json, for --na-prob-file.
-    CoNLL-2003: SPLIT.txt, of conlleval.
 
     Args:
       directory: made if there is something to write.
       task: the row of the table.
       split: its name.
       examples: of the split.
-      predictions: one for each example, in the same order: "id", and "label", "value", "tags", or "answer" and
-        "null_score_diff".
+      records: of the predictions, one for each example, in the same order.
 
     Returns:
       the files written.
     """
-    if task.name in _GLUE:
-        files = _glue(task, split, predictions) if split.startswith("test") else {}
-    elif task.name in ("squad", "squad2"):
-        files = _squad(task, split, predictions)
-    elif task.name == "conll2003":
-        files = {f"{split}.txt": _conll(examples, predictions)}
-    else:
-        files = {}
+    files = task.submission(task, split, examples, records) if task.submission else {}
     for name, text in files.items():
         write_whole(directory / name, text)
     return [directory / name for name in files]
 
 
-def _glue(task: Task, split: str, predictions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    name, form = _GLUE[task.name]
-    if task.name == "mnli":
-        name = "MNLI-mm" if split.endswith("mismatched") else "MNLI-m"
-
-    def written(prediction: Mapping[str, Any]) -> str:
-        if form == "score":
-            return f"{min(max(0.0, prediction['value']), 5.0):.3f}"
-        return prediction["label"] if form == "name" else str(task.labels.index(prediction["label"]))
-
-    rows = list(enumerate(predictions))
-    # TFDS gives the rows in an order of its own, but with the server's index; a file of one's own may have other ids.
-    if all(prediction["id"].isdecimal() for prediction in predictions):
-        rows = sorted(((int(prediction["id"]), prediction) for prediction in predictions), key=lambda row: row[0])
-    lines = ["index\tprediction", *(f"{index}\t{written(prediction)}" for index, prediction in rows)]
-    return {f"{name}.tsv": "\n".join(lines) + "\n"}
+# ---- GLUE -----------------------------------------------------------------------------------------------------------
 
 
-def _squad(task: Task, split: str, predictions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    # json's escapes keep the files ASCII: the scripts open them in the encoding of the machine.
-    found = {f"{split}.json": json.dumps({each["id"]: each["answer"] for each in predictions})}
-    if task.name == "squad2":
-        odds = {each["id"]: each["null_score_diff"] for each in predictions}
-        found[f"{split}.null_odds.json"] = json.dumps(odds)
-    return {name: text + "\n" for name, text in found.items()}
+def glue(
+    file: str, value: Callable[[Task, Mapping[str, Any]], str], mismatched: str = ""
+) -> Callable[..., dict[str, str]]:
+    """Returns the writer of FILE.tsv for test splits, in the format that jiant writes for the server.
+
+    Args:
+      file: its name on the server.
+      value: what it holds of a record.
+      mismatched: the file of a split whose name ends so, if there are two.
+    """
+
+    def write(task: Task, split: str, examples: Sequence[Any], records: Records) -> dict[str, str]:
+        del examples
+        if not split.startswith("test"):
+            return {}
+        rows = list(enumerate(records))
+        # TFDS gives the rows in an order of its own, but with the server's index; a file of one's own may have others.
+        if all(record["id"].isdecimal() for record in records):
+            rows = sorted(((int(record["id"]), record) for record in records), key=lambda row: row[0])
+        lines = ["index\tprediction", *(f"{index}\t{value(task, record)}" for index, record in rows)]
+        name = mismatched if mismatched and split.endswith("mismatched") else file
+        return {f"{name}.tsv": "\n".join(lines) + "\n"}
+
+    return write
 
 
-def _conll(examples: Sequence[Example], predictions: Sequence[Mapping[str, Any]]) -> str:
-    """Lines of word, right tag (if known) and predicted tag; a blank line between sentences."""
+def label_name(task: Task, record: Mapping[str, Any]) -> str:
+    """Returns the class by its name."""
+    del task
+    return record["label"]
+
+
+def label_number(task: Task, record: Mapping[str, Any]) -> str:
+    """Returns the class by its number."""
+    return str(task.labels.index(record["label"]))
+
+
+def similarity(task: Task, record: Mapping[str, Any]) -> str:
+    """Returns the number within the scale of STS-B, 0 to 5."""
+    del task
+    return f"{min(max(0.0, record['value']), 5.0):.3f}"
+
+
+# ---- SQuAD and CoNLL ------------------------------------------------------------------------------------------------
+
+
+def squad(task: Task, split: str, examples: Sequence[Any], records: Records) -> dict[str, str]:
+    """Gives SPLIT.json for evaluate-v1.1.py."""
+    del task, examples
+    # json's escapes keep the file ASCII: the script opens it in the encoding of the machine.
+    return {f"{split}.json": json.dumps({record["id"]: record["answer"] for record in records}) + "\n"}
+
+
+def squad2(task: Task, split: str, examples: Sequence[Any], records: Records) -> dict[str, str]:
+    """Gives SPLIT.json for evaluate-v2.0.py, and SPLIT.null_odds.json for its --na-prob-file."""
+    odds = json.dumps({record["id"]: record["null_score_diff"] for record in records})
+    return squad(task, split, examples, records) | {f"{split}.null_odds.json": odds + "\n"}
+
+
+def conll(task: Task, split: str, examples: Sequence[Any], records: Records) -> dict[str, str]:
+    """Gives SPLIT.txt for conlleval: lines of word, right tag (if known) and predicted tag, sentences a blank apart."""
+    del task
     sentences = []
-    for example, prediction in zip(examples, predictions, strict=True):
+    for example, record in zip(examples, records, strict=True):
         # A word with a space in it would be two columns; no score depends on the words.
         words = [re.sub(r"\s", "_", word) for word in example.words]
-        columns = (words, prediction["tags"]) if example.tags is None else (words, example.tags, prediction["tags"])
+        columns = (words, record["tags"]) if example.tags is None else (words, example.tags, record["tags"])
         sentences.append("\n".join(map(" ".join, zip(*columns, strict=True))))
-    return "\n\n".join(sentences) + "\n"
+    return {f"{split}.txt": "\n\n".join(sentences) + "\n"}

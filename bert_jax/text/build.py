@@ -1,21 +1,12 @@
 """Builds a corpus: one process reads and writes, all cores clean, split and encode, and the order stays."""
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import errno
-import itertools
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
-import queue
 import shutil
-import signal
-import sys
 import time
-import types
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -23,27 +14,23 @@ import tqdm
 
 from bert_jax.errors import UserError
 from bert_jax.runtime.machine import cores
-from bert_jax.text import corpus, sources
-from bert_jax.text.cleaning import Cleaning, SeenDocuments
-from bert_jax.text.encoding import Encoded, Encoder
+from bert_jax.text import corpus
+from bert_jax.text.cleaning import Cleaning, Deduplicator
+from bert_jax.text.encoding import Encoded
+from bert_jax.text.pool import encoded_batches
 from bert_jax.text.report import Report, advance, progress_bar
+from bert_jax.text.sources import TextSource, bounded, read_raw
 from bert_jax.text.tokenizer import Tokenizer
 
-_BATCH = 1 << 18  # characters handed to a process at once
-_IN_FLIGHT = 1 << 24  # characters handed out and not yet written
 _PARTIAL = "partial"  # folder in which the files grow
 
 
 def build_corpus(
-    source: str | Iterable[str],
+    source: str | TextSource | Iterable[str],
     tokenizer: Tokenizer,
-    directory: str,
+    directory: str | os.PathLike[str],
     *,
-    column: str = "text",
     cleaning: Cleaning = Cleaning(),
-    errors: str = "strict",
-    document_per_file: bool = False,
-    data_dir: str | None = None,
     language: str = "en",
     longest: int = 128,
     validation_share: float = 0.01,
@@ -57,14 +44,19 @@ def build_corpus(
     build starts afresh.
 
     Args:
-      source: SOURCE as in `sources.read_documents` (as are column, errors, document_per_file, data_dir), or documents.
-      cleaning: what is done to each document, and which are dropped.
+      source: a `TextSource`, the string that names one, or documents.
+      tokenizer: makes the token ids.
+      directory: DIR.
+      cleaning: what is done to each document, and which are dropped, where no `TextSource` says it.
       language: ISO 639 code for the sentence splitter.
       longest: a longer sentence, in tokens, is cut, so that nothing is truncated later.
       validation_share: of the documents; drawn by a hash of their text, so equal texts are on one side. At least one if
         the share is above 0 and there are two.
       processes: None is one a core.
       verbose: shows a progress bar and prints the report.
+
+    Returns:
+      The report.
 
     Raises:
       UserError: a bad source, no documents, or files that cannot be written.
@@ -76,17 +68,12 @@ def build_corpus(
     directory = os.fspath(directory)
     report = Report()
     if isinstance(source, str):
-        documents = sources.read_raw(
-            source,
-            column=column,
-            errors=errors,
-            document_per_file=document_per_file,
-            data_dir=data_dir,
-            report=report,
-        )
+        source = TextSource(source, cleaning=cleaning)
+    if isinstance(source, TextSource):
+        documents, name, cleaning = read_raw(source, report), source.source, source.cleaning
     else:
-        documents = sources.bounded(source, report)
-    options = _Options(source if isinstance(source, str) else "", cleaning, language, longest, validation_share)
+        documents, name = bounded(source, report), ""
+    options = _Options(name, cleaning, language, longest, validation_share)
     _build(documents, tokenizer, directory, options, processes or cores(), verbose, report)
     if verbose:
         print(f"Corpus in {directory}\n{report.table()}", flush=True)
@@ -95,7 +82,7 @@ def build_corpus(
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    """What decides the bytes of a corpus, with its documents and its tokenizer; the header keeps it."""
+    """Decides the bytes of a corpus, with its documents and its tokenizer; the header keeps it."""
 
     source: str
     cleaning: Cleaning
@@ -122,7 +109,7 @@ def _build(
             split: stack.enter_context(corpus.SplitWriter(os.path.join(partial, split), dtype, tokenizer.vocab_size))
             for split in corpus.SPLITS
         }
-        batches = stack.enter_context(contextlib.closing(_encoded(documents, encoder, processes)))
+        batches = stack.enter_context(contextlib.closing(encoded_batches(documents, encoder, processes)))
         bar = stack.enter_context(progress_bar("corpus", verbose))
         _write(batches, writers, options, report, bar)
         if not report.documents:
@@ -148,114 +135,6 @@ def _no_documents(source: str, report: Report) -> str:
     return f"{name} gave no documents: " + (f"all were dropped ({dropped})" if dropped else "it is empty")
 
 
-# ----------------------------------------------------------------------------------------------- encoding on all cores
-
-
-def _encoded(documents: Iterator[str], arguments: tuple, processes: int) -> Iterator[Encoded]:
-    """Encodes batches of documents in order, a bounded number of them at a time; `arguments` are `Encoder`'s."""
-    batches = _batches(documents)
-    ahead = list(itertools.islice(batches, 2))
-    batches = itertools.chain(ahead, batches)
-    if processes == 1 or len(ahead) < 2:  # too little text to start processes for
-        yield from map(Encoder(*arguments), batches)
-        return
-    workers = [_Worker(arguments) for _ in range(processes)]
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def encode(batch: list[str]) -> Encoded:
-        worker = idle.get()
-        try:
-            return worker.encode(batch)
-        finally:
-            idle.put(worker)
-
-    threads = concurrent.futures.ThreadPoolExecutor(processes)  # each waits for a worker
-    pending: collections.deque = collections.deque()  # (future, characters)
-    in_flight = 0
-    try:
-        for batch in batches:
-            size = sum(map(len, batch))
-            while pending and (len(pending) > 2 * processes or in_flight + size > _IN_FLIGHT):
-                future, done = pending.popleft()
-                in_flight -= done
-                yield future.result()
-            pending.append((threads.submit(encode, batch), size))
-            in_flight += size
-        while pending:
-            yield pending.popleft()[0].result()
-    except (EOFError, ConnectionError) as error:
-        raise UserError("a worker process died, perhaps for want of memory: pass a smaller --processes") from error
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.end()
-        threads.shutdown(wait=True)
-
-
-class _Worker:
-    """A process that encodes one batch at a time.
-
-    It has a pipe of its own, which ends when either side dies, in the middle of a message too: nobody waits for ever.
-    """
-
-    def __init__(self, arguments: tuple) -> None:
-        # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, arguments), daemon=True)
-        with _no_main_module():
-            self._process.start()
-        theirs.close()
-
-    def encode(self, batch: list[str]) -> Encoded:
-        """Raises EOFError or ConnectionError if the process is dead."""
-        self._pipe.send(batch)
-        return self._pipe.recv()
-
-    def end(self) -> None:
-        """Stops the process, whatever it does."""
-        self._process.terminate()
-        self._process.join()
-
-
-def _work(pipe: multiprocessing.connection.Connection, arguments: tuple) -> None:
-    """What a worker process does until its pipe ends."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
-    encoder = Encoder(*arguments)
-    with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            pipe.send(encoder(pipe.recv()))
-
-
-def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
-    batch, size = [], 0
-    for text in documents:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-@contextlib.contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Keeps a spawned process from importing the caller's script, and with it JAX: it needs `bert_jax.text` only."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-# ------------------------------------------------------------------------------------------------------------- writing
-
-
 def _write(
     batches: Iterator[Encoded],
     writers: dict[str, corpus.SplitWriter],
@@ -264,7 +143,7 @@ def _write(
     bar: tqdm.tqdm,
 ) -> None:
     """Gives each document to its split, and counts it."""
-    seen = SeenDocuments() if options.cleaning.drop_duplicates else None
+    deduplicator = Deduplicator(options.cleaning.drop_duplicates, report)
     limit = round(options.validation_share * (1 << 32))
     for batch in batches:
         report.dropped += batch.dropped
@@ -273,16 +152,12 @@ def _write(
         token_ends = np.concatenate([[0], np.cumsum(batch.sentence_lengths)])
         lengths = []
         for number, code in enumerate(batch.hashes):
-            if seen and seen.add(code):
-                report.dropped["duplicate"] += 1
+            if not deduplicator.keeps(code, batch.characters[number], batch.text_bytes[number]):
                 continue
             first, last = sentence_ends[number : number + 2]
             sentences = batch.sentence_lengths[first:last]
             split = "validation" if code >> 32 < limit else "train"
             writers[split].add(batch.tokens[token_ends[first] : token_ends[last]], sentences)
-            report.documents += 1
-            report.characters += batch.characters[number]
-            report.text_bytes += batch.text_bytes[number]
             lengths.append(sentences)
         if lengths:
             report.add_lengths(np.concatenate(lengths), np.array([part.sum() for part in lengths]))
@@ -290,7 +165,7 @@ def _write(
 
 
 def _fill_empty_split(writers: dict[str, corpus.SplitWriter], validation_share: float) -> None:
-    """A few documents may all fall on one side: then the last of them changes sides."""
+    """Moves the last document to the other side where a few documents all fell on one."""
     train, validation = writers["train"], writers["validation"]
     if not train.documents and validation.documents:
         train.add(*validation.pop())
@@ -300,7 +175,11 @@ def _fill_empty_split(writers: dict[str, corpus.SplitWriter], validation_share: 
 
 @contextlib.contextmanager
 def _partial_folder(directory: str) -> Iterator[str]:
-    """An empty folder for the growing files, removed whatever happens; what the disk refuses is told as a UserError."""
+    """Makes an empty folder for the growing files and removes it whatever happens.
+
+    Raises:
+      UserError: the disk refuses.
+    """
     partial = os.path.join(directory, _PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,14 +1,22 @@
-"""What happens to a document before it is split into sentences: repair, normalise, and say whether it stays."""
+"""Cleans documents before they are split into sentences: repairs, normalises, and drops some.
+
+The stages are two, because a corpus is cleaned in several processes: `Cleaning.documents` needs nothing but the
+documents themselves, and `Deduplicator` sees all of them in their order.
+"""
 
 import dataclasses
 import hashlib
 import html
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.text.report import Report
 
 # Breaks end a line (two of them a paragraph, which the sentence splitter respects); inline marks just go.
 _BREAK = re.compile(r"<(?:br|hr|p|/p)\s*/?>", re.IGNORECASE)
@@ -20,7 +28,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def _control_replacements() -> dict[str, str]:
-    """Vertical tab and form feed are spaces; 0x80-0x9f is mis-decoded Windows-1252 (HTML 5 reads it so too)."""
+    """Maps vertical tab and form feed to spaces, and 0x80-0x9f to the Windows-1252 that it nearly always is."""
     replacements = {"\x0b": " ", "\x0c": " "}
     for code in range(0x80, 0xA0):
         replacements[chr(code)] = bytes([code]).decode("cp1252", errors="ignore")
@@ -30,9 +38,17 @@ def _control_replacements() -> dict[str, str]:
 _CONTROL_REPLACEMENTS = _control_replacements()
 
 
+class CleanDocument(NamedTuple):
+    """A document that stays, after cleaning."""
+
+    text: str
+    hash: int  # `document_hash` of the text
+    text_bytes: int  # in UTF-8
+
+
 @dataclasses.dataclass(frozen=True)
 class Cleaning:
-    """What is done to each document, in this order; every step can be turned off."""
+    """Names what is done to each document, in this order; every step can be turned off."""
 
     html_tags: bool = True  # <br>, <hr> and <p> become line ends; <i>, <b>, <em> and their like are removed
     html_entities: bool = True  # &amp; becomes &
@@ -47,7 +63,7 @@ class Cleaning:
             raise UserError(f"unicode form {self.unicode_form!r} is not known: choose NFC, NFKC, NFD, NFKD or none")
 
     def clean(self, text: str) -> str:
-        """The document, repaired and normalised; empty if nothing is left."""
+        """Returns the document, repaired and normalised; empty if nothing is left."""
         text = without_surrogates(text)
         if self.html_tags and "<" in text:
             text = _INLINE.sub("", _BREAK.sub("\n", text))
@@ -60,7 +76,7 @@ class Cleaning:
         return text.strip()
 
     def fault(self, text: str) -> str:
-        """Why a cleaned document is dropped (duplicates apart); empty if it stays."""
+        """Says why a cleaned document is dropped (duplicates apart); empty if it stays."""
         if not text:
             return "empty"
         if len(text) < self.minimum_length:
@@ -69,15 +85,47 @@ class Cleaning:
             return "no letters"
         return ""
 
+    def documents(self, raw: Iterable[str], dropped: Counter[str]) -> Iterator[CleanDocument]:
+        """Yields the documents that stay, cleaned, and counts the others in `dropped` by reason (duplicates apart)."""
+        for text in map(self.clean, raw):
+            if fault := self.fault(text):
+                dropped[fault] += 1
+            else:
+                yield CleanDocument(text, document_hash(text), len(text.encode("utf-8")))
+
 
 def without_surrogates(text: str) -> str:
-    """The text with U+FFFD, of which BERT's tokenizer makes nothing, for each lone surrogate; no longer, no shorter."""
+    """Replaces each lone surrogate by U+FFFD, of which BERT's tokenizer makes nothing; the length stays."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def document_hash(text: str) -> int:
-    """64 bits that name a document: for finding duplicates and for choosing the validation split."""
+    """Returns 64 bits that name a document: for finding duplicates and for choosing the validation split."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
+
+
+class Deduplicator:
+    """Counts the documents of a stream in a report, and drops those that came before."""
+
+    def __init__(self, drop_duplicates: bool, report: Report) -> None:
+        """Starts with no document seen.
+
+        Args:
+          drop_duplicates: otherwise every document stays.
+          report: counts the documents that stay, and those dropped.
+        """
+        self._seen = SeenDocuments() if drop_duplicates else None
+        self._report = report
+
+    def keeps(self, code: int, characters: int, text_bytes: int) -> bool:
+        """Counts a document, given its hash and its size; returns whether it stays."""
+        if self._seen and self._seen.add(code):
+            self._report.dropped["duplicate"] += 1
+            return False
+        self._report.documents += 1
+        self._report.characters += characters
+        self._report.text_bytes += text_bytes
+        return True
 
 
 class SeenDocuments:
@@ -96,7 +144,7 @@ class SeenDocuments:
         self._next = np.zeros(self.BUCKETS, np.uint8)
 
     def add(self, code: int) -> bool:
-        """True if `code` was there already."""
+        """Adds a hash; returns True if it was there already."""
         bucket = code % self.BUCKETS
         code = code or 1  # 0 marks a free place
         row = self._table[bucket]

@@ -1,4 +1,4 @@
-"""A corpus on disk: token ids with sentence and document offsets, memory-mapped.
+"""Writes and opens a corpus on disk: token ids with sentence and document offsets, memory-mapped.
 
 DIR/header.json           written last: a folder without it is no corpus
 DIR/report.json
@@ -26,12 +26,36 @@ SPLITS = ("train", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
-class Corpus:
-    """One split. Its arrays are views of the files: opening takes no time or memory, however large they are."""
+class CorpusArrays:
+    """Holds the arrays that pre-training draws its sequences from."""
 
     tokens: np.ndarray  # uint16 or uint32 [tokens]
     sentences: np.ndarray  # int64 [S+1]
     documents: np.ndarray  # int64 [D+1]
+
+    @property
+    def num_tokens(self) -> int:
+        """Counts the tokens."""
+        return len(self.tokens)
+
+    @property
+    def num_sentences(self) -> int:
+        """Counts the sentences, S."""
+        return len(self.sentences) - 1
+
+    @property
+    def num_documents(self) -> int:
+        """Counts the documents, D."""
+        return len(self.documents) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus(CorpusArrays):
+    """Holds one split of a corpus on disk.
+
+    Its arrays are views of the files: opening takes no time or memory, however large they are.
+    """
+
     token_counts: np.ndarray  # int64 [V], of this split
     header: dict
 
@@ -63,21 +87,13 @@ class Corpus:
             header=header,
         )
 
-    @property
-    def num_tokens(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def num_sentences(self) -> int:
-        return len(self.sentences) - 1
-
-    @property
-    def num_documents(self) -> int:
-        return len(self.documents) - 1
-
 
 def read_header(directory: str) -> dict:
-    """The header of a finished corpus."""
+    """Returns the header of a finished corpus.
+
+    Raises:
+      UserError: there is none, or it is of another version.
+    """
     path = os.path.join(directory, HEADER)
     try:
         with open(path, encoding="utf-8") as file:
@@ -97,7 +113,7 @@ def read_header(directory: str) -> dict:
 
 
 def token_type(vocab_size: int) -> type[np.unsignedinteger]:
-    """The smallest type that holds every id."""
+    """Returns the smallest type that holds every id."""
     return np.uint16 if vocab_size <= 65_535 else np.uint32
 
 
@@ -105,11 +121,11 @@ def _map(folder: str, name: str, dtype: str, length: int) -> np.ndarray:
     path = os.path.join(folder, f"{name}.bin")
     expected = length * np.dtype(dtype).itemsize
     try:
-        found = os.path.getsize(path)
+        size = os.path.getsize(path)
     except OSError as error:
         raise UserError(f"corpus file {path} is missing: build the corpus again") from error
-    if found != expected:
-        raise UserError(f"corpus file {path} has {found:,} bytes instead of {expected:,}: build the corpus again")
+    if size != expected:
+        raise UserError(f"corpus file {path} has {size:,} bytes instead of {expected:,}: build the corpus again")
     if length == 0:  # nothing can be mapped
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, mode="r", shape=(length,))
@@ -121,6 +137,7 @@ class SplitWriter:
     _FLUSH = 1 << 20  # tokens
 
     def __init__(self, folder: str, dtype: type[np.unsignedinteger], vocab_size: int) -> None:
+        """Writes nothing yet: entering the context makes the folder and its files."""
         self.documents = 0
         self.token_counts = np.zeros(vocab_size, np.int64)
         self._sentences, self._tokens = 0, 0  # written
@@ -136,7 +153,7 @@ class SplitWriter:
             self._files[name] = open(os.path.join(self._folder, f"{name}.bin"), "wb")
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *_) -> None:
         for file in self._files.values():
             with contextlib.suppress(OSError):  # a full disk, told already by the write that met it
                 file.close()

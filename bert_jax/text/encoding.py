@@ -1,4 +1,4 @@
-"""Raw documents to token ids: clean, split into sentences, encode. What each process of a build does."""
+"""Turns raw documents into token ids: cleans, splits into sentences, encodes. Each process of a build does this."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ import numpy as np
 import sentencex
 import tokenizers
 
-from bert_jax.text.cleaning import Cleaning, document_hash
+from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.tokenizer import WORD_LIMIT, Tokenizer
 
 _PIECE = 4_096  # characters: a longer "sentence" is cut before it is encoded
@@ -22,7 +22,7 @@ _NO_GAP = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 
 @dataclasses.dataclass
 class Encoded:
-    """The D kept documents of a batch with S sentences in all."""
+    """Holds the D kept documents of a batch, with S sentences in all."""
 
     tokens: np.ndarray  # uint16 or uint32 [tokens]
     sentence_lengths: np.ndarray  # int64 [S], in tokens
@@ -49,6 +49,7 @@ class Encoder:
     """
 
     def __init__(self, tokenizer_json: str, cleaning: Cleaning, language: str, longest: int, dtype: type) -> None:
+        """Makes the tokenizer from its file's text, so that an encoder's arguments are cheap to send to a process."""
         self._tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer_json))
         self._tokenizer.backend.encode_special_tokens = True
         self._continuation = self._tokenizer.is_continuation.tolist()
@@ -61,37 +62,32 @@ class Encoder:
     def __call__(self, documents: list[str]) -> Encoded:
         """Encodes some documents, in order."""
         dropped, cut = collections.Counter(), collections.Counter()
-        texts = []
-        for text in map(self._cleaning.clean, documents):
-            if fault := self._cleaning.fault(text):
-                dropped[fault] += 1
-            else:
-                texts.append(text)
-        sentences = [self._split(text, cut) for text in texts]
+        cleaned = list(self._cleaning.documents(documents, dropped))
+        sentences = [self._split(document.text, cut) for document in cleaned]
         ids = self._ids(itertools.chain.from_iterable(sentences), cut)
         kept, rows, counts = [], [], []
-        for text, pieces in zip(texts, sentences, strict=True):
-            found = self._fitting(itertools.islice(ids, len(pieces)), cut)
-            if not found:
+        for document, pieces in zip(cleaned, sentences, strict=True):
+            fitting = self._fitting(itertools.islice(ids, len(pieces)), cut)
+            if not fitting:
                 dropped["no tokens"] += 1
                 continue
-            kept.append(text)
-            rows += found
-            counts.append(len(found))
+            kept.append(document)
+            rows += fitting
+            counts.append(len(fitting))
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return Encoded(
             tokens=np.fromiter(itertools.chain.from_iterable(rows), self._dtype, int(lengths.sum())),
             sentence_lengths=lengths,
             sentence_counts=np.array(counts, np.int64),
-            hashes=[document_hash(text) for text in kept],
-            characters=[len(text) for text in kept],
-            text_bytes=[len(text.encode("utf-8")) for text in kept],
+            hashes=[document.hash for document in kept],
+            characters=[len(document.text) for document in kept],
+            text_bytes=[document.text_bytes for document in kept],
             dropped=dropped,
             cut=cut,
         )
 
     def _split(self, text: str, cut: collections.Counter) -> list[str]:
-        """The sentences of a document, none longer than `_PIECE` characters."""
+        """Returns the sentences of a document, none longer than `_PIECE` characters."""
         if not self._cleaning.control_characters:
             text = _NO_GAP.sub("", text)
         sentences = []
@@ -104,7 +100,7 @@ class Encoder:
         return sentences
 
     def _ids(self, sentences: Iterable[str], cut: collections.Counter) -> Iterator[list[int]]:
-        """The ids of each sentence, encoded in portions of bounded size."""
+        """Yields the ids of each sentence, encoded in portions of bounded size."""
         portion, size = [], 0
         for sentence in sentences:
             portion.append(sentence.split())
@@ -115,7 +111,7 @@ class Encoder:
         yield from self._encode(portion, cut)
 
     def _encode(self, sentences: list[list[str]], cut: collections.Counter) -> list[list[int]]:
-        """The ids of sentences, given as words."""
+        """Returns the ids of sentences, given as words."""
         known = self._words
         if len(known) > _CACHED_WORDS:
             known.clear()
@@ -134,7 +130,7 @@ class Encoder:
         return rows
 
     def _fitting(self, ids: Iterator[list[int]], cut: collections.Counter) -> list[list[int]]:
-        """The sentences of a document without the empty ones, and with those over the longest cut."""
+        """Returns the sentences of a document without the empty ones, and with those over the longest cut."""
         rows = []
         for row in ids:
             if len(row) > self._longest:

@@ -1,4 +1,4 @@
-"""What a build saw: counted while it runs, printed and saved when it ends."""
+"""Counts what a build saw while it runs, for printing and saving when it ends."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ import tqdm
 
 @dataclasses.dataclass
 class Report:
-    """Counts over one pass through a source. `dropped` and `cut` map a reason to how often it applied."""
+    """Holds counts over one pass through a source; `dropped` and `cut` map a reason to how often it applied."""
 
     bytes_total: int = 0  # of the source; 0 if not known
     bytes_read: int = 0  # of the source, so far
@@ -29,6 +29,10 @@ class Report:
     sentence_lengths: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(129, np.int64))
     document_lengths: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(40, np.int64))
 
+    def add_read(self, size: int) -> None:
+        """Counts bytes of the source that were read."""
+        self.bytes_read += size
+
     def add_lengths(self, sentences: np.ndarray, documents: np.ndarray) -> None:
         """Counts the token lengths of some sentences [S] and documents [D], all at least 1."""
         self.sentences += len(sentences)
@@ -41,7 +45,7 @@ class Report:
         self.document_lengths += np.bincount(powers, minlength=len(self.document_lengths))
 
     def to_dict(self) -> dict:
-        """Plain numbers for report.json."""
+        """Returns plain numbers for report.json."""
         return {
             "bytes_read": self.bytes_read,
             "documents_read": self.documents_read,
@@ -63,7 +67,7 @@ class Report:
         }
 
     def table(self) -> str:
-        """The report as lines for people."""
+        """Returns the report as lines for people."""
         numbers = self.to_dict()
         rows = [
             ("documents", f"{self.documents:,} kept of {self.documents_read:,}"),
@@ -88,7 +92,7 @@ _SENTENCE_EDGES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 
 
 def _buckets(counts: np.ndarray, edges, power: bool = False) -> dict[str, int]:
-    """Counts between edges, the empty buckets at both ends left out."""
+    """Sums counts between edges; the empty buckets at both ends are left out."""
     edges = list(edges)
     ends = [*edges[1:], len(counts)]
     names = [
@@ -96,24 +100,26 @@ def _buckets(counts: np.ndarray, edges, power: bool = False) -> dict[str, int]:
         for a, b in zip(edges, ends, strict=True)
     ]
     sums = [int(counts[a:b].sum()) for a, b in zip(edges, ends, strict=True)]
-    filled = [place for place, count in enumerate(sums) if count]
+    filled = [bucket for bucket, count in enumerate(sums) if count]
     if not filled:
         return {}
     return dict(zip(names[filled[0] : filled[-1] + 1], sums[filled[0] : filled[-1] + 1], strict=True))
 
 
 def _bars(title: str, histogram: dict[str, int]) -> list[str]:
-    """A histogram in characters."""
-    most = max(histogram.values(), default=1)
+    """Draws a histogram in characters."""
+    largest = max(histogram.values(), default=1)
     width = max((len(name) for name in histogram), default=0)
-    bars = [f"    {name:>{width}}  {count:>12,}  {'#' * round(40 * count / most)}" for name, count in histogram.items()]
+    bars = [
+        f"    {name:>{width}}  {count:>12,}  {'#' * round(40 * count / largest)}" for name, count in histogram.items()
+    ]
     return [f"  {title}", *bars]
 
 
 def progress_bar(title: str, shown: bool) -> tqdm.tqdm:
-    """Bytes of a source, with the time left where their total is known."""
-    seldom = 0.1 if sys.stderr.isatty() else 5.0  # seconds; a log file should not fill with bars
-    return tqdm.tqdm(unit="B", unit_scale=True, desc=title, disable=not shown, mininterval=seldom)
+    """Makes a bar of the bytes of a source, with the time left where their total is known."""
+    interval = 0.1 if sys.stderr.isatty() else 5.0  # seconds; a log file should not fill with bars
+    return tqdm.tqdm(unit="B", unit_scale=True, desc=title, disable=not shown, mininterval=interval)
 
 
 def advance(bar: tqdm.tqdm, report: Report) -> None:

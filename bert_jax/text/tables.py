@@ -1,27 +1,43 @@
-"""Labelled files as rows: csv, tsv, jsonl and CoNLL columns, each row with the place where it stands.
+"""Reads csv, tsv, jsonl and parquet files as a stream of records, for pre-training and for fine-tuning.
 
-Unlike `text.sources`, which streams, this holds one file at a time in memory: labelled data is small.
+A file reads the same whatever it is read for:
+
+- **Every format**: UTF-8, without its byte order mark. Two columns of one name are refused by name. An error names the
+  file and the first line of the record (in parquet, the row). Memory is bounded: no line is longer than 64 MiB.
+- **csv**: quotes as Excel writes them, strictly: a quote that is never closed, or stands within a quoted text without
+  being doubled, is an error that names the line where its row began, and not a text of a thousand rows. LF or CR LF
+  ends a line; or a lone CR, in a file whose first line ends so (old Macintosh programs). In other files a lone CR
+  outside quotes is an error: it would part a text in two.
+- **tsv** (and a txt that is a table): no quotes, as in GLUE, where a quote is a character like any other. LF or CR LF
+  ends a line; a lone CR is a character.
+- **jsonl**: a JSON object a line.
+- **parquet**: read by row group; an absent value is None.
+
+In csv and tsv the first line names the columns and blank lines are left out.
 """
 
 import csv
-import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bert_jax.errors import UserError
+from bert_jax.text import lines as text_lines
+from bert_jax.text.lines import NotUTF8Error, read_lines, read_text
 
-TABLES = (".csv", ".tsv", ".txt", ".jsonl")
+TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+_PARQUET_BATCH = 256  # rows
 
 
-class Row(NamedTuple):
-    """A record of a file or of TFDS.
+class Record(NamedTuple):
+    """A row of a file, or a record of TFDS.
 
     Attributes:
       source: the file, or ``tfds:NAME:SPLIT``.
-      number: of the line from 1, or of the record from 0 in TFDS.
+      number: of its first line from 1, of its row from 1 in parquet, of the record from 0 in TFDS.
       cells: value by column.
       columns: all that a table has, also those that this row is too short for; empty in jsonl and TFDS.
     """
@@ -33,10 +49,17 @@ class Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        return f"{self.source} {'record' if self.source.startswith('tfds:') else 'line'} {self.number}"
+        """Where the record stands, for messages."""
+        if self.source.startswith("tfds:"):
+            return f"{self.source} record {self.number}"
+        return f"{self.source} {'row' if self.source.lower().endswith('.parquet') else 'line'} {self.number}"
 
     def cell(self, column: str, key: str = "") -> Any:
-        """The value in a column; `key` is what the config calls it, if it can be set.
+        """Returns the value in a column.
+
+        Args:
+          column: its name.
+          key: what sets the column, for the message: a key of `data` in the config, or a flag with its dashes.
 
         Raises:
           UserError: there is no such column (names those there are), or the row ends before it.
@@ -48,73 +71,81 @@ class Row(NamedTuple):
             raise UserError(f"{self.place} has {len(self.cells)} fields, but column {column!r} is number {number}")
         place = self.source if self.columns else self.place
         names = ", ".join(map(repr, self.columns or self.cells))
-        what_to_do = f"choose one of {names} with data.{key}" if key else f"there are {names}"
+        setting = key if key.startswith("--") else f"data.{key}"
+        what_to_do = f"choose one of {names} with {setting}" if key else f"there are {names}"
         raise UserError(f"{place} has no column {column!r}: {what_to_do}")
 
 
-def read_text(path: str) -> str:
-    """The whole file, without a byte order mark.
+def read_rows(path: str, header: Sequence[str] = (), strict: bool = True) -> Iterator[Record]:
+    """Yields the records of a table that has some; arguments and errors as of `read_records`.
 
     Raises:
-      UserError: it is not there, not UTF-8 (with the line), or empty.
+      UserError: also if the file has no records.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
-        place = f"line {line}, byte offset {error.start} is 0x{byte:02x}"
-        raise UserError(f"{path} is not UTF-8: {place}; convert the file") from error
-    if not text.strip("\ufeff \t\r\n"):
-        raise UserError(f"{path} is empty")
-    return text.removeprefix("\ufeff")
+    return _at_least_one(path, read_records(path, header, strict))
 
 
-def read_rows(path: str, header: Sequence[str] = (), strict: bool = True) -> Iterator[Row]:
-    """The rows of a table.
+def read_objects(path: str) -> Iterator[Record]:
+    """Yields the records of a file with a JSON object a line, whatever its extension; errors as of `read_rows`."""
+    return _at_least_one(path, _objects(path, read_lines(path)))
 
-    A csv file has quotes as Excel writes them. A tsv (or txt) file has none, as in GLUE, where a quote is a character
-    like any other. A jsonl file has an object a line.
+
+def read_records(
+    path: str,
+    header: Sequence[str] = (),
+    strict: bool = True,
+    *,
+    column: str = "",
+    errors: str = "strict",
+    on_read: Callable[[int], object] = lambda size: None,
+) -> Iterator[Record]:
+    """Yields the records of a table, which may be none.
 
     Args:
       path: the file.
       header: the columns, if the first line does not name any of them.
       strict: a row with more fields than columns is an error: a tab or a comma within a text has shifted its label.
+      column: the only one that the caller wants; others may be left out where that saves work.
+      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      on_read: is told how many bytes of the file were read, as it goes.
 
     Raises:
-      UserError: of no known type, not to be read, without rows, or broken (file and line are named).
+      NotUTF8Error: names the file, the line and the byte offset.
+      UserError: the file is of no known type, cannot be read, or is broken (names the file and the line).
     """
     extension = os.path.splitext(path)[1].lower()
     if extension not in TABLES:
         raise UserError(f"{path} is of no known type: it must end in one of {', '.join(TABLES)}")
-    text = read_text(path)
+    if extension == ".parquet":
+        return _parquet(path, column, errors, on_read)
+    lines = read_lines(path, errors, on_read)
     if extension == ".jsonl":
-        rows = _objects(path, text)
-    else:
-        rows = _table(path, _csv(path, text) if extension == ".csv" else _tsv(text), header, strict)
-    number = 0
-    for row in rows:
-        number += 1
-        yield row
-    if not number:
+        return _objects(path, lines)
+    return _table(path, _csv(path, lines) if extension == ".csv" else _tsv(lines), header, strict)
+
+
+def _at_least_one(path: str, records: Iterator[Record]) -> Iterator[Record]:
+    none = True
+    for record in records:
+        none = False
+        yield record
+    if none:
+        if not path.lower().endswith(".parquet"):
+            read_text(path)  # tells an empty file from one without rows
         raise UserError(f"{path} has no rows")
 
 
-def read_objects(path: str) -> Iterator[Row]:
-    """The rows of a file with a JSON object a line, whatever its extension. Errors as `read_rows`."""
-    return _objects(path, read_text(path))
+# ---- csv and tsv ---------------------------------------------------------------------------------------------------
 
 
-def _table(path: str, lines: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool) -> Iterator[Row]:
+def _table(path: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool) -> Iterator[Record]:
+    """Names the fields of numbered rows."""
     columns: Sequence[str] = ()
-    for number, fields in lines:
+    for number, fields in rows:
         if not columns:
             named = not header or not set(header).isdisjoint(fields)
             columns = fields if named else header
+            _check_names(f"{path} line {number}", columns)
             if named:
                 continue
         if strict and len(fields) > len(columns):
@@ -122,12 +153,21 @@ def _table(path: str, lines: Iterator[tuple[int, list[str]]], header: Sequence[s
                 f"{path} line {number} has {len(fields)} fields, but there are {len(columns)} columns: is there a "
                 "separator within a text? (csv files quote such a text, tsv files cannot hold it)"
             )
-        yield Row(path, number, dict(zip(columns, fields, strict=False)), columns)
+        yield Record(path, number, dict(zip(columns, fields, strict=False)), columns)
 
 
-def _csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _check_names(place: str, names: Sequence[str]) -> None:
+    """Refuses columns that a name does not tell apart; columns without a name (a spreadsheet's empty ones) are none."""
+    for name, count in Counter(name for name in names if name).items():
+        if count > 1:
+            raise UserError(f"{place} has {count} columns named {name!r}: give each a name of its own")
+        if "\r" in name:
+            raise UserError(f"{place} has a carriage return within a column's name: save the file with Unix line ends")
+
+
+def _csv(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(text_lines.LINE_LIMIT)
+    rows = csv.reader(_csv_lines(lines), strict=True)
     line = 1  # where the row begins that is read next
     try:
         for fields in rows:
@@ -135,67 +175,99 @@ def _csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, fields
             line = rows.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path} line {line}: {error} (a quote that is never closed, or not doubled?)") from error
+        message = f"{error} (a quote that is never closed, or not doubled?)"
+        if "new-line character" in str(error):
+            message = "a carriage return outside quotes, which ends no line in this file: quote the text that holds it"
+        raise UserError(f"{path} line {line}: {message}") from error
 
 
-def _tsv(text: str) -> Iterator[tuple[int, list[str]]]:
-    # Only \n ends a line: GLUE's texts hold other characters that Python and the csv module take for line ends.
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.removesuffix("\r")
+def _csv_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Splits lines at each lone carriage return, if the first line ends with one."""
+    macintosh = None
+    for line in lines:
+        if macintosh is None:
+            end = re.search("\r\n?|\n", line)
+            macintosh = end is not None and end[0] == "\r"
+        if macintosh:
+            yield from filter(None, re.split("(?<=\r)(?!\n)", line))
+        else:
+            yield line
+
+
+def _tsv(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\n").removesuffix("\r")
         if line:
             yield number, line.split("\t")
 
 
-def _objects(path: str, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
+# ---- jsonl ---------------------------------------------------------------------------------------------------------
+
+
+def _objects(path: str, lines: Iterable[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
-        except ValueError as error:
+            cells = json.loads(line, object_pairs_hook=_object)
+        except _NamedTwiceError as error:
+            _check_names(f"{path} line {number}", error.args)
+            raise
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} line {number} is not a JSON object: {error}") from error
         if not isinstance(cells, dict):
             raise UserError(f"{path} line {number} is not a JSON object but a {type(cells).__name__}")
-        yield Row(path, number, cells)
+        yield Record(path, number, cells)
 
 
-class Sentence(NamedTuple):
-    """The lines of a sentence: the number of the first, and the columns of each."""
-
-    line: int
-    lines: list[list[str]]
+class _NamedTwiceError(Exception):
+    """Holds the names of a JSON object that has one of them twice."""
 
 
-def read_sentences(path: str) -> list[Sentence]:
-    """The sentences of a file in CoNLL columns: a word a line, a blank line between sentences.
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        raise _NamedTwiceError(*(name for name, _ in pairs))
+    return cells
 
-    Columns are separated by tabs, or by spaces if the first line has no tab. Lines that begin with -DOCSTART- part
-    documents, as in CoNLL-2003, and are left out.
 
-    Raises:
-      UserError: not to be read, without words, or a line with another number of columns than the first has.
-    """
-    if path.lower().endswith((".csv", ".json", ".jsonl")):
-        raise UserError(f"{path} is not in CoNLL columns: a word and its tag a line, a blank line between sentences")
-    sentences: list[Sentence] = []
-    columns, tabs, open_sentence = 0, False, False
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip() or line.startswith("-DOCSTART-"):
-            open_sentence = False
-            continue
-        tabs = "\t" in line if not columns else tabs
-        # Not split(): a word may hold a space of another kind, such as U+00A0.
-        fields = line.rstrip("\r").split("\t") if tabs else re.split(" +", line.strip(" \r"))
-        columns = columns or len(fields)
-        if len(fields) != columns or not all(fields):
-            found = "an empty column" if len(fields) == columns else f"{len(fields)} columns"
-            raise UserError(
-                f"{path} line {number} has {found}, but the file began with {columns}: {line.strip()[:80]!r}"
-            )
-        if not open_sentence:
-            sentences.append(Sentence(number, []))
-            open_sentence = True
-        sentences[-1].lines.append(fields)
-    if not sentences:
-        raise UserError(f"{path} has no words")
-    return sentences
+# ---- parquet -------------------------------------------------------------------------------------------------------
+
+
+def _parquet(path: str, column: str, errors: str, on_read: Callable[[int], object]) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_names(path, names)
+            chosen = [column] if column in names else names
+            size, number = os.path.getsize(path), 0
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=chosen):
+                columns = [_parquet_values(path, values, number, errors) for values in batch.columns]
+                for cells in zip(*columns, strict=True):
+                    number += 1
+                    yield Record(path, number, dict(zip(chosen, cells, strict=True)), names)
+                on_read(size * batch.num_rows // file.metadata.num_rows)
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} is not a parquet file, or a damaged one: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parquet_values(path: str, column: Any, before: int, errors: str) -> list[Any]:
+    """Returns a column of a batch as Python values; `before` is the number of rows before the batch."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        pass  # below, value by value, to name the row or to replace the bytes
+    values = []
+    for number, value in enumerate(column, before + 1):
+        try:
+            values.append(value.as_py())
+        except UnicodeDecodeError as error:
+            if errors == "strict":
+                raise NotUTF8Error(f"{path} is not UTF-8: row {number}; convert the file") from error
+            values.append(value.as_buffer().to_pybytes().decode("utf-8", "replace"))
+    return values

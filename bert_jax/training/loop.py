@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import signal
 import time
@@ -17,6 +18,7 @@ from bert_jax.config import TrainingConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Plan, planned_steps
+from bert_jax.training.forward import Forward, put
 from bert_jax.training.metrics import MetricsWriter, Reporter, add_sums, divided
 from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
@@ -227,17 +229,19 @@ def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
 def compile_evaluation(
     objective: Objective, params: Parameters, batches: Sequence[HostBatch], mesh: Mesh
 ) -> Callable[[Parameters], dict[str, float]]:
-    """The function from parameters to the means over all of `batches`, which stay on the devices."""
-    batches = [put_batch(batch, batch_sharding(mesh)) for batch in batches]
-    with jax.set_mesh(mesh):
-        eval_step = jax.jit(make_eval_step(objective)).lower(params, batches[0], np.int32(0)).compile()
+    """Returns the function from parameters to the means over all of `batches`, which stay on the devices."""
+    eval_step = make_eval_step(objective)
+    forward = Forward(lambda params, numbered: eval_step(params, *numbered), mesh)
+    first_rows = itertools.accumulate((len(next(iter(batch.values()))) for batch in batches), initial=0)
+    on_devices = [
+        put((batch, np.int32(row)), mesh, divide_rows=True) for batch, row in zip(batches, first_rows, strict=False)
+    ]
+    next(forward(params, on_devices))  # compiles it now, and not within the training that is timed
 
     def score(params: Parameters) -> dict[str, float]:
         sums: dict[str, list[float]] = {}
-        first_row = 0
-        for batch in batches:
-            add_sums(sums, jax.device_get(eval_step(params, batch, np.int32(first_row))))
-            first_row += len(next(iter(batch.values())))
+        for metrics in forward(params, on_devices):
+            add_sums(sums, metrics)
         return divided(sums, objective.losses)
 
     return score

@@ -1,8 +1,12 @@
-"""A task on your own files: csv, tsv or jsonl, CoNLL columns for tagging, SQuAD's JSON for answering.
+"""A task on your own files: csv, tsv, jsonl or parquet; CoNLL columns for tags of words; SQuAD's JSON for questions.
 
   python scripts/finetune.py --config=configs/finetune/custom.py:classification --workdir=runs/mine \
       --config.init_from=MODEL --config.data.train=train.csv --config.data.validation=dev.csv \
       --config.data.text=text --config.data.label=label
+
+The kind of task stands after the colon: classification, pairs (of texts, with a class), multi_label, regression,
+token_classification, question_answering or multiple_choice. The names before 0.2 (several, tagging, answering, choice)
+go on.
 """
 
 from ml_collections import ConfigDict
@@ -12,6 +16,6 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config(kind: str = "classification") -> ConfigDict:
-    """classification, several (labels), pairs, regression, tagging, answering or choice."""
-    longer = {"max_length": 384, "total_epochs": 2.0} if kind == "answering" else {}  # as for SQuAD
+    """Returns the paper's recipe for a kind of task; questions are read as in SQuAD."""
+    longer = {"max_length": 384, "total_epochs": 2.0} if kind in ("question_answering", "answering") else {}
     return to_config_dict(paper(f"custom:{kind}", **longer))

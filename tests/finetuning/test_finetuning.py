@@ -31,12 +31,11 @@ from bert_jax.finetuning.run import (
     make_objective,
     rank,
     starting_point,
-    tuned_threshold,
 )
 from bert_jax.interop import huggingface
-from bert_jax.tasks.evaluation import Outcome
-from bert_jax.tasks.reading import Reply
-from bert_jax.tasks.table import TASKS
+from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
+from bert_jax.tasks.kinds.text import TextExample
+from bert_jax.tasks.table import TASKS, task_named
 
 WORDS = ["the", "film", "was", "a", "actor", "cafe", "word1", "word2", "word3"]
 
@@ -54,12 +53,12 @@ def write_task(directory, kind):
     """train.EXT and validation.EXT of a task that a small model can learn; returns their ending."""
     for split, count, seed in (("train", 160, 0), ("validation", 40, 1)):
         good = [(words, "good" in words) for words in sentences(count, seed)]
-        if kind == "tagging":
+        if kind == "token_classification":
             tags = {"good": "B-POS", "bad": "B-NEG"}
             text = "\n\n".join("\n".join(f"{word} {tags.get(word, 'O')}" for word in words) for words, _ in good)
             (directory / f"{split}.txt").write_text(text + "\n")
             continue
-        if kind == "answering":
+        if kind == "question_answering":
             (directory / f"{split}.json").write_text(json.dumps(squad(good)))
             continue
         rows = []
@@ -69,9 +68,9 @@ def write_task(directory, kind):
                 {
                     "classification": {"text": text, "label": "pos" if positive else "neg"},
                     "pairs": {"text": "the film", "text_pair": text, "label": "pos" if positive else "neg"},
-                    "several": {"text": text, "label": ["pos", "any"] if positive else ["any"]},
+                    "multi_label": {"text": text, "label": ["pos", "any"] if positive else ["any"]},
                     "regression": {"text": text, "label": 1.0 if positive else -1.0},
-                    "choice": {
+                    "multiple_choice": {
                         "text": "a",
                         "ending0": "good" if positive else "bad",
                         "ending1": "bad" if positive else "good",
@@ -79,10 +78,10 @@ def write_task(directory, kind):
                     },
                 }[kind]
             )
-        if kind == "several":  # a label that stands everywhere teaches nothing, but is one
+        if kind == "multi_label":  # a label that stands everywhere teaches nothing, but is one
             rows[0]["label"] = []
         (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"tagging": "txt", "answering": "json"}.get(kind, "jsonl")
+    return {"token_classification": "txt", "question_answering": "json"}.get(kind, "jsonl")
 
 
 def squad(sentences):
@@ -129,7 +128,7 @@ def config_for(directory, kind, body, **changes):
         schedule=ScheduleConfig(warmup=0.1),
         model=ModelConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
     )
-    if kind == "answering":
+    if kind == "question_answering":
         settings |= dict(max_length=80, stride=8)
     return FinetuningConfig(**settings | changes)
 
@@ -137,11 +136,11 @@ def config_for(directory, kind, body, **changes):
 GOALS = {
     "classification": ("accuracy", 0.95, "BertForSequenceClassification"),
     "pairs": ("accuracy", 0.95, "BertForSequenceClassification"),
-    "several": ("micro_f1", 0.95, "BertForSequenceClassification"),
+    "multi_label": ("micro_f1", 0.95, "BertForSequenceClassification"),
     "regression": ("pearson", 0.95, "BertForSequenceClassification"),
-    "tagging": ("f1", 0.95, "BertForTokenClassification"),
-    "choice": ("accuracy", 0.95, "BertForMultipleChoice"),
-    "answering": ("f1", 90.0, "BertForQuestionAnswering"),  # in percent, as the official script
+    "token_classification": ("f1", 0.95, "BertForTokenClassification"),
+    "multiple_choice": ("accuracy", 0.95, "BertForMultipleChoice"),
+    "question_answering": ("f1", 90.0, "BertForQuestionAnswering"),  # in percent, as the official script
 }
 
 
@@ -154,7 +153,7 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "validation.jsonl").open()]
     assert len(lines) == 40
     assert "drawn at random" in capsys.readouterr().out
-    if kind == "answering":  # the threshold is that of validation, and goes into the model
+    if kind == "question_answering":  # the threshold is that of validation, and goes into the model
         threshold = huggingface.load(tmp_path / "run" / "model").settings.null_threshold
         assert scores["validation"]["f1"] == scores["validation"]["best_f1"]
         assert [not line["answer"] for line in lines] == [line["null_score_diff"] > threshold for line in lines]
@@ -165,7 +164,7 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
     assert not info["missing_keys"]
     if kind in ("classification", "pairs"):
         assert network.config.id2label == {0: "neg", 1: "pos"}
-    if kind == "tagging":
+    if kind == "token_classification":
         assert network.config.id2label == {0: "B-NEG", 1: "B-POS", 2: "O"}
 
 
@@ -224,8 +223,10 @@ def test_the_rank_of_an_evaluation():
     assert ranks == {"": pytest.approx(0.7), "f1": 0.6}
     assert rank(FinetuningConfig(total_steps=1, task="mrpc", metric="loss"), scores) == -0.4
     assert rank(FinetuningConfig(total_steps=1, task="squad2"), {"best_f1": 70.0, "f1": 50.0}) == 70.0
-    assert rank(FinetuningConfig(total_steps=1, task="custom:several"), {"micro_f1": 0.3}) == 0.3
-    assert rank(FinetuningConfig(total_steps=1, task="custom:tagging"), {"accuracy": 0.9}) == 0.9  # no entities
+    assert rank(FinetuningConfig(total_steps=1, task="custom:multi_label"), {"micro_f1": 0.3}) == 0.3
+    assert (
+        rank(FinetuningConfig(total_steps=1, task="custom:token_classification"), {"accuracy": 0.9}) == 0.9
+    )  # no entities
     with pytest.raises(UserError, match="metric=f2 is none of the scores of this task: loss, accuracy, f1"):
         rank(FinetuningConfig(total_steps=1, task="mrpc", metric="f2"), scores)
 
@@ -269,7 +270,7 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("tagging", dict(truncation="tail"), "truncation=tail is for classes"),
+        ("token_classification", dict(truncation="tail"), "truncation=tail is for classes"),
         ("regression", dict(label_smoothing=0.1), "label_smoothing is for one class among several"),
     ],
 )
@@ -286,9 +287,9 @@ def test_a_checkpoint_comes_with_its_evaluation():
 
 def test_the_threshold_where_never_to_answer_is_best():
     """The official script says 0, which need not be below every null score."""
-    replies = [Reply("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
-    assert tuned_threshold(Outcome(replies, {"best_f1_thresh": 0.0}, {})) < -3
-    assert tuned_threshold(Outcome(replies, {"best_f1_thresh": -0.5}, {})) == -0.5
+    answers = [Answer("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
+    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": 0.0}, answers) < -3
+    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": -0.5}, answers) == -0.5
 
 
 def test_training_on_some_of_the_examples():
@@ -307,12 +308,10 @@ def test_training_on_some_of_the_examples():
 def test_balanced_weights_are_those_of_scikit_learn():
     from sklearn.utils.class_weight import compute_class_weight
 
-    from bert_jax.tasks.examples import TextExample
-
     labels = ["a"] * 7 + ["b"] * 2 + ["c"]
     examples = [TextExample(str(number), "x", None, label) for number, label in enumerate(labels)]
     want = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels)
-    np.testing.assert_allclose(balanced_weights(("a", "b", "c"), examples), want)
+    np.testing.assert_allclose(balanced_weights(TASKS["custom:classification"], ("a", "b", "c"), examples), want)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +322,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
         *[("choice.py", task) for task in ("swag", "race")],
         *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
         *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
+        *[("custom.py", name) for name in ("several", "tagging", "answering", "choice")],  # names before 0.2
         ("conll2003.py", None),
         ("few_labels.py", None),
     ],
@@ -334,6 +334,6 @@ def test_every_config_names_a_task(file, task):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
-    assert config.task in TASKS
+    assert task_named(config.task) in TASKS.values()
     assert config.task.endswith(task or "")
     assert f"--config=configs/finetune/{file}" in module.__doc__

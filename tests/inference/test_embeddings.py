@@ -14,7 +14,7 @@ from sentencex import segment
 
 import bert_jax
 from bert_jax.errors import UserError
-from bert_jax.inference.predictor import Model
+from bert_jax.inference.model import Model
 from bert_jax.interop.layout import Pretrained
 from bert_jax.text.sources import read_documents
 

@@ -19,8 +19,8 @@ from tasks.test_task_predictions import fine_tuned
 from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
 from bert_jax.finetuning.run import finetune
-from bert_jax.inference.evaluate import class_names, evaluate_task, evaluate_text
-from bert_jax.inference.predictor import Model
+from bert_jax.inference.evaluate import evaluate_task, evaluate_text
+from bert_jax.inference.model import Model
 from bert_jax.tasks.table import task_named
 
 ROOT = Path(__file__).parents[2]
@@ -66,13 +66,17 @@ def test_an_unlabelled_file_gets_predictions_only(tmp_path):
 
 
 def test_a_run_and_its_evaluation_say_the_same(tmp_path):
-    config = config_for(tmp_path, "tagging", "none", init_from="none", vocabulary="", total_epochs=0.2)
+    config = config_for(tmp_path, "token_classification", "none", init_from="none", vocabulary="", total_epochs=0.2)
     random_model.tokenizer().save(tmp_path / "vocabulary")
     small = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
     config = dataclasses.replace(config, vocabulary=str(tmp_path / "vocabulary"), model=small)
     scores = finetune(config, tmp_path / "run")["validation"]
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"--model={tmp_path / 'run'}"]
-    command += ["--task=custom:tagging", f"--input={config.data.validation}", f"--output={tmp_path / 'out'}"]
+    command += [
+        "--task=custom:token_classification",
+        f"--input={config.data.validation}",
+        f"--output={tmp_path / 'out'}",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -87,6 +91,11 @@ def test_a_run_and_its_evaluation_say_the_same(tmp_path):
         assert wrong.returncode == 1
         assert words in wrong.stderr
         assert "Traceback" not in wrong.stderr
+
+
+def class_names(model, task):
+    model.need(task.kind.head, f"task {task.name}")
+    return task.kind.names_of_head(task, model.labels, model.problem_type)
 
 
 def test_glue_gets_its_submission(tmp_path):
@@ -117,8 +126,16 @@ def test_the_classes_of_the_head_in_the_words_of_the_task(capsys):
 @pytest.mark.parametrize(
     ("model", "task", "words"),
     [
-        (lambda: fine_tuned("tagging", ("O", "B-X")), "sst2", "task sst2 needs a model with sequence_classification"),
-        (lambda: fine_tuned("answering"), "conll2003", "task conll2003 needs a model with token_classification"),
+        (
+            lambda: fine_tuned("token_classification", ("O", "B-X")),
+            "sst2",
+            "task sst2 needs a model with sequence_classification",
+        ),
+        (
+            lambda: fine_tuned("question_answering"),
+            "conll2003",
+            "task conll2003 needs a model with token_classification",
+        ),
         (lambda: fine_tuned("classification", ("a", "b")), "squad", "task squad needs a model with question_answering"),
         (lambda: fine_tuned("classification", ("a", "b")), "stsb", "task stsb is regression, .* has 2 outputs"),
         (lambda: fine_tuned("classification", ("a",)), "sst2", "task sst2 is classification, .* has 1 outputs"),
@@ -180,4 +197,4 @@ def test_pseudo_perplexity_over_documents_is_weighted_by_tokens(tmp_path):
 
 def test_text_for_a_model_without_the_head(tmp_path):
     with pytest.raises(UserError, match="scores on text needs a model with masked_language_model"):
-        evaluate_text(fine_tuned("answering"), "x.txt", tmp_path)
+        evaluate_text(fine_tuned("question_answering"), "x.txt", tmp_path)

@@ -17,7 +17,7 @@ import bert_jax
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.inference.language_model import Prediction
-from bert_jax.inference.predictor import Model
+from bert_jax.inference.model import Model
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForPreTraining

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
-from bert_jax.metrics import answering as answer_scoring
-from bert_jax.metrics import classification as scoring
+from bert_jax.metrics.classification import class_report, score_classes, score_multi_label, score_words, word_report
+from bert_jax.metrics.entities import entity_report, get_entities, marks_entities, score_entities
+from bert_jax.metrics.question_answering import score_answers
+from bert_jax.metrics.regression import score_numbers
+from bert_jax.metrics.tables import report_table
 
 pytestmark = pytest.mark.filterwarnings("error")  # scikit-learn and scipy warn of what is 0/0; users need not see it
 NAMES = ("negative", "neutral", "positive")
@@ -71,23 +74,23 @@ def written_out(labels: list[int], probabilities: list[list[float]], classes: in
 def test_classes_as_the_formulas_written_out(classes, dtype):
     labels, probabilities = random_classification(classes, dtype)
     wanted = written_out(labels.tolist(), probabilities.tolist(), classes)
-    found = scoring.score_classes(labels, probabilities, tuple("abcdefg"[:classes]))
+    found = score_classes(labels, probabilities, tuple("abcdefg"[:classes]))
     assert found == pytest.approx(wanted)
     assert list(found) == list(wanted)
 
 
 def test_f1_of_two_classes_is_that_of_class_1():
     # Class 1: 1 of 3 predictions right, 1 of 2 labels found. Class 0: 1 of 2, 1 of 3.
-    found = scoring.score_classes([1, 1, 0, 0, 0], np.eye(2)[[1, 0, 1, 1, 0]], ("no", "yes"))
+    found = score_classes([1, 1, 0, 0, 0], np.eye(2)[[1, 0, 1, 1, 0]], ("no", "yes"))
     assert found["f1"] == pytest.approx(2 / 5)
     assert found["macro_f1"] == pytest.approx((2 / 5 + 2 / 5) / 2)
-    found = scoring.score_classes([1, 1, 1, 0], np.eye(2)[[1, 1, 0, 0]], ("no", "yes"))
+    found = score_classes([1, 1, 1, 0], np.eye(2)[[1, 1, 0, 0]], ("no", "yes"))
     assert found["f1"] == pytest.approx(4 / 5)
     assert found["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
 
 
 def test_a_class_that_never_occurs_has_no_part_in_the_macro_average():
-    found = scoring.score_classes([0, 0, 2], np.eye(4)[[0, 0, 2]], ("a", "b", "c", "d"))
+    found = score_classes([0, 0, 2], np.eye(4)[[0, 0, 2]], ("a", "b", "c", "d"))
     assert (found["f1"], found["macro_f1"]) == (1.0, 1.0)
 
 
@@ -102,38 +105,36 @@ def test_a_class_that_never_occurs_has_no_part_in_the_macro_average():
 def test_calibration_bins_hold_their_upper_edge(confidences, right, error):
     probabilities = [[confidence, 1 - confidence] for confidence in confidences]
     labels = [0 if hit else 1 for hit in right]
-    assert scoring.score_classes(labels, probabilities, ("a", "b"))["calibration_error"] == pytest.approx(error)
+    assert score_classes(labels, probabilities, ("a", "b"))["calibration_error"] == pytest.approx(error)
 
 
 def test_scores_of_one_class_only():
     constant = {"accuracy": 1.0, "f1": 0.0, "macro_f1": 1.0, "matthews": 0.0, "calibration_error": 0.25}
-    found = scoring.score_classes([0, 0], [[0.75, 0.25]] * 2, ("a", "b"))
+    found = score_classes([0, 0], [[0.75, 0.25]] * 2, ("a", "b"))
     assert found == pytest.approx({**constant, "cross_entropy": -math.log(0.75)})
-    assert scoring.score_classes([0, 1], [[0.75, 0.25]] * 2, ("a", "b"))["matthews"] == 0.0
-    sure_and_wrong = scoring.score_classes([0, 1], [[1.0, 0.0]] * 2, ("a", "b"))
+    assert score_classes([0, 1], [[0.75, 0.25]] * 2, ("a", "b"))["matthews"] == 0.0
+    sure_and_wrong = score_classes([0, 1], [[1.0, 0.0]] * 2, ("a", "b"))
     assert 10 < sure_and_wrong["cross_entropy"] < 20  # not infinite
 
 
 def test_class_report():
     labels, predicted = [0, 0, 0, 1, 1], [0, 0, 1, 1, 0]
-    report = scoring.class_report(labels, np.eye(3)[predicted], NAMES)
+    report = class_report(labels, np.eye(3)[predicted], NAMES)
     assert report["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert report["classes"] == {
         "negative": pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "support": 3}),
         "neutral": pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}),
         "positive": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},
     }
-    report = scoring.class_report([0, 0, 0, 1], np.eye(3)[[0, 1, 2, 1]], NAMES)
+    report = class_report([0, 0, 0, 1], np.eye(3)[[0, 1, 2, 1]], NAMES)
     assert report["confusion_matrix"] == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
-    assert all(
-        type(row["support"]) is int for row in scoring.class_report([1], np.eye(3)[[0]], NAMES)["classes"].values()
-    )
+    assert all(type(row["support"]) is int for row in class_report([1], np.eye(3)[[0]], NAMES)["classes"].values())
     assert report["classes"]["neutral"] == pytest.approx({"precision": 1 / 2, "recall": 1.0, "f1": 2 / 3, "support": 1})
 
 
 def test_report_table():
-    report = scoring.class_report([1, 0, 2, 2], np.eye(3)[[0, 0, 2, 1]], NAMES)
-    assert scoring.report_table(report).splitlines() == [
+    report = class_report([1, 0, 2, 2], np.eye(3)[[0, 0, 2, 1]], NAMES)
+    assert report_table(report).splitlines() == [
         "            precision  recall      f1  support",
         "0 negative     0.5000  1.0000  0.6667        1",
         "1 neutral      0.0000  0.0000  0.0000        1",
@@ -145,18 +146,18 @@ def test_report_table():
         "1 neutral   1  0  0",
         "2 positive  0  1  1",
     ]
-    tags = scoring.tag_report([["B-PER", "O", "B-LOC"]], [["B-PER", "O", "O"]])
-    assert scoring.report_table(tags).splitlines() == [
+    tags = entity_report([["B-PER", "O", "B-LOC"]], [["B-PER", "O", "O"]])
+    assert report_table(tags).splitlines() == [
         "     precision  recall      f1  support",
         "LOC     0.0000  0.0000  0.0000        1",
         "PER     1.0000  1.0000  1.0000        1",
     ]
-    assert scoring.report_table(scoring.tag_report([["O"]], [["O"]])) == "  precision  recall      f1  support"
+    assert report_table(entity_report([["O"]], [["O"]])) == "  precision  recall      f1  support"
 
 
 def test_a_confusion_matrix_too_wide_for_a_terminal_stays_out_of_the_table():
     names = tuple(f"intent {number}" for number in range(40))
-    lines = scoring.report_table(scoring.class_report([3], np.eye(40)[[3]], names)).splitlines()
+    lines = report_table(class_report([3], np.eye(40)[[3]], names)).splitlines()
     assert lines[4] == "3 intent 3       1.0000  1.0000  1.0000        1"
     assert lines[41:] == ["", "(the confusion matrix of 40 classes is too wide to be shown)"]
 
@@ -169,9 +170,9 @@ def test_several_labels():
     probabilities = [[0.9, 0.1, 0.5], [0.2, 0.3, 0.1], [0.6, 0.7, 0.2], [0.51, 0.8, 0.1]]  # one half is not above
     # Right, predicted, there: 2, 3, 2 for the first class; 2, 2, 2; 0, 0, 1.
     wanted = {"micro_f1": 8 / 10, "macro_f1": (4 / 5 + 1 + 0) / 3, "subset_accuracy": 2 / 4}
-    assert scoring.score_several_labels(labels, probabilities) == pytest.approx(wanted)
+    assert score_multi_label(labels, probabilities) == pytest.approx(wanted)
     nothing = {"micro_f1": 0.0, "macro_f1": 0.0, "subset_accuracy": 1.0}
-    assert scoring.score_several_labels([[0, 0]], [[0.1, 0.2]]) == nothing
+    assert score_multi_label([[0, 0]], [[0.1, 0.2]]) == nothing
 
 
 def average_ranks(values: list[float]) -> list[float]:
@@ -194,7 +195,7 @@ def test_numbers_as_the_formulas_written_out(dtype):
     assert abs(wanted["pearson"] - wanted["spearman"]) > 0.01
     wanted["pearson_spearman"] = sum(wanted.values()) / 2
     wanted["mean_squared_error"] = sum((one - other) ** 2 for one, other in zip(first, second, strict=True)) / 120
-    assert scoring.score_numbers(targets, predictions) == pytest.approx(wanted)
+    assert score_numbers(targets, predictions) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_numbers_as_the_formulas_written_out(dtype):
 )
 def test_the_correlation_with_a_constant_is_zero(targets, predictions, error):
     wanted = {"pearson": 0.0, "spearman": 0.0, "pearson_spearman": 0.0, "mean_squared_error": error}
-    assert scoring.score_numbers(targets, predictions) == pytest.approx(wanted)
+    assert score_numbers(targets, predictions) == pytest.approx(wanted)
 
 
 # Tagging
@@ -243,12 +244,12 @@ def sentences(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", SEQEVAL)
 def test_tags_as_seqeval(name):
     tags, predicted, *wanted = SEQEVAL[name]
-    found = scoring.score_tags(sentences(tags), sentences(predicted))
+    found = score_entities(sentences(tags), sentences(predicted))
     assert found == pytest.approx(dict(zip(("precision", "recall", "f1", "accuracy"), wanted, strict=True)))
 
 
 def test_tag_report():
-    report = scoring.tag_report(*map(sentences, LONG))
+    report = entity_report(*map(sentences, LONG))
     assert report == {
         "classes": {
             "LOC": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1},
@@ -261,9 +262,9 @@ def test_tag_report():
 
 
 def test_entities_end_with_their_last_token():
-    assert scoring.get_entities(["B-PER", "I-PER", "O", "B-LOC"]) == [("PER", 0, 1), ("LOC", 3, 3)]
-    assert scoring.get_entities(["B", "I-PER"]) == [("_", 0, 0), ("PER", 1, 1)]
-    assert scoring.get_entities([]) == []
+    assert get_entities(["B-PER", "I-PER", "O", "B-LOC"]) == [("PER", 0, 1), ("LOC", 3, 3)]
+    assert get_entities(["B", "I-PER"]) == [("_", 0, 0), ("PER", 1, 1)]
+    assert get_entities([]) == []
 
 
 # What every score has in common
@@ -272,16 +273,14 @@ def test_entities_end_with_their_last_token():
 def test_all_figures_are_plain_numbers():
     several = np.array([[0.2, 0.7], [0.6, 0.1]], np.float32)
     results = [
-        scoring.score_classes(np.array([0, 1]), np.eye(2, dtype=np.float32), ("a", "b")),
-        scoring.class_report(np.array([0, 1]), np.eye(2, dtype=np.float32), ("a", "b")),
-        scoring.class_report([1], [[1.0, 0.0]], ("a", "b")),
-        scoring.score_several_labels(np.eye(2), several),
-        scoring.score_numbers(several[0], several[1]),
-        scoring.score_tags(*map(sentences, LONG)),
-        scoring.tag_report(*map(sentences, LONG)),
-        answer_scoring.score_answers(
-            {"q": "a", "r": "b"}, {"q": ["b"], "r": []}, dict(zip("qr", several[0], strict=True))
-        ),
+        score_classes(np.array([0, 1]), np.eye(2, dtype=np.float32), ("a", "b")),
+        class_report(np.array([0, 1]), np.eye(2, dtype=np.float32), ("a", "b")),
+        class_report([1], [[1.0, 0.0]], ("a", "b")),
+        score_multi_label(np.eye(2), several),
+        score_numbers(several[0], several[1]),
+        score_entities(*map(sentences, LONG)),
+        entity_report(*map(sentences, LONG)),
+        score_answers({"q": "a", "r": "b"}, {"q": ["b"], "r": []}, dict(zip("qr", several[0], strict=True))),
     ]
     for result in results:
         assert is_plain(result), result
@@ -291,44 +290,80 @@ def test_all_figures_are_plain_numbers():
 HALVES = [[0.5, 0.5]] * 3
 QUESTION = {"q": ["x"]}
 WRONG = [
-    (lambda: scoring.score_classes([], np.zeros((0, 2)), ("a", "b")), r"nothing to score: there are no probabilities"),
-    (lambda: scoring.score_classes([0, 1], HALVES, ("a", "b")), r"probabilities are of shape \[3, 2\], but \[2, 2\]"),
-    (lambda: scoring.score_classes([0, 1, 1], HALVES, NAMES), r"shape \[3, 2\], but \[3, 3\]"),
-    (lambda: scoring.score_classes([[0], [1], [1]], HALVES, ("a", "b")), r"labels are of shape \[3, 1\], but \[3\]"),
-    (lambda: scoring.score_classes([0, 2, -1], HALVES, ("a", "b")), r"labels\[1\] is 2, outside .* 0 to 1 \(2 of 3"),
-    (lambda: scoring.class_report([0, 0, -1], HALVES, ("a", "b")), r"labels\[2\] is -1, outside the classes 0 to 1"),
-    (lambda: scoring.score_classes([0.0, 1.0, 1.0], HALVES, ("a", "b")), r"labels are float64: wanted"),
-    (lambda: scoring.score_classes([0, 0], [[1, 0], [0.5, math.nan]], ("a", "b")), r"probabilities\[1, 1\] is nan"),
-    (lambda: scoring.score_classes([0, 0], [[1, 0], [1.5, -0.5]], ("a", "b")), r"\[1, 1\] is -0.5, .* logits"),
-    (lambda: scoring.score_classes([0, 0], [[1, 0], [1.5, 0.5]], ("a", "b")), r"\(axis=1\)\[1\] is 2.0, .* logits"),
-    (lambda: scoring.score_classes([0], [[1.0]], ("a",)), r"the classes are named a: wanted at least two"),
-    (lambda: scoring.class_report([0], [[1, 0, 0]], ("a", "b", "a")), r"named a, b, a: .* a name of its own"),
-    (lambda: scoring.score_several_labels([], []), r"nothing to score: there are no labels"),
-    (lambda: scoring.score_several_labels([0, 1], [0.5, 0.5]), r"labels are of shape \[2\]: wanted \[rows, classes\]"),
-    (lambda: scoring.score_several_labels([[0], [1]], [[0.5], [0.5]]), r"\[2, 1\]: .* at least two classes"),
-    (lambda: scoring.score_several_labels([[0, 1]], HALVES), r"probabilities are of shape \[3, 2\], but \[1, 2\]"),
-    (lambda: scoring.score_several_labels([[0, 2]], [[0.5, 0.5]]), r"labels\[0, 1\] is 2.0, neither 0 nor 1"),
-    (lambda: scoring.score_several_labels([[0, 1]], [[0.5, 1.5]]), r"probabilities\[0, 1\] is 1.5, no probability"),
-    (lambda: scoring.score_several_labels([[0, 1]], [[-0.5, 1]]), r"probabilities\[0, 0\] is -0.5, no probability"),
-    (lambda: scoring.score_numbers([], []), r"nothing to score: there are no targets"),
-    (lambda: scoring.score_numbers([1.0], [1.0, 2.0]), r"predictions are of shape \[2\], but \[1\] was expected"),
-    (lambda: scoring.score_numbers([[1.0]], [[1.0]]), r"targets are of shape \[1, 1\], but \[1\] was expected"),
-    (lambda: scoring.score_numbers([1.0, math.nan], [1.0, 2.0]), r"targets\[1\] is nan, not a finite number \(1 of 2"),
-    (lambda: scoring.score_numbers([1.0, 2.0], [math.inf, 2.0]), r"predictions\[0\] is inf, not a finite number"),
-    (lambda: scoring.score_tags([], []), r"nothing to score: none of the 0 sentences has a token"),
-    (lambda: scoring.tag_report([[], []], [[], []]), r"nothing to score: none of the 2 sentences has a token"),
-    (lambda: scoring.score_tags([["O"]], [["O"], ["O"]]), r"1 sentences have tags, but 2 have predicted ones"),
-    (lambda: scoring.score_tags([["O"], ["O"]], [["O"], []]), r"sentence 1 has 1 tags, but 0 predicted ones"),
-    (lambda: scoring.score_tags([["O"], ["O", "NN"]], [["O"], ["O"] * 2]), r"sentence 1 of the tags: token 1 .* 'NN'"),
-    (lambda: scoring.score_tags([["O"]], [["O-PER"]]), r"sentence 0 of the predicted tags: token 0 .* 'O-PER': wanted"),
-    (lambda: answer_scoring.score_answers({}, {}), r"nothing to score: there are no questions"),
-    (lambda: answer_scoring.score_answers({"p": "x"}, QUESTION), r"question 'q' has no prediction: .* 1 were given"),
     (
-        lambda: answer_scoring.score_answers({"q": "x"}, QUESTION, {}),
+        lambda: score_classes([], np.zeros((0, 2)), ("a", "b")),
+        r"nothing to score: there are no probabilities",
+    ),
+    (
+        lambda: score_classes([0, 1], HALVES, ("a", "b")),
+        r"probabilities are of shape \[3, 2\], but \[2, 2\]",
+    ),
+    (lambda: score_classes([0, 1, 1], HALVES, NAMES), r"shape \[3, 2\], but \[3, 3\]"),
+    (
+        lambda: score_classes([[0], [1], [1]], HALVES, ("a", "b")),
+        r"labels are of shape \[3, 1\], but \[3\]",
+    ),
+    (
+        lambda: score_classes([0, 2, -1], HALVES, ("a", "b")),
+        r"labels\[1\] is 2, outside .* 0 to 1 \(2 of 3",
+    ),
+    (
+        lambda: class_report([0, 0, -1], HALVES, ("a", "b")),
+        r"labels\[2\] is -1, outside the classes 0 to 1",
+    ),
+    (lambda: score_classes([0.0, 1.0, 1.0], HALVES, ("a", "b")), r"labels are float64: wanted"),
+    (
+        lambda: score_classes([0, 0], [[1, 0], [0.5, math.nan]], ("a", "b")),
+        r"probabilities\[1, 1\] is nan",
+    ),
+    (lambda: score_classes([0, 0], [[1, 0], [1.5, -0.5]], ("a", "b")), r"\[1, 1\] is -0.5, .* logits"),
+    (
+        lambda: score_classes([0, 0], [[1, 0], [1.5, 0.5]], ("a", "b")),
+        r"\(axis=1\)\[1\] is 2.0, .* logits",
+    ),
+    (lambda: score_classes([0], [[1.0]], ("a",)), r"the classes are named a: wanted at least two"),
+    (lambda: class_report([0], [[1, 0, 0]], ("a", "b", "a")), r"named a, b, a: .* a name of its own"),
+    (lambda: score_multi_label([], []), r"nothing to score: there are no labels"),
+    (
+        lambda: score_multi_label([0, 1], [0.5, 0.5]),
+        r"labels are of shape \[2\]: wanted \[rows, classes\]",
+    ),
+    (lambda: score_multi_label([[0], [1]], [[0.5], [0.5]]), r"\[2, 1\]: .* at least two classes"),
+    (lambda: score_multi_label([[0, 1]], HALVES), r"probabilities are of shape \[3, 2\], but \[1, 2\]"),
+    (lambda: score_multi_label([[0, 2]], [[0.5, 0.5]]), r"labels\[0, 1\] is 2.0, neither 0 nor 1"),
+    (lambda: score_multi_label([[0, 1]], [[0.5, 1.5]]), r"probabilities\[0, 1\] is 1.5, no probability"),
+    (lambda: score_multi_label([[0, 1]], [[-0.5, 1]]), r"probabilities\[0, 0\] is -0.5, no probability"),
+    (lambda: score_numbers([], []), r"nothing to score: there are no targets"),
+    (lambda: score_numbers([1.0], [1.0, 2.0]), r"predictions are of shape \[2\], but \[1\] was expected"),
+    (lambda: score_numbers([[1.0]], [[1.0]]), r"targets are of shape \[1, 1\], but \[1\] was expected"),
+    (
+        lambda: score_numbers([1.0, math.nan], [1.0, 2.0]),
+        r"targets\[1\] is nan, not a finite number \(1 of 2",
+    ),
+    (lambda: score_numbers([1.0, 2.0], [math.inf, 2.0]), r"predictions\[0\] is inf, not a finite number"),
+    (lambda: score_entities([], []), r"nothing to score: none of the 0 sentences has a token"),
+    (lambda: entity_report([[], []], [[], []]), r"nothing to score: none of the 2 sentences has a token"),
+    (lambda: score_entities([["O"]], [["O"], ["O"]]), r"1 sentences have tags, but 2 have predicted ones"),
+    (lambda: score_entities([["O"], ["O"]], [["O"], []]), r"sentence 1 has 1 tags, but 0 predicted ones"),
+    (
+        lambda: score_entities([["O"], ["O", "NN"]], [["O"], ["O"] * 2]),
+        r"sentence 1 of the tags: token 1 .* 'NN'",
+    ),
+    (
+        lambda: score_entities([["O"]], [["O-PER"]]),
+        r"sentence 0 of the predicted tags: token 0 .* 'O-PER': wanted",
+    ),
+    (lambda: score_answers({}, {}), r"nothing to score: there are no questions"),
+    (
+        lambda: score_answers({"p": "x"}, QUESTION),
+        r"question 'q' has no prediction: .* 1 were given",
+    ),
+    (
+        lambda: score_answers({"q": "x"}, QUESTION, {}),
         r"question 'q' has no null score: .* 0 were given",
     ),
     (
-        lambda: answer_scoring.score_answers({"q": "x"}, QUESTION, {"q": math.nan}),
+        lambda: score_answers({"q": "x"}, QUESTION, {"q": math.nan}),
         r"question 'q' has the null score nan",
     ),
 ]
@@ -343,11 +378,11 @@ def test_what_cannot_be_scored_is_said(call, message):
 def test_tags_that_mark_no_entities():
     """Parts of speech are scored by word."""
     tags, predicted = [["NOUN", "VERB"], ["DET", "NOUN", "X"]], [["NOUN", "NOUN"], ["DET", "NOUN", "VERB"]]
-    assert scoring.marks_entities(["O", "B-PER", "I-PER", "S", "E-X"])
-    assert not scoring.marks_entities(["O", "NOUN"])
-    assert not scoring.marks_entities(["B-PER", "BAD"])
+    assert marks_entities(["O", "B-PER", "I-PER", "S", "E-X"])
+    assert not marks_entities(["O", "NOUN"])
+    assert not marks_entities(["B-PER", "BAD"])
     # By hand: NOUN 2 of 3 and 2 of 2, DET 1 of 1, VERB 0 of 1 and 0 of 1, X none.
-    assert scoring.score_words(tags, predicted) == pytest.approx({"accuracy": 0.6, "macro_f1": (0.8 + 1) / 4})
-    report = scoring.word_report(tags, predicted)["classes"]
+    assert score_words(tags, predicted) == pytest.approx({"accuracy": 0.6, "macro_f1": (0.8 + 1) / 4})
+    report = word_report(tags, predicted)["classes"]
     assert report["NOUN"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2})
     assert list(report) == ["DET", "NOUN", "VERB", "X"]

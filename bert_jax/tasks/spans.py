@@ -1,8 +1,4 @@
-"""Questions on a context (SQuAD): rows of it, and from the logits of rows back to answers in the context's own text.
-
-The rules are those of ``run_squad.py`` in google-research/bert (Devlin et al. 2018, sections 4.2 and 4.3), but answers
-are found and cut out by character offsets, where the original counts words and searches the text again.
-"""
+"""Rows of questions with windows of their contexts, and from logits back to spans in the context's own text."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,16 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.tasks.examples import AnsweringExample
-from bert_jax.tasks.features import NO_LABEL, WHOLE, Row, as_ids, check_room, checked_stride, windows
+from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, WHOLE, Row, as_ids, check_room, checked_stride, windows
+from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.text.tokenizer import Tokenizer
 
-_AT_ONCE = 1_024  # examples
 _NO_ANSWER = (0, 0)  # both at [CLS]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class AnsweringRow(Row):
+class QuestionAnsweringRow(Row):
     """[CLS] question [SEP] window of the context [SEP]; the window has D tokens.
 
     Attributes:
@@ -36,7 +31,7 @@ class AnsweringRow(Row):
     has_most_context: np.ndarray
 
 
-class Answer(NamedTuple):
+class Candidate(NamedTuple):
     """A stretch of the context, or no answer (an empty text)."""
 
     text: str
@@ -47,23 +42,23 @@ class Answer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What the rows of a question give."""
+    """The best answers that the rows of a question give."""
 
-    best: Answer  # the best that is not empty; empty only if the context has no token
-    ranked: list[Answer]  # the best, best first
+    best: Candidate  # the best that is not empty; empty only if the context has no token
+    ranked: list[Candidate]  # the best, best first
     null_score: float  # of [CLS] as start and end, the least of all rows
     null_score_diff: float  # null_score less the score of `best`: above a threshold, there is no answer
 
 
-def answering_rows(
-    examples: Sequence[AnsweringExample],
+def question_rows(
+    examples: Sequence[QuestionAnsweringExample],
     tokenizer: Tokenizer,
     max_length: int,
     *,
     stride: int = 0,
     question_length: int = 64,
-) -> list[AnsweringRow]:
-    """The rows of each question: as many as its context has windows.
+) -> list[QuestionAnsweringRow]:
+    """Makes as many rows for each question as its context has windows.
 
     The first of several answers is the label; where its ends lie inside tokens, the whole tokens are.
 
@@ -86,18 +81,18 @@ def answering_rows(
         question = [tokenizer.cls_id, *question[:question_length], tokenizer.sep_id]
         answer = _answer_tokens(examples[number], offsets)
         spans = windows(len(ids), max_length - len(question) - 1, stride)
-        most = _window_with_most_context(spans)
+        owners = _window_with_most_context(spans)
         for window, (start, stop) in enumerate(spans):
             row = as_ids([*question, *ids[start:stop], tokenizer.sep_id])
             types = (np.arange(len(row)) >= len(question)).astype(np.int32)
             label = _label(examples[number], answer, start, stop, len(question))
-            here = most[start:stop] == window
-            rows.append(AnsweringRow(number, row, types, label, len(question), offsets[start:stop], here))
+            here = owners[start:stop] == window
+            rows.append(QuestionAnsweringRow(number, row, types, label, len(question), offsets[start:stop], here))
     return rows
 
 
 def best_answers(
-    rows: Sequence[AnsweringRow],
+    rows: Sequence[QuestionAnsweringRow],
     start_logits: Sequence[np.ndarray],
     end_logits: Sequence[np.ndarray],
     context: str,
@@ -106,7 +101,7 @@ def best_answers(
     count: int = 20,
     longest: int = 30,
 ) -> Answers:
-    """The best answers to one question, by the rules of run_squad.
+    """Returns the best answers to one question, by the rules of run_squad.
 
     A span is inside one window, begins where its token has most context, and begins and ends at one of the `count` best
     starts and ends of its row. Where that allows none (the original gives up), any start and end will do.
@@ -122,43 +117,43 @@ def best_answers(
       longest: tokens of an answer.
     """
     null_score = min(float(start[0]) + float(end[0]) for start, end in zip(start_logits, end_logits, strict=True))
-    null = Answer("", 0, 0, null_score, 0.0)
+    null = Candidate("", 0, 0, null_score, 0.0)
     scores, places = _spans(rows, start_logits, end_logits, longest, count)
     if not len(scores):
         scores, places = _spans(rows, start_logits, end_logits, longest, WHOLE)
-    found = _best_of_each_text(scores, places, context, count)
-    ranked = found or [null]
-    if unanswerable and found:
-        ranked = sorted([*found, null], key=lambda answer: -answer.score)
+    candidates = _best_of_each_text(scores, places, context, count)
+    ranked = candidates or [null]
+    if unanswerable and candidates:
+        ranked = sorted([*candidates, null], key=lambda answer: -answer.score)
         ranked = ranked if ranked[-1] is null else ranked[:count]
     weights = np.exp([answer.score - ranked[0].score for answer in ranked])
     shares = (weights / weights.sum()).tolist()
     ranked = [answer._replace(probability=share) for answer, share in zip(ranked, shares, strict=True)]
-    best = next((answer for answer in ranked if answer.text), (found or ranked)[0])
+    best = next((answer for answer in ranked if answer.text), (candidates or ranked)[0])
     return Answers(best, ranked, null_score, null_score - best.score)
 
 
 def _tokens(
-    examples: Sequence[AnsweringExample], tokenizer: Tokenizer
+    examples: Sequence[QuestionAnsweringExample], tokenizer: Tokenizer
 ) -> Iterator[tuple[int, list[int], list[int], np.ndarray]]:
-    """Of each example its number, the ids of question and context, and int32 [D, 2] offsets in the context.
+    """Yields of each example its number, the ids of question and context, and int32 [D, 2] offsets in the context.
 
     Questions on one context share its arrays.
     """
-    for first in range(0, len(examples), _AT_ONCE):
-        some = examples[first : first + _AT_ONCE]
-        different = list(dict.fromkeys(example.context for example in some))
-        encoded = tokenizer.encode_inputs([example.question for example in some] + different, WHOLE)
+    for first in range(0, len(examples), AT_ONCE):
+        part = examples[first : first + AT_ONCE]
+        different = list(dict.fromkeys(example.context for example in part))
+        encoded = tokenizer.encode_inputs([example.question for example in part] + different, WHOLE)
         contexts = {
-            context: (each.ids[1:-1], np.array(each.offsets[1:-1], np.int32).reshape(-1, 2))
-            for context, each in zip(different, encoded[len(some) :], strict=True)
+            context: (encoding.ids[1:-1], np.array(encoding.offsets[1:-1], np.int32).reshape(-1, 2))
+            for context, encoding in zip(different, encoded[len(part) :], strict=True)
         }
-        for number, example in enumerate(some):
+        for number, example in enumerate(part):
             yield first + number, encoded[number].ids[1:-1], *contexts[example.context]
 
 
-def _answer_tokens(example: AnsweringExample, offsets: np.ndarray) -> tuple[int, int] | None:
-    """The first and last token of the context that the answer has a part of; None if there is none."""
+def _answer_tokens(example: QuestionAnsweringExample, offsets: np.ndarray) -> tuple[int, int] | None:
+    """Returns the first and last token of the context that the answer has a part of; None if there is none."""
     if not example.answerable or not example.answers:
         return None
     text, start = example.answers[0]
@@ -167,9 +162,9 @@ def _answer_tokens(example: AnsweringExample, offsets: np.ndarray) -> tuple[int,
 
 
 def _label(
-    example: AnsweringExample, answer: tuple[int, int] | None, start: int, stop: int, first: int
+    example: QuestionAnsweringExample, answer: tuple[int, int] | None, start: int, stop: int, first: int
 ) -> tuple[int, int]:
-    """The answer's tokens as positions in the row of the window [start, stop)."""
+    """Returns the answer's tokens as positions in the row of the window [start, stop)."""
     if example.answerable and not example.answers:
         return NO_LABEL, NO_LABEL
     if answer is not None and start <= answer[0] and answer[1] < stop:
@@ -178,7 +173,7 @@ def _label(
 
 
 def _window_with_most_context(spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int64 [tokens]: the window in which each token is farthest from the nearer end; of equals, the first."""
+    """Returns int64 [tokens], the window in which each token is farthest from the nearer end; of equals, the first."""
     scores = np.full(spans[-1][1], -1.0)
     owners = np.zeros(len(scores), np.int64)
     for number, (start, stop) in enumerate(spans):
@@ -190,13 +185,13 @@ def _window_with_most_context(spans: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _spans(
-    rows: Sequence[AnsweringRow],
+    rows: Sequence[QuestionAnsweringRow],
     start_logits: Sequence[np.ndarray],
     end_logits: Sequence[np.ndarray],
     longest: int,
     best: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The spans that begin and end at the `best` starts and ends of their row.
+    """Returns the spans that begin and end at the `best` starts and ends of their row.
 
     Returns:
       scores float64 [n], and int64 [n, 2], where they start and stop in the context.
@@ -214,14 +209,14 @@ def _spans(
     return np.concatenate(scores), np.concatenate(places)
 
 
-def _best_of_each_text(scores: np.ndarray, places: np.ndarray, context: str, count: int) -> list[Answer]:
-    """The `count` best spans of different text, best first."""
-    found: dict[str, Answer] = {}
+def _best_of_each_text(scores: np.ndarray, places: np.ndarray, context: str, count: int) -> list[Candidate]:
+    """Returns the `count` best spans of different text, best first."""
+    found: dict[str, Candidate] = {}
     for index in np.argsort(-scores, kind="stable").tolist():
         start, stop = places[index].tolist()
         text = context[start:stop]
         if text not in found:
-            found[text] = Answer(text, start, stop, float(scores[index]), 0.0)
+            found[text] = Candidate(text, start, stop, float(scores[index]), 0.0)
             if len(found) == count:
                 break
     return list(found.values())

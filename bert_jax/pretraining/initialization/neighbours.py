@@ -1,4 +1,4 @@
-"""Initial weights whose first heads look at the words beside each word.
+"""Starts a model with first heads that look at the words beside each word.
 
 A small BERT spends most of a short run on the plateau where it knows how often words occur and not what stands beside
 them: with random weights no head tells one position from another. Trained BERTs have heads for the next and the
@@ -17,15 +17,20 @@ PEAK = 7.5  # attention's score at that word; elsewhere it is near 0
 KEPT = 0.3  # of the random weights of these heads, so that what a word is counts little at first
 
 
-def look_at_neighbours(params: dict, config: ModelConfig) -> dict:
-    """The drawn parameters with other position embeddings, and other queries and keys in the first layer.
+def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
+    """Gives the drawn parameters sinusoidal positions, and the first layer heads that look at neighbours.
 
-    Half of the width of a position embedding holds sine and cosine of D/4 frequencies up to half a turn a word; the
-    query of a head turns them by its offset, so that its product with the key is greatest there.
+    Half of the width of a position embedding holds sine and cosine of D/4 frequencies, up to half a turn a word. A head
+    reads some of these pairs as points k(p) = (sin wp, cos wp) of a plane for each frequency w. Its key is k, and the
+    query of a head with offset o is q = R(o) k, where R(o) turns each plane by w o. So q(p) . k(p') is the sum of
+    cos w(p' - p - o) over the frequencies, which is greatest at p' = p + o.
 
     Args:
-      params: with unrolled layers, as they were drawn.
+      params: with unrolled layers, as they were drawn; not changed.
       config: of the model.
+
+    Returns:
+      The parameters, as NumPy arrays.
 
     Raises:
       UserError: the width does not divide by 4, or that of a head by 2.
@@ -37,8 +42,8 @@ def look_at_neighbours(params: dict, config: ModelConfig) -> dict:
             f"initial_attention=neighbours wants model.hidden_size={width} to divide by 4, {size} of a head by 2"
         )
     params = jax.tree.map(np.array, params)
-    turns = (np.arange(frequencies) + 0.5) / frequencies * np.pi  # radians a word
-    angles = np.arange(config.max_position_embeddings)[:, None] * turns
+    radians = (np.arange(frequencies) + 0.5) / frequencies * np.pi  # a word
+    angles = np.arange(config.max_position_embeddings)[:, None] * radians
     amplitude = 2 * np.sqrt(2) * config.initializer_range  # twice the deviation of a word embedding
     table = np.concatenate([np.sin(angles), np.cos(angles), np.zeros((len(angles), width - 2 * frequencies))], axis=1)
     params["bert"]["embeddings"]["position_embeddings"]["embedding"] = (amplitude * table).astype(np.float32)
@@ -51,13 +56,13 @@ def look_at_neighbours(params: dict, config: ModelConfig) -> dict:
     for head, offset in enumerate(OFFSETS[:heads]):
         chosen = (np.arange(used) * (frequencies // used) + head) % frequencies
         sines, cosines = head * size + 2 * np.arange(used), head * size + 2 * np.arange(used) + 1
-        turned = gain * np.cos(turns[chosen] * offset), gain * np.sin(turns[chosen] * offset)
+        cosine, sine = gain * np.cos(radians[chosen] * offset), gain * np.sin(radians[chosen] * offset)
         for kernel in (query, key):
             kernel[:, head * size : (head + 1) * size] *= KEPT
-        query[chosen, sines] += turned[0]
-        query[frequencies + chosen, sines] += turned[1]
-        query[chosen, cosines] -= turned[1]
-        query[frequencies + chosen, cosines] += turned[0]
+        query[chosen, sines] += cosine
+        query[frequencies + chosen, sines] += sine
+        query[chosen, cosines] -= sine
+        query[frequencies + chosen, cosines] += cosine
         key[chosen, sines] += gain
         key[frequencies + chosen, cosines] += gain
     return params

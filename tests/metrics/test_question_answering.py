@@ -10,7 +10,7 @@ import string
 
 import pytest
 
-from bert_jax.metrics import answering as scoring
+from bert_jax.metrics import question_answering as scoring
 
 ANSWERS = [  # prediction, answer, exact, F1
     ("The Eiffel Tower", "eiffel tower!", 1, 1),

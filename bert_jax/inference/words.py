@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.metrics.classification import get_entities, marks_entities
-from bert_jax.tasks.reading import Tags
+from bert_jax.metrics.entities import get_entities, marks_entities
+from bert_jax.tasks.kinds.token_classification import Tags
 
 # Letters and digits, with single marks between them (U.S, 1,000, well-known); every other mark is a word, and so is
 # the genitive 's: as the words of CoNLL-2003 are.
@@ -35,14 +35,14 @@ class Entity(NamedTuple):
 
 
 class Tagging(NamedTuple):
-    """A text, tagged. There are entities if the tags mark them, as B- and I- do."""
+    """The tagged words of a text, and its entities if the tags mark any, as B- and I- do."""
 
     words: list[Word]
     entities: list[Entity]
 
 
 def words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """The text, given whole or in words, and where its words stand in it; given words are joined by spaces."""
+    """Returns a text, given whole or in words, and where its words stand in it; given words are joined by spaces."""
     if isinstance(text, str):
         return text, [match.span() for match in _WORD.finditer(text)]
     stops = np.cumsum([len(word) + 1 for word in text]).tolist()
@@ -50,7 +50,7 @@ def words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def tagging_of(text: str, places: Sequence[tuple[int, int]], prediction: Tags) -> Tagging:
-    """The words and entities of a text from the tags of its words."""
+    """Returns the words and entities of a text from the tags of its words."""
     words = [
         Word(text[start:stop], start, stop, tag, score)
         for (start, stop), tag, score in zip(places, *prediction, strict=True)

@@ -1,4 +1,4 @@
-"""Initial word embeddings from counts: which words occur near which in the corpus.
+"""Starts word embeddings from counts: which words occur near which in the corpus.
 
 A short run spends most of its steps on learning which words are alike, which counting tells in seconds. The vectors
 are the best low-rank approximation of the positive pointwise mutual information of words within a window (Bullinaria &
@@ -19,8 +19,18 @@ SMOOTHING = 0.75  # power of a context's frequency, which else favours rare word
 COUNTED = 20_000_000  # tokens at the most: larger corpora are counted in so many, from their middle
 
 
-def counted_embeddings(params: dict, config: ModelConfig, corpus: Corpus) -> dict:
-    """The drawn parameters with `word_vectors` as word embeddings, as large as those drawn.
+def init_embeddings_from_counts(params: dict, config: ModelConfig, corpus: Corpus) -> dict:
+    """Gives the drawn parameters `word_vectors` as word embeddings, as large as those drawn.
+
+    Words that the counted text does not have keep what was drawn.
+
+    Args:
+      params: as they were drawn; not changed.
+      config: of the model.
+      corpus: the text to count.
+
+    Returns:
+      The parameters, as NumPy arrays.
 
     Raises:
       UserError: the vocabulary is not larger than the width.
@@ -38,22 +48,22 @@ def counted_embeddings(params: dict, config: ModelConfig, corpus: Corpus) -> dic
     return params
 
 
-def word_vectors(corpus: Corpus, size: int, width: int) -> np.ndarray:
-    """Vectors of unit length, float32 [V, width]; zero for entries that the counted text does not have.
+def word_vectors(corpus: Corpus, vocab_size: int, width: int) -> np.ndarray:
+    """Returns vectors of unit length, float32 [V, width]; zero for entries that the counted text does not have.
 
     Takes 12 bytes for each pair of words that occurs, several times over; six seconds for 8 million tokens and 8,192
     entries on two cores.
     """
     from sklearn.utils.extmath import randomized_svd  # takes seconds, which a run that goes on need not wait for
 
-    counts = cooccurrences(corpus, size)
+    counts = cooccurrences(corpus, vocab_size)
     total = np.asarray(counts.sum(axis=1)).ravel()
     context = total**SMOOTHING / (total**SMOOTHING).sum()
     counts = counts.tocoo()
     information = np.log(counts.data / (total[counts.row] * context[counts.col]))
     positive = information > 0
-    where = (counts.row[positive], counts.col[positive])
-    matrix = scipy.sparse.csr_matrix((information[positive].astype(np.float32), where), shape=counts.shape)
+    entries = (counts.row[positive], counts.col[positive])
+    matrix = scipy.sparse.csr_matrix((information[positive].astype(np.float32), entries), shape=counts.shape)
     left, scales, _ = randomized_svd(matrix, width, n_iter=4, random_state=0)
     vectors = left * np.sqrt(scales)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -61,15 +71,17 @@ def word_vectors(corpus: Corpus, size: int, width: int) -> np.ndarray:
     return np.where(total[:, None] > 0, vectors / np.maximum(lengths, 1e-12), 0).astype(np.float32)
 
 
-def cooccurrences(corpus: Corpus, size: int) -> scipy.sparse.csr_matrix:
-    """How often each pair of words stands within `WINDOW` of each other in a document, float [V, V], symmetric."""
+def cooccurrences(corpus: Corpus, vocab_size: int) -> scipy.sparse.csr_matrix:
+    """Counts how often two words stand within `WINDOW` of each other in a document, float [V, V], symmetric."""
     first = max(0, corpus.num_tokens - COUNTED) // 2
     tokens = np.asarray(corpus.tokens[first : first + COUNTED], np.int32)
     ends = corpus.sentences[corpus.documents[1:]] - first
     document = np.searchsorted(ends, np.arange(len(tokens)), side="right")
-    counts = scipy.sparse.csr_matrix((size, size), dtype=np.float64)
+    counts = scipy.sparse.csr_matrix((vocab_size, vocab_size), dtype=np.float64)
     for distance in range(1, WINDOW + 1):
         same = document[distance:] == document[:-distance]
         pairs = tokens[:-distance][same], tokens[distance:][same]
-        counts = counts + scipy.sparse.coo_matrix((np.ones(len(pairs[0])), pairs), shape=(size, size)).tocsr()
+        counts = (
+            counts + scipy.sparse.coo_matrix((np.ones(len(pairs[0])), pairs), shape=(vocab_size, vocab_size)).tocsr()
+        )
     return counts + counts.T

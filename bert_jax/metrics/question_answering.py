@@ -14,17 +14,20 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """What SQuAD compares: lower case, without ASCII punctuation, without a, an, the, one space between words."""
+    """Returns what SQuAD compares: lower case, no ASCII punctuation, no a, an or the, one space between words."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answer: str) -> float:
-    """1.0 if both are the same once normalised, else 0.0."""
+    """Returns 1.0 if both are the same once normalised, else 0.0."""
     return float(normalize_answer(prediction) == normalize_answer(answer))
 
 
 def answer_f1(prediction: str, answer: str) -> float:
-    """F1 of the words that both have once normalised, each as often as it is in both; 1.0 where both have none."""
+    """Returns the F1 of the words that both have once normalised, each as often as it is in both.
+
+    Where neither has a word, it is 1.0.
+    """
     words, wanted = normalize_answer(prediction).split(), normalize_answer(answer).split()
     if not words or not wanted:
         return float(words == wanted)
@@ -40,7 +43,7 @@ def score_answers(
     references: Mapping[str, Sequence[str]],
     null_scores: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """SQuAD's exact match and F1 in percent, names and numbers as the official scripts print them.
+    """Computes SQuAD's exact match and F1 in percent, names and numbers as the official scripts print them.
 
     If a question has no answer, or with null scores, these are those of version 2.0, otherwise those of 1.1. The two
     differ where a right answer has no word once normalised ("The"): 1.1 gives it an F1 of 0, 2.0 leaves it out.
@@ -86,7 +89,7 @@ def _check_complete(name: str, found: Mapping[str, Any], questions: Collection[s
 
 
 def _points(prediction: str, answers: Sequence[str], version_2: bool) -> dict[str, float]:
-    """Exact match and F1 of a prediction, each with the answer that suits it best."""
+    """Returns exact match and F1 of a prediction, each with the answer that suits it best."""
     filled = [answer for answer in answers if normalize_answer(answer)]
     if version_2:
         answers = filled = filled or [""]
@@ -101,9 +104,10 @@ def _best_threshold(
     points: Mapping[str, Mapping[str, float]],
     name: str,
 ) -> dict[str, float]:
-    """The best of `name` ("exact" or "f1"), in percent, and its threshold: none is answered, then one after the other.
+    """Returns the best of `name` ("exact" or "f1"), in percent, and its threshold.
 
-    Of equal null scores the official script may take some and leave others; to have its numbers, so does this.
+    At first no question counts as answered; then one after the other does. Of equal null scores the
+    official script may take some and leave others; to have its numbers, so does this.
     """
     questions = [question for question in null_scores if question in references]
     for question in questions:

@@ -1,0 +1,130 @@
+"""A model in the memory of the devices, and how it is run; the classes that build on this say what it answers."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import MeshConfig
+from bert_jax.errors import UserError
+from bert_jax.inference.rows import TextRow, row_batches
+from bert_jax.interop import huggingface
+from bert_jax.interop.layout import Pretrained, parts_of
+from bert_jax.model.quantization import is_matrix_of_body, quantize
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.forward import forward_of, put
+from bert_jax.training.sharding import make_mesh
+
+DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
+
+Answer = TypeVar("Answer")
+
+
+class LoadedModel:
+    """Tokenizer, config and parameters.
+
+    Attributes:
+      config: the architecture.
+      tokenizer: its vocabulary.
+      params: on the devices.
+      parts: what the model has besides the body: "pooler" and the heads.
+      labels: names of the classes of a fine-tuned head; empty if it has none.
+      problem_type: of a sequence classification, as transformers names it; empty if it is not known.
+      settings: how a fine-tuned head was trained to read.
+      dtype: compute type.
+      mesh: of the devices.
+    """
+
+    def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
+        """Brings the parameters to the devices.
+
+        Args:
+          model: as it was read.
+          tokenizer: of the model.
+          dtype: one of `DTYPES`.
+
+        Raises:
+          UserError: another dtype.
+        """
+        if dtype not in DTYPES:
+            raise UserError(f"dtype={dtype!r} is not known: choose {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+        self.config, self.dtype = model.config, jnp.dtype("bfloat16" if dtype == "int8" else dtype)
+        self.tokenizer = tokenizer
+        self.labels = model.labels
+        self.problem_type = model.problem_type
+        self.settings = model.settings
+        self._loaded = model
+        self.mesh = make_mesh(MeshConfig())
+        stored = quantize(model.params) if dtype == "int8" else _in_compute_type(model.params, self.dtype)
+        self.params = put(stored, self.mesh)
+        self.parts = parts_of(model.params)
+
+    def need(self, part: str, purpose: str) -> None:
+        """Raises UserError if the model has no such part, a head or the pooler."""
+        if part not in self.parts:
+            has = f"it has the body and {', '.join(sorted(self.parts))}" if self.parts else "it has the body only"
+            raise UserError(f"{purpose} needs a model with {part}: {has}")
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the model in Hugging Face layout; see `bert_jax.interop.huggingface.save`."""
+        huggingface.save(directory, self._loaded, self.tokenizer)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        module: Any,
+        rows: Sequence[TextRow | UserError],
+        batch_size: int,
+        *,
+        progress: Callable[[int], object] = lambda answered: None,
+        targets: Sequence[int] | None = None,
+        **settings: Any,
+    ) -> Iterator[tuple[list[int], Any]]:
+        """Yields, for each batch of the good rows, their indices and what a function of `compute` gives for them.
+
+        Args:
+          function: of `compute`.
+          module: its network.
+          rows: errors among them are passed over.
+          batch_size: rows that run at once.
+          progress: is called after each batch with the number of its rows.
+          targets: a number for each row, that becomes `targets` of the batch.
+          settings: of the function.
+        """
+        forward = forward_of(self.mesh, function, module, **settings)
+        batches = list(row_batches(rows, batch_size, self.tokenizer.pad_id, self.config.max_position_embeddings))
+        arrays = (arrays if targets is None else _with_targets(arrays, indices, targets) for indices, arrays in batches)
+        for (indices, _), outputs in zip(batches, forward(self.params, arrays), strict=True):
+            yield indices, outputs
+            progress(len(indices))
+
+    def _fault_of_pair(self, is_pair: bool) -> str:
+        """Says why two texts cannot be told apart, or nothing if they can."""
+        if is_pair and self.config.type_vocab_size < 2:
+            return f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart"
+        return ""
+
+
+def raised(answer: Answer | UserError) -> Answer:
+    """Returns an answer, or raises the error that stands in its place."""
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
+def _with_targets(arrays: dict[str, np.ndarray], indices: list[int], targets: Sequence[int]) -> dict[str, np.ndarray]:
+    padded = np.zeros(len(arrays["lengths"]), np.int32)
+    padded[: len(indices)] = [targets[index] for index in indices]
+    return {**arrays, "targets": padded}
+
+
+def _in_compute_type(params: dict, dtype: jnp.dtype) -> dict:
+    """Keeps the matrices of the body in the type that multiplies them: no conversion at each call, the same answers."""
+
+    def stored(path: tuple, leaf: np.ndarray) -> np.ndarray:
+        return leaf.astype(dtype, copy=False) if is_matrix_of_body(path) else leaf
+
+    return jax.tree_util.tree_map_with_path(stored, params)

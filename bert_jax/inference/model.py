@@ -1,0 +1,17 @@
+"""A loaded model that answers: masked words, sentence pairs, vectors, classes, tags, answers, fluency."""
+
+from bert_jax.inference.embedder import Embedder
+from bert_jax.inference.language_model import LanguageModel
+from bert_jax.inference.task_heads import TaskHeads
+
+
+class Model(LanguageModel, Embedder, TaskHeads):
+    """A BERT that was loaded by `bert_jax.load`, ready to answer on this machine's devices.
+
+    What it can say depends on its heads: `fill_mask`, `pseudo_perplexity` and `next_sentence` need those of
+    pre-training, `classify`, `tag` and `answer` those of fine-tuning; `encode` and `embed` need the body alone. A call
+    without the head that it needs raises a `UserError` that names the heads there are.
+
+    Each method that ends in ``_batch`` takes many inputs of any lengths, runs those of like lengths together, and
+    returns an answer or a `UserError` for each, in their order; the method without that ending raises the error.
+    """

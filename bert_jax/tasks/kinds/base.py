@@ -1,0 +1,229 @@
+"""What a kind of task is: one class that knows all that differs between kinds, from the data to the scores.
+
+A row of the table of tasks names its kind, and nobody else asks which kind it is. The methods stand in the order in
+which data flows: records -> examples -> rows -> batch -> network -> loss, and outputs -> predictions -> scores.
+"""
+
+import abc
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
+from bert_jax.tasks import labels as label_module
+from bert_jax.tasks.rows import Batch, Row, lay_out
+from bert_jax.text.tables import Record, read_rows
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.objective import Mean
+
+if TYPE_CHECKING:
+    from bert_jax.tasks.task import Task
+
+INPUTS = ("input_ids", "token_type_ids", "position_ids", "sequence_ids")
+TRUNCATIONS = ("head", "tail", "both", "windows")
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """How a model reads examples, and what its outputs are called.
+
+    Attributes:
+      tokenizer: of the model.
+      labels: names of the C classes or tags; empty where there are none.
+      max_length: tokens of a row at the most.
+      truncation: which part of a single text that is too long is read, see `text_rows`.
+      stride: tokens from one window to the next; 0 for half a window.
+      null_threshold: a question whose null_score_diff is above it has no answer; None: every question has one.
+    """
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    max_length: int
+    truncation: str = "head"
+    stride: int = 0
+    null_threshold: float | None = None
+
+
+class Kind(abc.ABC):
+    """A kind of task. It holds nothing: two objects of one class are equal, and can be constants of a jitted function.
+
+    Attributes:
+      name: the field's word for it, as in ``custom:NAME``.
+      head: its part of a tree of parameters.
+      problem_type: what transformers calls it, where one head serves several kinds.
+      balances_classes: each text or word has one of C classes, which can be weighed.
+      smooths_labels: the loss is a cross-entropy whose targets can be smoothed.
+      truncates: single texts that are too long can be read in other ways than from their head.
+      default_max_length: tokens of a row for a model that does not know how it was trained, if it takes as many.
+      id_columns: where the id of an example stands in a task's own data; the user's own files have ``id``.
+    """
+
+    name: ClassVar[str]
+    head: ClassVar[str]
+    problem_type: ClassVar[str] = ""
+    balances_classes: ClassVar[bool] = False
+    smooths_labels: ClassVar[bool] = False
+    truncates: ClassVar[bool] = False
+    default_max_length: ClassVar[int] = sys.maxsize
+    id_columns: ClassVar[tuple[str, ...]] = ("idx",)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    # ---- from data to examples --------------------------------------------------------------------------------------
+
+    def read_file(self, task: "Task", split: str, path: str, *, official: bool) -> Iterator[Any]:
+        """Yields the examples of a file in its order.
+
+        Args:
+          task: the row of the table, with the columns to be read.
+          split: its name; one that begins with test may be without labels.
+          path: the file, or a folder where the task has folders.
+          official: the file is the task's own, with whatever it is published with.
+
+        Raises:
+          UserError: the file cannot be read, or a record is no example; names file and line.
+        """
+        header = task.header if task.text in task.header else ()  # a file with other columns names them
+        return self.read_records(task, split, read_rows(path, header, strict=not official))
+
+    @abc.abstractmethod
+    def read_records(self, task: "Task", split: str, records: Iterator[Record]) -> Iterator[Any]:
+        """Yields the examples of the records of a table or of TFDS; errors as in `read_file`."""
+
+    def is_labelled(self, example: Any) -> bool:
+        """Tells whether the right answer is known."""
+        return example.label is not None
+
+    def check_alike(self, examples: Sequence[Any], source: str) -> None:
+        """Raises UserError if some examples have labels and others have none."""
+        without = [example.id for example in examples if not self.is_labelled(example)]
+        if 0 < len(without) < len(examples):
+            count = f"{len(without)} of {len(examples)} examples have no label"
+            raise UserError(f"{source}: {count}, the first is {without[0]}: label all of them or none")
+
+    # ---- names of labels --------------------------------------------------------------------------------------------
+
+    def names_in(self, example: Any) -> Iterable[str]:
+        """Returns the names in the label of an example, each as often as it stands there."""
+        del example
+        return ()
+
+    def label_names(self, task: "Task", train: Sequence[Any], source: str) -> tuple[str, ...]:
+        """Returns the names of the labels in the order of their ids: the table's, or else all that training has.
+
+        Raises:
+          UserError: training has one label only, so that there is nothing to learn; names `source`.
+        """
+        names = {name for example in train for name in self.names_in(example)}
+        label_module.check_variety(names, task.label, source)
+        return task.labels or label_module.in_order(names)
+
+    def names_of_head(self, task: "Task", labels: tuple[str, ...], problem_type: str) -> tuple[str, ...]:
+        """Returns the names of the classes of a model's head, in the words of the task.
+
+        Args:
+          task: the row of the table.
+          labels: as the model has them.
+          problem_type: of the model; empty if it is not known.
+
+        Raises:
+          UserError: the head is of another kind of task, or has other classes.
+        """
+        self._check_problem_type(task, problem_type)
+        if len(labels) == 1:
+            raise UserError(f"task {task.name} is {self.name}, and the head of the model has 1 outputs")
+        return label_module.in_words_of(task.labels, labels, task.name)
+
+    def _check_problem_type(self, task: "Task", problem_type: str) -> None:
+        if self.problem_type and problem_type not in ("", self.problem_type):
+            raise UserError(f"task {task.name} is {self.problem_type}, the model was trained for {problem_type}")
+
+    def exported_labels(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns the names that an exported model gives to its outputs."""
+        return names
+
+    # ---- from examples to batches -----------------------------------------------------------------------------------
+
+    def fault(self, example: Any, codec: Codec) -> str:
+        """Says why an example without a label cannot be answered, or nothing if it can."""
+        del example, codec
+        return ""
+
+    @abc.abstractmethod
+    def rows(self, examples: Sequence[Any], codec: Codec) -> list[Any]:
+        """Makes the rows of all examples, in their order.
+
+        Raises:
+          UserError: an example has a label without a number, or a row has no room for it.
+        """
+
+    @abc.abstractmethod
+    def labels(self, rows: Sequence[Any], batch_size: int, length: int) -> Batch:
+        """Lays the labels of some rows out as arrays [B, ...]; rows without a label hold what the loss passes over."""
+
+    def batch(self, rows: Sequence[Row], batch_size: int, length: int) -> Batch:
+        """Lays some rows out, filled up with empty ones to `batch_size` rows of `length` tokens."""
+        return lay_out(rows, batch_size, length) | self.labels(rows, batch_size, length)
+
+    # ---- on the device ----------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+        """Returns the body with the head of this kind; `labels` is C."""
+
+    def init(self, network: nn.Module, key: jax.Array) -> Any:
+        """Draws the variables of the network."""
+        return network.init(key, *[jnp.zeros((1, 8), jnp.int32)] * len(INPUTS))
+
+    def outputs(self, network: nn.Module, variables: Any, batch: Any, **settings: Any) -> Any:
+        """Runs the network on a batch; `settings` are deterministic and rngs. Returns logits or numbers, float32."""
+        return network.apply(variables, *(batch[name] for name in INPUTS), **settings)
+
+    @abc.abstractmethod
+    def loss(
+        self, outputs: Any, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
+    ) -> dict[str, Mean]:
+        """Returns the `task_loss` and, where there are classes, the `accuracy`, as sums and counts."""
+
+    @abc.abstractmethod
+    def probabilities(self, outputs: Any) -> Any:
+        """Turns outputs into what `predictions` takes: an array or a tuple of arrays, [B, ...] each."""
+
+    # ---- from outputs to scores -------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def predictions(self, examples: Sequence[Any], rows: Sequence[Any], outputs: Sequence[Any], codec: Codec) -> list:
+        """Makes one prediction for each example, a named tuple, from what `probabilities` gave for each row."""
+
+    @abc.abstractmethod
+    def scores(
+        self, examples: Sequence[Any], predictions: Sequence[Any], codec: Codec
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Returns the measures of the task, and a report of each class where there are classes, else an empty one."""
+
+    # ---- the threshold of questions without an answer ---------------------------------------------------------------
+
+    def initial_threshold(self, examples: Sequence[Any]) -> float | None:
+        """Returns the null threshold to begin with; None where every example has an answer."""
+        del examples
+        return None
+
+    def tuned_threshold(self, scores: dict[str, float], predictions: Sequence[Any]) -> float | None:
+        """Returns the null threshold that is best on these predictions."""
+        del scores, predictions
+        return None
+
+
+def is_labelled(kind: Kind, examples: Sequence[Any]) -> bool:
+    """Tells whether a split can be scored; `Kind.check_alike` saw to it that all of it has labels or none of it."""
+    return any(kind.is_labelled(example) for example in examples)

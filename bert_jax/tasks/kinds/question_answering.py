@@ -1,0 +1,176 @@
+"""Questions on a context (SQuAD): the answer is a span of it, or there is none.
+
+The rules are those of ``run_squad.py`` in google-research/bert (Devlin et al. 2018, sections 4.2 and 4.3), but answers
+are cut out by character offsets (`bert_jax.tasks.spans`), where the original counts words and searches the text again.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import ModelConfig
+from bert_jax.model import heads
+from bert_jax.model.losses import span_cross_entropy
+from bert_jax.tasks.kinds.base import Codec, Kind
+from bert_jax.tasks.rows import Batch, padded_labels
+from bert_jax.tasks.spans import Candidate, QuestionAnsweringRow, best_answers, question_rows
+from bert_jax.tasks.squad import QuestionAnsweringExample, checked, read_questions
+from bert_jax.tasks.task import Task, is_labelled
+from bert_jax.text.tables import Record
+from bert_jax.training.objective import Mean
+
+
+class Answer(NamedTuple):
+    """The answer to a question."""
+
+    answer: str  # empty: the context holds none
+    start: int  # [start, stop) in characters of the context
+    stop: int
+    score: float  # its probability among `ranked`
+    null_score_diff: float  # by how much "no answer" scores better than the best answer
+    ranked: list[Candidate]  # the best answers, best first
+
+
+class QuestionAnswering(Kind):
+    """The start and the end of the answer in the context; in SQuAD 2.0 a question may have none."""
+
+    name = "question_answering"
+    head = "question_answering"
+    default_max_length = 384
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+
+    def read_file(self, task: Task, split: str, path: str, *, official: bool) -> Iterator[QuestionAnsweringExample]:
+        """Yields the questions of a file in SQuAD's JSON."""
+        del task, official
+        return read_questions(path, is_labelled(split))
+
+    def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[QuestionAnsweringExample]:
+        """Yields the questions of TFDS's records."""
+        del task
+        for record in records:
+            answers = record.cell("answers")
+            example = QuestionAnsweringExample(
+                id=record.cell("id"),
+                question=record.cell("question"),
+                context=record.cell("context"),
+                answers=tuple(zip(answers["text"], answers["answer_start"], strict=True)),
+                answerable=not record.cells.get("is_impossible", False),
+                title=record.cells.get("title", ""),
+            )
+            yield checked(example, record.source, is_labelled(split))
+
+    def is_labelled(self, example: QuestionAnsweringExample) -> bool:
+        """Tells whether answers are known, or that there is none."""
+        return bool(example.answers) or not example.answerable
+
+    def label_names(self, task: Task, train: Sequence[Any], source: str) -> tuple[str, ...]:
+        """Returns none: answers are spans."""
+        del task, train, source
+        return ()
+
+    def names_of_head(self, task: Task, labels: tuple[str, ...], problem_type: str) -> tuple[str, ...]:
+        """Returns none."""
+        del task, labels, problem_type
+        return ()
+
+    # ---- rows and batches -------------------------------------------------------------------------------------------
+
+    def rows(self, examples: Sequence[QuestionAnsweringExample], codec: Codec) -> list[QuestionAnsweringRow]:
+        """Makes as many rows for each question as its context has windows; see `question_rows`."""
+        return question_rows(examples, codec.tokenizer, codec.max_length, stride=codec.stride)
+
+    def labels(self, rows: Sequence[QuestionAnsweringRow], batch_size: int, length: int) -> Batch:
+        """Returns `starts` and `ends` int32 [B], the first and last token of the answer; -1 is none."""
+        del length
+        positions = padded_labels(rows, (batch_size, 2), np.int32)
+        return {"starts": positions[:, 0].copy(), "ends": positions[:, 1].copy()}
+
+    # ---- on the device ----------------------------------------------------------------------------------------------
+
+    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+        """Returns the body with two scores for each token."""
+        del labels
+        return heads.BertForQuestionAnswering(model, dtype)
+
+    def loss(
+        self,
+        outputs: tuple[jax.Array, jax.Array],
+        batch: Any,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] = (),
+    ) -> dict[str, Mean]:
+        """Returns the mean of the cross-entropies of start and end."""
+        del label_smoothing, class_weights
+        return {"task_loss": span_cross_entropy(*outputs, batch["starts"], batch["ends"])}
+
+    def probabilities(self, outputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits as they are, two float32 [B, L]: answers compete across the rows of a question."""
+        return outputs
+
+    # ---- predictions and scores -------------------------------------------------------------------------------------
+
+    def predictions(
+        self,
+        examples: Sequence[QuestionAnsweringExample],
+        rows: Sequence[QuestionAnsweringRow],
+        outputs: Sequence[tuple[np.ndarray, np.ndarray]],
+        codec: Codec,
+    ) -> list[Answer]:
+        """Returns the best answer over the rows of each question."""
+        rows_of: list[list[int]] = [[] for _ in examples]
+        for number, row in enumerate(rows):
+            rows_of[row.example].append(number)
+        unanswerable = codec.null_threshold is not None
+        answers = []
+        for example, numbers in zip(examples, rows_of, strict=True):
+            starts, ends = zip(*(outputs[number] for number in numbers), strict=True)
+            windows = [rows[number] for number in numbers]
+            result = best_answers(windows, starts, ends, example.context, unanswerable=unanswerable)
+            best = result.best
+            if codec.null_threshold is not None and result.null_score_diff > codec.null_threshold:
+                best = next(candidate for candidate in result.ranked if not candidate.text)
+            answers.append(
+                Answer(best.text, best.start, best.stop, best.probability, result.null_score_diff, result.ranked)
+            )
+        return answers
+
+    def scores(
+        self, examples: Sequence[QuestionAnsweringExample], predictions: Sequence[Answer], codec: Codec
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Returns SQuAD's scores; with unanswerable questions also those of the best threshold.
+
+        The best threshold is looked for on what the model would answer if it had to.
+        """
+        from bert_jax.metrics.question_answering import score_answers
+
+        references = {example.id: [text for text, _ in example.answers] for example in examples}
+        given = dict(zip(references, (prediction.answer for prediction in predictions), strict=True))
+        scores = score_answers(given, references)
+        if codec.null_threshold is not None:
+            best = [
+                next((candidate.text for candidate in prediction.ranked if candidate.text), "")
+                for prediction in predictions
+            ]
+            null_scores = dict(zip(references, (prediction.null_score_diff for prediction in predictions), strict=True))
+            with_threshold = score_answers(dict(zip(references, best, strict=True)), references, null_scores)
+            scores |= {name: value for name, value in with_threshold.items() if name.startswith("best_")}
+        return scores, {}
+
+    def initial_threshold(self, examples: Sequence[QuestionAnsweringExample]) -> float | None:
+        """Returns 0 if a question has no answer."""
+        return 0.0 if any(not example.answerable for example in examples) else None
+
+    def tuned_threshold(self, scores: dict[str, float], predictions: Sequence[Answer]) -> float:
+        """Returns the threshold with the best F1.
+
+        Where that is never to answer, the official script says 0; this is below all null scores.
+        """
+        threshold = scores["best_f1_thresh"]
+        null_scores = [prediction.null_score_diff for prediction in predictions]
+        return threshold if threshold in null_scores else min(null_scores) - 1

@@ -1,0 +1,85 @@
+"""From records of a table to examples: their ids, texts and labels, and what is wrong with them."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from bert_jax.errors import UserError
+from bert_jax.tasks.task import Task, is_labelled
+from bert_jax.text.cleaning import without_surrogates
+from bert_jax.text.tables import Record
+
+
+def identified(task: Task, records: Iterator[Record]) -> Iterator[tuple[str, Record]]:
+    """Yields each record with its id. Torn records of a flawed data set are left out, with a warning.
+
+    The id is the column ``id`` of a custom task (``idx`` in TFDS, ``id`` in RACE), or else the number of the record in
+    its file from 0, which is what GLUE's test server wants.
+
+    Raises:
+      UserError: an id stands twice; names file and line.
+    """
+    seen: set[str] = set()
+    torn: list[Record] = []
+    for number, record in enumerate(records):
+        if task.flawed and len(record.cells) < len(record.columns):
+            torn.append(record)
+            continue
+        name = _id_of(task, record, number)
+        if name in seen:
+            raise UserError(
+                f"{record.place}: id {name!r} stands in an earlier row too: change it, or rename the column"
+            )
+        seen.add(name)
+        yield name, record
+    if torn:
+        left_out = f"{torn[0].source}: {len(torn)} torn rows are left out, the first is line {torn[0].number}"
+        warnings.warn(f"{left_out}; {task.name} is published with such rows", stacklevel=2)
+
+
+def _id_of(task: Task, record: Record, number: int) -> str:
+    columns = ("id",) if task.custom else task.kind.id_columns
+    given = (str(record.cells[column]) for column in columns if record.cells.get(column) not in (None, ""))
+    return next(given, str(number))
+
+
+def text_of(task: Task, record: Record, column: str, key: str) -> str:
+    """Returns the text in a column; `key` is what the config calls the column, if it can be set.
+
+    Raises:
+      UserError: there is no such column, or no text in it.
+    """
+    value = record.cell(column, key)
+    value = "" if value is None else value
+    if not isinstance(value, str):
+        raise UserError(f"{record.place}: {column!r} is not a text but a {type(value).__name__}")
+    if not value.strip() and not task.flawed:
+        raise UserError(f"{record.place}: {column!r} is empty: fill it in, or take the row out")
+    return without_surrogates(value)
+
+
+def label_of(task: Task, record: Record, split: str, *, empty_is_label: bool = False) -> Any:
+    """Returns what stands in the label's column; None if a test split has no such column, or nothing in it.
+
+    Args:
+      task: the row of the table.
+      record: of its data.
+      split: only one that begins with test may be without labels.
+      empty_is_label: an empty cell is a label too: no class applies.
+
+    Raises:
+      UserError: there is no such column, or no label in it.
+    """
+    if not is_labelled(split) and task.label not in (record.columns or record.cells):
+        return None
+    value = record.cell(task.label, "label")
+    value = value.strip() if isinstance(value, str) else value
+    if empty_is_label and value is not None:
+        return value
+    # GLUE in TFDS, and copies made from it, have -1 where a label is secret.
+    secret = not task.custom and not is_labelled(split) and value in (-1, "-1")
+    if value is None or value == "" or secret:
+        if is_labelled(split):
+            raise UserError(f"{record.place}: {task.label!r} has no label: fill it in, or take the row out")
+        return None
+    return value

@@ -1,0 +1,85 @@
+"""Reads UTF-8 files as a stream of lines, the first thing that every reader of text does.
+
+Only a line feed ends a line, whatever else Python takes for a line end; a byte order mark is dropped. Bytes that are
+not UTF-8 are an error that names the line and the byte, or become U+FFFD where the caller asks for `errors="replace"`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from bert_jax.errors import UserError
+
+LINE_LIMIT = 64 << 20  # bytes of a line that is read whole
+
+
+class NotUTF8Error(UserError):
+    """Bytes that are not UTF-8; the message names the place."""
+
+
+def read_lines(
+    path: str, errors: str = "strict", on_read: Callable[[int], object] = lambda size: None
+) -> Iterator[str]:
+    """Yields the lines of a file, with their ends.
+
+    Args:
+      path: the file.
+      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      on_read: is told how many bytes were read, after each read.
+
+    Raises:
+      NotUTF8Error: names the line and the byte offset.
+      UserError: the file cannot be read, or a line has more than `LINE_LIMIT` bytes.
+    """
+    for number, line in enumerate(read_line_parts(path, LINE_LIMIT, errors, on_read), 1):
+        if len(line) >= LINE_LIMIT // 4 and not line.endswith("\n") and len(line.encode()) >= LINE_LIMIT - 4:
+            raise UserError(f"{path} line {number} is longer than {LINE_LIMIT >> 20} MiB: split it into rows")
+        yield line
+
+
+def read_line_parts(
+    path: str, limit: int, errors: str = "strict", on_read: Callable[[int], object] = lambda size: None
+) -> Iterator[str]:
+    """Yields the lines of a file as `read_lines` does, but a line of more than `limit` bytes in parts."""
+    try:
+        with open(path, "rb") as file:
+            number, offset, rest = 0, 0, b""
+            while data := file.readline(limit):
+                on_read(len(data))
+                data, rest = rest + data, b""
+                if not data.endswith(b"\n") and len(data) >= limit:
+                    data, rest = _whole_characters(data)
+                try:
+                    line = data.decode("utf-8", errors)
+                except UnicodeDecodeError as error:
+                    place = f"line {number + 1}, byte offset {offset + error.start} is 0x{data[error.start]:02x}"
+                    raise NotUTF8Error(f"{path} is not UTF-8: {place}; convert the file") from error
+                if offset == 0:
+                    line = line.removeprefix("\ufeff")
+                offset += len(data)
+                number += line.endswith("\n")
+                yield line
+            if rest:
+                yield rest.decode("utf-8", "replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_text(path: str) -> str:
+    """Returns the whole file, without a byte order mark.
+
+    Raises:
+      UserError: the file is not there, not UTF-8 (with line and byte offset), or empty.
+    """
+    text = "".join(read_line_parts(path, LINE_LIMIT))
+    if not text.strip("\ufeff \t\r\n"):
+        raise UserError(f"{path} is empty")
+    return text
+
+
+def _whole_characters(data: bytes) -> tuple[bytes, bytes]:
+    """Splits before a UTF-8 character that the end of `data` cuts in two."""
+    for back in range(1, 4):
+        if data[-back] & 0xC0 == 0xC0:
+            return data[:-back], data[-back:]
+        if data[-back] & 0x80 == 0:
+            break
+    return data, b""

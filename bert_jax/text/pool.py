@@ -1,0 +1,108 @@
+"""Encodes batches of documents in several processes, in order and in bounded memory."""
+
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator
+
+from bert_jax.errors import UserError
+from bert_jax.text.encoding import Encoded, Encoder
+
+BATCH = 1 << 18  # characters handed to a process at once
+_IN_FLIGHT = 1 << 24  # characters handed out and not yet written
+
+
+def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processes: int) -> Iterator[Encoded]:
+    """Encodes documents in batches, in order, a bounded number of them at a time.
+
+    Args:
+      documents: raw.
+      encoder_arguments: what each process makes its `Encoder` of.
+      processes: with 1, or with little text, this process does the work itself.
+
+    Raises:
+      UserError: a process died.
+    """
+    batches = _batches(documents)
+    first_two = list(itertools.islice(batches, 2))
+    batches = itertools.chain(first_two, batches)
+    if processes == 1 or len(first_two) < 2:  # too little text to start processes for
+        yield from map(Encoder(*encoder_arguments), batches)
+        return
+    # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
+    executor = concurrent.futures.ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=encoder_arguments
+    )
+    pending: collections.deque[tuple[concurrent.futures.Future, int]] = collections.deque()  # with their characters
+    in_flight = 0
+    try:
+        for batch in batches:
+            size = sum(map(len, batch))
+            while pending and (len(pending) > 2 * processes or in_flight + size > _IN_FLIGHT):
+                future, characters = pending.popleft()
+                in_flight -= characters
+                yield future.result()
+            with _no_main_module():  # a task may start a process
+                pending.append((executor.submit(_encode, batch), size))
+            in_flight += size
+        while pending:
+            yield pending.popleft()[0].result()
+    except concurrent.futures.BrokenExecutor as error:
+        raise UserError("a worker process died, perhaps for want of memory: pass a smaller --processes") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    batch, size = [], 0
+    for text in documents:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keeps a spawned process from importing the caller's script, and with it JAX: it needs `bert_jax.text` only."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+# ---- in a worker process -------------------------------------------------------------------------------------------
+
+_encoder: Encoder
+
+
+def _start_worker(*encoder_arguments) -> None:
+    global _encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _encoder = Encoder(*encoder_arguments)
+
+
+def _die_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: the pool's own queue would keep it waiting."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _encode(batch: list[str]) -> Encoded:
+    return _encoder(batch)

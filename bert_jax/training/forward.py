@@ -1,0 +1,64 @@
+"""The one way to run a model without training it: a pure function over batches, their rows divided over a mesh.
+
+Evaluation in pre-training and in fine-tuning and all predictions go through here.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bert_jax.training.sharding import BATCH_AXES
+
+
+class Forward:
+    """A pure function of parameters and a batch, compiled once for each shape, whose results come back to the host."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], mesh: Mesh) -> None:
+        """Compiles nothing yet.
+
+        Args:
+          function: takes parameters and a batch, a tree of arrays [B, ...] and of numbers [].
+          mesh: where it runs.
+        """
+        self._function, self._mesh = jax.jit(function), mesh
+
+    def __call__(self, params: Any, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yields what the function gives for each batch, as NumPy arrays."""
+        params = put(params, self._mesh)
+        for batch in batches:
+            batch = put(batch, self._mesh, divide_rows=True)
+            with jax.set_mesh(self._mesh):
+                outputs = self._function(params, batch)
+            yield jax.device_get(outputs)
+
+
+def put(arrays: Any, mesh: Mesh, *, divide_rows: bool = False) -> Any:
+    """Brings a tree of NumPy arrays to the devices; what is there already stays as it is.
+
+    Args:
+      arrays: a tree.
+      mesh: of the devices.
+      divide_rows: the first dimension is divided over them if it divides; all else is whole on each device.
+    """
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+    def place(array: Any) -> jax.Array:
+        if isinstance(array, jax.Array):
+            return array
+        divides = divide_rows and array.ndim and len(array) % shards == 0
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(BATCH_AXES if divides else None)))
+
+    return jax.tree.map(place, arrays)
+
+
+@functools.cache
+def forward_of(mesh: Mesh, function: Callable[..., Any], *constants: Any, **settings: Any) -> Forward:
+    """Returns the `Forward` of function(*constants, params, batch, **settings), the same one for the same arguments.
+
+    So all splits of a task, all calls and all models of one architecture share their compiled programs.
+    """
+    return Forward(functools.partial(function, *constants, **settings), mesh)
