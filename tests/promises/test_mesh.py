@@ -82,7 +82,7 @@ def sharded(tmp_path_factory) -> dict:
     """`on_all_devices` in a process with four virtual devices."""
     tests = Path(__file__).parents[1]
     code = (
-        "import json, sys; from pathlib import Path; from training.test_sharding import on_all_devices\n"
+        "import json, sys; from pathlib import Path; from promises.test_mesh import on_all_devices\n"
         "print('FOUND' + json.dumps(on_all_devices(Path(sys.argv[1]))))"
     )
     flags = f"--xla_force_host_platform_device_count={DEVICES}"
