@@ -84,7 +84,9 @@ def test_commands_have_flags_and_keys_that_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_configs_take_the_arguments_that_pages_name(page):
-    for name, argument in re.findall(r"`(?:configs/finetune/)?(\w+\.py):([a-z0-9_]+)`", page.read_text(encoding="utf-8")):
+    for name, argument in re.findall(
+        r"`(?:configs/finetune/)?(\w+\.py):([a-z0-9_]+)`", page.read_text(encoding="utf-8")
+    ):
         for folder in ("pretrain", "finetune"):
             if (ROOT / "configs" / folder / name).exists():
                 config = config_of(f"configs/{folder}/{name}", argument)
