@@ -20,6 +20,6 @@ def load(model: str, dtype: str = "float32") -> "Model":
     """
     # Imported here and not above: worker processes import bert_jax.text, and so this file, and must not start JAX.
     from bert_jax.inference.model import Model
-    from bert_jax.interop.pretrained import read
+    from bert_jax.interop.pretrained import load_pretrained
 
-    return Model(*read(model), dtype)
+    return Model(*load_pretrained(model), dtype)

@@ -14,7 +14,8 @@ from absl import flags
 
 from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
-from bert_jax.interop.layout import disassemble, parts_of
+from bert_jax.interop.layout import disassemble
+from bert_jax.model.parameters import part_names
 from bert_jax.runtime import command
 
 _INPUT = flags.DEFINE_string(
@@ -38,7 +39,7 @@ _UPCAST = flags.DEFINE_bool("upcast", False, "take float16 and bfloat16 weights:
 
 def main(_: list[str]) -> None:
     """Flags in, read, write."""
-    model, tokenizer = pretrained.read(_INPUT.value, upcast=_UPCAST.value)
+    model, tokenizer = pretrained.load_pretrained(_INPUT.value, upcast=_UPCAST.value)
     if _FORMAT.value == "stablehlo":
         outputs = export.save(_OUTPUT.value, model, tokenizer)
         shapes = ", ".join(f"{name} [{', '.join(shape)}]" for name, shape in outputs.items())
@@ -46,7 +47,7 @@ def main(_: list[str]) -> None:
         return
     huggingface.save(_OUTPUT.value, model, tokenizer)
     count = sum(array.size for array in disassemble(model).values())
-    held = ", ".join(["body", *sorted(parts_of(model.params))])
+    held = ", ".join(["body", *sorted(part_names(model.params))])
     case = "lower-cased" if tokenizer.lower_case else "cased"
     print(f"{_OUTPUT.value}: {count:,} parameters ({held}), {tokenizer.vocab_size:,} vocabulary entries, {case} text")
 

@@ -11,16 +11,15 @@ With --seeds=5 it does so with five seeds, and WORKDIR/scores.json has the mean 
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from bert_jax.config import FinetuningConfig, from_config_dict
+from bert_jax.config import FinetuningConfig
 from bert_jax.errors import UserError
+from bert_jax.experiments.seeds import check_layout, finetune_seeds, score_table
 from bert_jax.finetuning.run import finetune
-from bert_jax.finetuning.seeds import check_layout, finetune_seeds, score_table
 from bert_jax.runtime import command
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "a file of configs/finetune/ and its task; any key can be set, as in --config.total_epochs=4"
+_CONFIG = command.define_config(
+    FinetuningConfig, "config file and, behind a colon, its task, as in --config=configs/finetune/glue.py:mrpc"
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --workdir=runs/mrpc", required=True)
 _SEEDS = flags.DEFINE_integer(
@@ -31,19 +30,18 @@ _PROFILE = flags.DEFINE_bool(
     False,
     "of a single run: trace a few steps into WORKDIR/profile too, and print the operations that cost most",
 )
-flags.mark_flag_as_required("config")
 
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
-    config, workdir, seeds = from_config_dict(FinetuningConfig, _CONFIG.value), Path(_WORKDIR.value), _SEEDS.value
+    config, workdir, seeds = command.read_config(FinetuningConfig, _CONFIG), Path(_WORKDIR.value), _SEEDS.value
     if seeds > 1:
         if _PROFILE.value:
             raise UserError("--profile is for a single run: leave --seeds out")
         print(score_table(finetune_seeds(config, workdir, seeds)))
         return
     check_layout(workdir, seeds)
-    for split, values in finetune(config, workdir, profile=_PROFILE.value).items():
+    for split, values in finetune(config, workdir, profile=_PROFILE.value).metrics.items():
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 

@@ -2,22 +2,19 @@ r"""Pre-trains BERT from raw text. Run again with the same workdir, it goes on w
 
   python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
   python scripts/pretrain.py --config=configs/pretrain/small.py --workdir=runs/mine \
-      --config.data.source='texts/*.txt' --config.total_epochs=3 --config.total_steps=0
+      --config.data.source='texts/*.txt' --config.total_epochs=3
 """
 
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 import bert_jax
-from bert_jax.config import PretrainingConfig, from_config_dict
-from bert_jax.pretraining.run import pretrain
+from bert_jax.config import PretrainingConfig
+from bert_jax.pretraining.run import pretrain, summary
 from bert_jax.runtime import command
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "a file of configs/pretrain/; any key can be set, as in --config.model.num_hidden_layers=6"
-)
+_CONFIG = command.define_config(PretrainingConfig, "config file, as in --config=configs/pretrain/small.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --workdir=runs/tiny", required=True)
 _SAMPLE = flags.DEFINE_multi_string(
     "sample", [], "sentence to complete at the end, as in --sample='A [MASK] film.'; may be repeated"
@@ -25,14 +22,13 @@ _SAMPLE = flags.DEFINE_multi_string(
 _PROFILE = flags.DEFINE_bool(
     "profile", False, "also trace a few steps into WORKDIR/profile, and print the operations that cost most"
 )
-flags.mark_flag_as_required("config")
 
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
     workdir = Path(_WORKDIR.value)
-    config = from_config_dict(PretrainingConfig, _CONFIG.value)
-    print(pretrain(config, workdir, profile=_PROFILE.value).table())
+    config = command.read_config(PretrainingConfig, _CONFIG)
+    print(summary(pretrain(config, workdir, profile=_PROFILE.value)))
     if _SAMPLE.value:
         model = bert_jax.load(workdir)
         print("\nThe five likeliest words behind each [MASK]:")

@@ -24,13 +24,11 @@ from bert_jax.benchmarks.turns import SideError, SideProcess, in_turns, started
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE
-from bert_jax.model.attention import (
-    KERNELS,
-    choose_kernel,
-    forward_attention,
-    scaled_dot_product_attention,
-    sequence_mask,
-)
+from bert_jax.model.kernels.choose import KERNELS, choose_kernel
+from bert_jax.model.kernels.kernel import Kernel
+from bert_jax.model.kernels.plain import scaled_dot_product_attention
+from bert_jax.model.pattern import AttentionPattern
+from bert_jax.runtime.execution import Execution
 
 HEADS = {"BERT-base": (12, 64), "MiniLM": (12, 32)}  # N and H
 KINDS = ("full", "padded", "packed")
@@ -71,7 +69,7 @@ class Case:
         return f"{self.model}, {rows} x {length}, {self.kind}, {work}"
 
     @property
-    def most(self) -> int:
+    def max_sequences(self) -> int:
         """K, sequences of a row at most."""
         return int(self.sequence_ids.max())
 
@@ -79,7 +77,7 @@ class Case:
     def flops(self) -> float:
         """Operations of the products that attention within sequences takes: two forward, and four backward."""
         heads, head = HEADS[self.model]
-        lengths = np.stack([(self.sequence_ids == number).sum(axis=1) for number in range(1, self.most + 1)])
+        lengths = np.stack([(self.sequence_ids == number).sum(axis=1) for number in range(1, self.max_sequences + 1)])
         return (3 if self.gradient else 1) * 4.0 * heads * head * float((lengths.astype(np.int64) ** 2).sum())
 
     def arrays(self) -> list[np.ndarray]:
@@ -131,9 +129,11 @@ class Ours:
 
     def call(self, case: Case) -> Callable[[], list[jax.Array]]:
         """Gives the output; and with a gradient those of query, key and value."""
-        plain = plain_attention if case.gradient else forward_attention  # as the encoder has it
-        rows_of, attend = KERNELS.get(self.kernel, (lambda ids, _: sequence_mask(ids), plain))
-        rows = jax.jit(rows_of, static_argnums=1)(case.sequence_ids, case.most)
+        kernel = KERNELS[self.kernel]
+        rows = jax.jit(kernel.prepare, static_argnums=(1, 2))(case.sequence_ids, case.max_sequences, AttentionPattern())
+        attend = functools.partial(_attend, kernel, Execution.here(self.dtype.name))
+        if self.kernel == "plain" and case.gradient:  # as the encoder has it
+            attend = plain_attention
         arrays = [jnp.asarray(array, self.dtype) for array in case.arrays()]
         begin = time.perf_counter()
         run = compiled(attend, case.gradient).lower(*arrays, rows).compile()
@@ -146,6 +146,10 @@ class Ours:
     def device_peak_bytes(self) -> int | None:
         """The most memory that it has had of its device, where JAX tells: not on a CPU."""
         return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def _attend(kernel: Kernel, execution: Execution, *arguments: Any) -> jax.Array:
+    return kernel.attend(*arguments, execution)
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
@@ -246,7 +250,7 @@ def reference(case: Case) -> list[np.ndarray]:
     """What plain attention gives in float32, on the CPU whatever the device: output, and gradients if wanted."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         arrays = [jnp.asarray(array[checked_rows(case)]) for array in case.arrays()]
-        mask = sequence_mask(jnp.asarray(case.sequence_ids[checked_rows(case)]))
+        mask = AttentionPattern().mask(jnp.asarray(case.sequence_ids[checked_rows(case)]))
         return [np.asarray(each) for each in compiled(plain_attention, case.gradient)(*arrays, mask)]
 
 
@@ -339,11 +343,11 @@ def sides_of(cases: list[Case], dtype: str) -> tuple[dict[str, tuple[Callable, l
         heads, head = HEADS[case.model]
         config = ModelConfig(hidden_size=heads * head, num_attention_heads=heads)
         length = case.sequence_ids.shape[1]
-        kernel, why = choose_kernel(config, jnp.dtype(dtype), length, case.most, dropout=False)
-        if kernel == "plain":
+        kernel, why = choose_kernel(config, Execution.here(dtype), length, case.max_sequences, dropout=False)
+        if kernel.name == "plain":
             left_out[case.name]["bert_jax, other kernels"] = why
         else:
-            preferred.setdefault(kernel, []).append(case)
+            preferred.setdefault(kernel.name, []).append(case)
     ours = {f"bert_jax {kernel}": (functools.partial(Ours, kernel), its) for kernel, its in preferred.items()}
     ours["bert_jax plain"] = functools.partial(Ours, "plain"), cases
     backends = BACKENDS["gpu" if jax.default_backend() == "gpu" else "cpu"]

@@ -24,6 +24,7 @@ from bert_jax.finetuning.recipes import paper
 from bert_jax.finetuning.run import initial_params, make_objective, starting_point
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.data import read_examples
 from bert_jax.tasks.evaluation import score
 from bert_jax.tasks.examples import label_names
@@ -81,8 +82,9 @@ class Comparison:
         self.kind, self.names = task.kind, label_names(task, train)
         self.reading = Reading(self.kind, self.tokenizer, self.names, length)
         self.train_rows, self.rows = self.reading.rows(train), self.reading.rows(self.examples)
-        self.scored_batches = evaluation_batches(self.rows, config.batch_size, length)
-        self.objective = make_objective(self.config, task, self.loaded.config, self.names, train)
+        execution = Execution.here(self.config.compute_dtype)
+        self.scored_batches = evaluation_batches(self.rows, config.batch_size, length, execution.platform)
+        self.objective = make_objective(self.config, task, self.loaded.config, self.names, train, execution)
         self.steps = max(1, round(config.total_epochs * len(self.train_rows) / config.batch_size))
 
     def batches(self, seed: int) -> FinetuningBatches:

@@ -28,7 +28,8 @@ from bert_jax.inference import export
 from bert_jax.inference.rows import Row, row_batches
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model.kernels.choose import describe_kernel
+from bert_jax.model.parameters import BODY, body
 from bert_jax.runtime.machine import cores
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import Tokenizer
@@ -92,7 +93,7 @@ class Ours:
         self.facts = {"vectors": self.turn(), "first_seconds": time.perf_counter() - begin, "config": config}
         encoded = self.model.tokenizer.encode_inputs(texts, config.max_position_embeddings)
         self.facts["lengths"] = lengths = [len(ids) for ids, *_ in encoded]
-        self.facts["attention"] = describe_kernel(config, self.model.dtype, max(lengths), 1)
+        self.facts["attention"] = describe_kernel(config, self.model.execution, max(lengths), 1)
         self.facts["parameter_bytes"] = sum(leaf.nbytes for leaf in jax.tree.leaves(self.model.params))
 
     def turn(self) -> np.ndarray:
@@ -117,7 +118,8 @@ class Exported:
     def turn(self) -> np.ndarray:
         encoded = self.tokenizer.encode_inputs(self.texts, self.longest)
         rows, found = [Row(each.ids, len(each.ids), []) for each in encoded], {}
-        for numbers, (ids, lengths, _), _ in row_batches(rows, self.batch_size, self.tokenizer.pad_id, self.longest):
+        batching = self.batch_size, self.tokenizer.pad_id, self.longest, jax.default_backend()
+        for numbers, (ids, lengths, _), _ in row_batches(rows, *batching):
             mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
             hidden = np.asarray(self.forward(ids, np.zeros_like(ids), mask)["last_hidden_state"])
             sums = np.einsum("bld,bl->bd", hidden, mask)
@@ -229,9 +231,9 @@ def prepared(
     folder: Path, model: str, dtype: str, texts: list[str], batch_size: int
 ) -> dict[str, tuple[Callable[[], Side], str]]:
     """Writes MODEL and its exported body into `folder`; by name what makes a side, and the type of its products."""
-    whole, tokenizer = pretrained.read(model)
+    whole, tokenizer = pretrained.load_pretrained(model)
     huggingface.save(folder / "model", whole, tokenizer)
-    export.save(folder / "exported", Pretrained({"bert": whole.params["bert"]}, whole.config), tokenizer)
+    export.save(folder / "exported", Pretrained({BODY: body(whole.params)}, whole.config), tokenizer)
     backend, work = "gpu" if jax.default_backend() == "gpu" else "cpu", (texts, batch_size)
     return {
         OURS: (functools.partial(Ours, folder / "model", dtype, *work), dtype),

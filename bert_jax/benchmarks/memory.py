@@ -15,14 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from bert_jax.benchmarks.our_step import OPTIMIZER, Batch, Step, StepSetting, Update, start_in
 from bert_jax.benchmarks.their_step import Theirs, Way
 from bert_jax.benchmarks.training_speed import STEPS, check_same_loss, chosen_dtype, full_batches, sized_rows
 from bert_jax.benchmarks.turns import SideError, in_turns, started
 from bert_jax.config import ModelConfig, OptimizerConfig
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model.kernels.choose import describe_kernel
+from bert_jax.runtime.execution import Execution
 
 CHANGES: dict[str, dict[str, Any]] = {
     "bert_jax": {},
@@ -86,7 +85,7 @@ def needs(setting: StepSetting, batches: list[Batch], rounds: int) -> dict[str, 
                 except SideError as error:  # not enough memory, for example
                     left_out[name] = str(error).splitlines()[0]
     sides = {name: summary(turns, setting) for name, turns in found.items() if name not in left_out}
-    kernel = describe_kernel(setting.model(), jnp.dtype(setting.dtype), setting.length, 1)
+    kernel = describe_kernel(setting.model(), Execution.here(setting.dtype), setting.length, 1)
     return {"rows": setting.rows, "attention": kernel, "sides": sides, "left_out": left_out}
 
 

@@ -16,6 +16,7 @@ from bert_jax.experiments.parity import numbered_vocabulary
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers
 from bert_jax.pretraining.objective import PretrainingObjective
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.tokenizer import SPECIAL_TOKENS
 from bert_jax.training.objective import Mean
 from bert_jax.training.optimizer import make_optimizer
@@ -62,7 +63,7 @@ class StepSetting:
             special_ids=tuple(range(len(SPECIAL_TOKENS))),
             mask_id=SPECIAL_TOKENS.index("[MASK]"),
             continuations=(False,) * self.vocab_size,
-            dtype=jnp.dtype(self.dtype),
+            execution=Execution.here(self.dtype),
         )
 
     def training(self) -> TrainingConfig:

@@ -25,11 +25,12 @@ from bert_jax.benchmarks.turns import SideError, in_turns, started
 from bert_jax.config import SIZES, DataConfig, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.model.layers import precision
 from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
 from bert_jax.pretraining.run import corpus_folder, read_run
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -94,18 +95,18 @@ def measured(setting: StepSetting, our_batches: list[Batch], their_batches: list
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
-    model, dtype = setting.model(), jnp.dtype(setting.dtype)
+    model, execution = setting.model(), Execution.here(setting.dtype)
     times, facts = timed_sides(setting, our_batches, their_batches, rounds)
     batches, peak = dict.fromkeys(times, their_batches) | {Step.name: our_batches}, peak_flops(setting.dtype)
     mean = lambda of, name: float(np.mean([of(batch) for batch in batches[name]]))  # noqa: E731
     tokens = {name: mean(lambda batch: (batch["sequence_ids"] > 0).sum(), name) for name in times}
     ideal = {name: mean(lambda batch: batch_flops(model, batch), name) / peak for name in times}
-    most = our_batches[0]["next_sentence_labels"].shape[1]
+    max_sequences = our_batches[0]["next_sentence_labels"].shape[1]
     return {
         "rows": setting.rows,
         "length": setting.length,
         "peak_flops": peak,
-        "attention": describe_kernel(model, dtype, setting.length, most),
+        "attention": describe_kernel(model, execution, setting.length, max_sequences),
         "filled": {name: tokens[name] / mean(lambda batch: batch["input_ids"].size, name) for name in times},
         **comparison(times, len(our_batches), tokens, ideal),
         **facts,

@@ -21,8 +21,12 @@ from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, disassemble, with_heads
 from bert_jax.model import heads
 from bert_jax.model.encoder import Bert
-from bert_jax.model.losses import binary_cross_entropy, cross_entropy, span_cross_entropy, squared_error
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.intermediates import apply_and_collect
+from bert_jax.model.parameters import body
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.training.losses import binary_cross_entropy, cross_entropy, span_cross_entropy, squared_error
 from bert_jax.training.objective import Mean
 
 # Norm of the difference over the norm of the tensor, float32 on CPU. Both sides round each operation to 6e-8 and sum in
@@ -159,45 +163,37 @@ def our_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
     inside = batch["attention_mask"] > 0
     shape = inside.shape
     positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
-    inputs = [batch["input_ids"], batch["token_type_ids"], positions, batch["attention_mask"]]
+    inputs = Inputs(batch["input_ids"], batch["token_type_ids"], positions, batch["attention_mask"])
+    execution = Execution.here(jnp.dtype(dtype).name)
     extra: dict[str, Any] = {}
     if architecture == "BertForMultipleChoice":
-        inputs = [array.reshape(-1, 2, shape[1]) for array in inputs]
+        inputs = inputs.map(lambda array: array.reshape(-1, 2, shape[1]))
     elif architecture not in ("BertForTokenClassification", "BertForQuestionAnswering", "BertForMaskedLM"):
         extra["sequence_starts"] = np.zeros((len(inside), 1), np.int32)
     if architecture in ("BertForPreTraining", "BertForMaskedLM"):
         extra["masked_positions"] = positions
     labels = {"labels": len(model.labels)} if model.labels else {}
-    network = getattr(heads, architecture)(model.config, **labels, dtype=dtype)
+    network = getattr(heads, architecture)(model.config, **labels, execution=execution)
 
     def loss(params: dict) -> tuple[jax.Array, tuple]:
-        out, state = network.apply({"params": params}, *inputs, **extra, mutable=["intermediates"])
-        out = out if isinstance(out, tuple) else (out,)
-        states, pooled = state["intermediates"]["bert"], None
-        if "pooler" in params["bert"]:
+        out, states = apply_and_collect(network, params, inputs, **extra)
+        out, pooled = out if isinstance(out, tuple) else (out,), None
+        if "pooler" in body(params):
             starts = jnp.zeros((shape[0], 1), jnp.int32)
-            hidden = _layers(states["encoder"], model.config)[-1]["hidden"][0].reshape(*shape, -1)
-            pooled = Bert(model.config, dtype).apply({"params": params["bert"]}, hidden, starts, method="pool")[:, 0]
+            bert = Bert(model.config, execution)
+            pooled = bert.apply({"params": body(params)}, states.hidden[-1], starts, method="pool")[:, 0]
         return sum(mean.total / mean.count for mean in task.loss(out, batch)), (out, states, pooled)
 
     (value, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
-    found = {"hidden states 0": states["embedded"][0]}
-    for index, layer in enumerate(_layers(states["encoder"], model.config), 1):
-        found[f"hidden states {index}"] = layer["hidden"][0].reshape(*shape, -1)
-        found[f"attentions {index}"] = layer["attention"]["probabilities"][0].swapaxes(1, 2)
+    found = {"hidden states 0": states.embedded}
+    for index, (hidden, probabilities) in enumerate(zip(states.hidden, states.attentions, strict=True), 1):
+        found[f"hidden states {index}"] = hidden
+        found[f"attentions {index}"] = probabilities.swapaxes(1, 2)
     found |= dict(zip(task.outputs, out, strict=True))
     found = task.at_tokens({name: np.asarray(array, np.float32) for name, array in found.items()}, inside)
     found |= {"loss": np.asarray(value)} | ({} if pooled is None else {"pooled": np.asarray(pooled, np.float32)})
     gradients = disassemble(dataclasses.replace(model, params=jax.device_get(gradients)))
     return found | {f"gradient of {name}": array for name, array in gradients.items()}
-
-
-def _layers(encoder: dict, config: ModelConfig) -> list[dict]:
-    """What was kept of each layer, whether they are scanned or not."""
-    indices = range(config.num_hidden_layers)
-    if config.scan_layers:
-        return [jax.tree.map(lambda stack, index=index: stack[index], encoder["layers"]) for index in indices]
-    return [encoder[f"layer_{index}"] for index in indices]
 
 
 def their_values(
@@ -333,13 +329,13 @@ def parity_suite(_workdir: Path, model: str) -> tuple[str, dict]:
 def _model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
     config = model_config("mini")
     if model:
-        loaded, tokenizer = pretrained.read(model)
+        loaded, tokenizer = pretrained.load_pretrained(model)
         config = loaded.config
     else:
         tokenizer = numbered_vocabulary(config.vocab_size)
     ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
-    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), *[ids] * 4)["params"])
+    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), Inputs(ids, ids, ids, ids))["params"])
     return Pretrained(with_heads(model, loaded.params, drawn) if model else drawn, config), tokenizer
 
 

@@ -1,7 +1,6 @@
 """A fine-tuning run: examples, a pre-trained body, training, the best checkpoint, scores, predictions, export."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -11,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
+from bert_jax.config.fields import names as field_names
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model import parameters
+from bert_jax.model.kernels.choose import describe_kernel
+from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.evaluation import Evaluator
@@ -34,22 +34,11 @@ from bert_jax.tasks.table import task_named
 from bert_jax.tasks.task import Task
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
-from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.loop import Data, Evaluation, train
-from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.sharding import make_mesh, state_sharding
-from bert_jax.training.step import make_init
+from bert_jax.training.result import RunResult, timed
 
 # What of `model` is read when the architecture is that of `init_from`.
-KEPT_FIELDS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "scan_layers",
-    "remat",
-    "remat_saves",
-    "attention",
-)
+KEPT_FIELDS = field_names(ModelConfig, "regularization", "computation")
 NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights
 # Each metric of a task is one of the scores, or the mean of two.
 LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_error")
@@ -75,29 +64,31 @@ class Prepared:
     codec: Codec
 
 
-def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> dict[str, Evaluation]:
+def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> RunResult:
     """Runs, or goes on with, the run in `workdir`. With `profile`, a trace of a few steps is left in WORKDIR/profile.
 
     Returns:
-      The scores of the best checkpoint on each split that has labels; also in WORKDIR/scores.json. Its predictions are
-      in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
+      The scores of the best checkpoint, as metrics of each split that has labels; also in WORKDIR/scores.json. Its
+      predictions are in WORKDIR/predictions/SPLIT.jsonl, the model in WORKDIR/model.
 
     Raises:
       UserError: the config, the data or `init_from` cannot be used.
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
-    prepared = prepare(config)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "data"):
+        prepared = prepare(config)
+    execution = Execution.here(config.compute_dtype, config.mesh)
     workdirs.claim(workdir, config)
-    task, names, mesh = prepared.task, prepared.names, make_mesh(config.mesh)
-    objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"])
+    task, names = prepared.task, prepared.names
+    objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"], execution)
     evaluators = {
-        split: Evaluator(objective, prepared.codec, examples, max(config.batch_size, 32), mesh)
+        split: Evaluator(objective, prepared.codec, examples, max(config.batch_size, 32))
         for split, examples in prepared.splits.items()
         if split != "train"
     }
     batches = make_batches(config, prepared)
-    with jax.set_mesh(mesh):
-        print(describe_kernel(objective.model, objective.dtype, max(batches.lengths), 1))
+    print(describe_kernel(objective.model, execution, max(batches.lengths), 1))
     data = Data(
         train=functools.partial(stream, batches),
         rows_per_epoch=len(batches.rows),
@@ -107,14 +98,19 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         vocabulary=prepared.codec.tokenizer.hash,
     )
     start = functools.partial(initial_params, config, prepared.loaded)
-    train(objective, config, workdir, data, start, profile=profile)
-    params = best_params(config, objective, workdir, mesh)
-    scores, null_threshold = write_results(workdir, task, evaluators, params)
-    settings = HeadSettings(config.max_length, config.truncation, config.stride, null_threshold)
-    labels = task.kind.exported_labels(names)
-    model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
-    huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
-    return scores
+    with timed(seconds, "training"):
+        trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
+        params = jax.device_get(trained.best_params())
+    with timed(seconds, "scoring"):
+        scores, null_threshold = write_results(workdir, task, evaluators, params)
+    with timed(seconds, "export"):
+        settings = HeadSettings(config.max_length, config.truncation, config.stride, null_threshold)
+        labels = task.kind.exported_labels(names)
+        model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
+        huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
+    result = RunResult(scores, workdir / "model", seconds)
+    workdirs.finish(workdir, config, result)
+    return result
 
 
 def prepare(config: FinetuningConfig) -> Prepared:
@@ -197,7 +193,7 @@ def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
     if config.init_from != "none":
         if config.vocabulary:
             raise UserError(f"init_from={config.init_from} brings its own vocabulary: set vocabulary to nothing")
-        loaded, tokenizer = pretrained.read(config.init_from.removeprefix(NOTHING_BUT))
+        loaded, tokenizer = pretrained.load_pretrained(config.init_from.removeprefix(NOTHING_BUT))
         check_architecture(config, loaded.config)
         kept = {name: getattr(config.model, name) for name in KEPT_FIELDS}
         return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, **kept)), tokenizer
@@ -228,7 +224,12 @@ def check_architecture(config: FinetuningConfig, loaded: ModelConfig) -> None:
 
 
 def make_objective(
-    config: FinetuningConfig, task: Task, model: ModelConfig, names: tuple[str, ...], train_examples: Sequence[Any]
+    config: FinetuningConfig,
+    task: Task,
+    model: ModelConfig,
+    names: tuple[str, ...],
+    train_examples: Sequence[Any],
+    execution: Execution,
 ) -> TaskObjective:
     """Makes the objective of the task on an architecture.
 
@@ -240,16 +241,13 @@ def make_objective(
         raise UserError(f"label_smoothing is for one class among several: task {task.name} has {kind.name}")
     if config.truncation != "head" and not kind.truncates:
         raise UserError(f"truncation={config.truncation} is for classes and numbers of single texts: set it to head")
-    dtype = config.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return TaskObjective(
         kind=kind,
         model=model,
         labels=max(1, len(names)),
         label_smoothing=config.label_smoothing,
         class_weights=balanced_weights(task, names, train_examples) if config.balance_classes else (),
-        dtype=jnp.dtype(dtype),
+        execution=execution,
     )
 
 
@@ -294,18 +292,9 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     unrolled = dataclasses.replace(loaded.config, scan_layers=False)
     fresh = arrange_layers(jax.device_get(drawn), unrolled)
     params = with_heads(config.init_from, loaded.params, fresh)
-    encoder = dict(params["bert"]["encoder"])
     for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
-        encoder[f"layer_{number}"] = fresh["bert"]["encoder"][f"layer_{number}"]
-    return arrange_layers({**params, "bert": {**params["bert"], "encoder": encoder}}, loaded.config)
-
-
-def best_params(config: FinetuningConfig, objective: TaskObjective, workdir: Path, mesh: Mesh) -> dict:
-    """Returns the parameters of the checkpoint with the highest rank."""
-    abstract = jax.eval_shape(make_init(objective, make_optimizer(config.optimizer), config.seed))
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)) as checkpoints:
-        state = checkpoints.restore_best(abstract, state_sharding(mesh, abstract))
-    return jax.device_get(state.params)
+        params = parameters.with_layer(params, number, parameters.layer(fresh, number))
+    return arrange_layers(params, loaded.config)
 
 
 def write_results(

@@ -9,37 +9,39 @@ import jax.numpy as jnp
 
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
-from bert_jax.model.quantization import restored
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.parameters import body
+from bert_jax.model.quantization import dequantize
 
 TextBatch = dict[str, jax.Array]
 
 
 def top_tokens(module: BertForMaskedLM, params: dict, batch: TextBatch, *, top_k: int) -> tuple[jax.Array, jax.Array]:
     """Returns the highest probabilities float32 [B, P, top_k] at the masked positions, and the ids that have them."""
-    variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(batch), masked_positions=batch["masked"])
+    variables = {"params": dequantize(params, module.execution.dtype)}
+    logits = module.apply(variables, _inputs(batch), masked_positions=batch["masked"])
     return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
 
 
 def log_probability(module: BertForMaskedLM, params: dict, batch: TextBatch) -> jax.Array:
     """Returns the natural logarithm of the probability of `targets` at the first masked position, float32 [B]."""
-    variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(batch), masked_positions=batch["masked"][:, :1])[:, 0]
+    variables = {"params": dequantize(params, module.execution.dtype)}
+    logits = module.apply(variables, _inputs(batch), masked_positions=batch["masked"][:, :1])[:, 0]
     return jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets"][:, None], axis=1)[:, 0]
 
 
 def next_sentence_probability(module: BertForNextSentencePrediction, params: dict, batch: TextBatch) -> jax.Array:
     """Returns the probabilities float32 [B] of label 0, "is next"."""
     starts = jnp.zeros((batch["ids"].shape[0], 1), jnp.int32)
-    variables = {"params": restored(params, module.dtype)}
-    logits = module.apply(variables, *_inputs(batch), sequence_starts=starts)
+    variables = {"params": dequantize(params, module.execution.dtype)}
+    logits = module.apply(variables, _inputs(batch), sequence_starts=starts)
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
 def states(module: Bert, params: dict, batch: TextBatch, *, pooled: bool) -> tuple[jax.Array, jax.Array | None]:
     """Returns hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
-    variables = {"params": restored(params["bert"], module.dtype)}
-    hidden = module.apply(variables, *_inputs(batch), most=1)
+    variables = {"params": dequantize(body(params), module.execution.dtype)}
+    hidden = module.apply(variables, _inputs(batch), max_sequences=1)
     starts = jnp.zeros((hidden.shape[0], 1), jnp.int32)
     vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
     return hidden.astype(jnp.float32), vectors
@@ -58,10 +60,5 @@ def vectors(module: Bert, params: dict, batch: TextBatch, *, pooling: str, norma
     return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if normalize else pooled
 
 
-def _inputs(batch: TextBatch) -> tuple[jax.Array, ...]:
-    """Returns the four arguments of `Bert`, int32 [B, L], for one sequence a row."""
-    ids, lengths, firsts = batch["ids"], batch["lengths"], batch["firsts"]
-    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
-    inside = positions < lengths[:, None]
-    token_types = ((positions >= firsts[:, None]) & inside).astype(jnp.int32)
-    return ids, token_types, positions, inside.astype(jnp.int32)
+def _inputs(batch: TextBatch) -> Inputs:
+    return Inputs.unpacked(batch["ids"], batch["lengths"], batch["firsts"])

@@ -39,7 +39,7 @@ class Embedder(LoadedModel):
         hidden = np.zeros((len(rows), longest, self.config.hidden_size), np.float32)
         mask = np.zeros((len(rows), longest), np.int32)
         pooled = np.zeros((len(rows), self.config.hidden_size), np.float32) if "pooler" in self.parts else None
-        module = Bert(self.config, self.dtype)
+        module = Bert(self.config, self.execution)
         for indices, (states, vectors) in self._run(
             compute.states, module, rows, batch_size, pooled=pooled is not None
         ):
@@ -106,7 +106,9 @@ class Embedder(LoadedModel):
         rows = self._text_rows(texts, max_length or self.config.max_position_embeddings)
         answers: list = list(rows)
         settings = dict(progress=progress, pooling=pooling, normalize=normalize)
-        for indices, vectors in self._run(compute.vectors, Bert(self.config, self.dtype), rows, batch_size, **settings):
+        for indices, vectors in self._run(
+            compute.vectors, Bert(self.config, self.execution), rows, batch_size, **settings
+        ):
             for number, index in enumerate(indices):
                 answers[index] = vectors[number]
         return answers

@@ -16,7 +16,8 @@ from bert_jax.inference.language_model import PseudoPerplexity
 from bert_jax.inference.model import Model
 from bert_jax.metrics.language_model import unigram_loss
 from bert_jax.metrics.tables import report_table
-from bert_jax.model.quantization import restored
+from bert_jax.model.parameters import body, with_body
+from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import make_objective
 from bert_jax.runtime.files import write_whole
@@ -76,8 +77,8 @@ def evaluate_task(
     check_labels(kind, names, examples, split, source, "the model")
     threshold = kind.initial_threshold(examples) if model.settings.null_threshold is None else None
     codec = model.codec(kind, names, max_length, truncation, threshold)
-    objective = TaskObjective(kind, model.config, max(1, len(names)), dtype=model.dtype)
-    outcome = Evaluator(objective, codec, examples, batch_size, model.mesh).outcome(model.params, progress)
+    objective = TaskObjective(kind, model.config, max(1, len(names)), execution=model.execution)
+    outcome = Evaluator(objective, codec, examples, batch_size).outcome(model.params, progress)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
     result = {"task": name, "split": split, "source": source, "examples": len(examples)}
@@ -130,10 +131,10 @@ def evaluate_text(
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
         result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
-    config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.dtype.name)
-    objective = make_objective(config, model.tokenizer)
-    params = _with_unused_heads(restored(model.params, model.dtype), objective)
-    scores = compile_evaluation(objective, params, batches, model.mesh)(params)
+    config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.execution.dtype.name)
+    objective = make_objective(config, model.tokenizer, model.execution)
+    params = _with_unused_heads(dequantize(model.params, model.execution.dtype), objective)
+    scores = compile_evaluation(objective, params, batches, model.execution.mesh)(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}
     if pseudo_perplexity_of:
         documents = itertools.islice(read_documents(source), pseudo_perplexity_of)
@@ -145,7 +146,7 @@ def _with_unused_heads(params: dict, objective: Any) -> dict:
     """Adds zeros for what the network of pre-training has besides, which is not scored."""
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     whole = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
-    return {**whole, **params, "bert": {**whole["bert"], **params["bert"]}}
+    return with_body({**whole, **params}, {**body(whole), **body(params)})
 
 
 def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, progress: Callable[[int], object]) -> float:

@@ -65,7 +65,7 @@ class LanguageModel(LoadedModel):
             raise UserError(f"top_k={top_k}: ask for at least 1")
         rows = fill_rows(texts, self.tokenizer, self.config.max_position_embeddings)
         answers: list = list(rows)  # where a row is an error, that is the answer
-        module, count = BertForMaskedLM(self.config, self.dtype), min(top_k, self.config.vocab_size)
+        module, count = BertForMaskedLM(self.config, self.execution), min(top_k, self.config.vocab_size)
         outputs = self._run(compute.top_tokens, module, rows, batch_size, progress=progress, top_k=count)
         for indices, (scores, ids) in outputs:
             for number, index in enumerate(indices):
@@ -98,7 +98,7 @@ class LanguageModel(LoadedModel):
             return [UserError(fault) for _ in pairs]
         rows = pair_rows(pairs, self.tokenizer, self.config.max_position_embeddings)
         answers: list = list(rows)
-        module = BertForNextSentencePrediction(self.config, self.dtype)
+        module = BertForNextSentencePrediction(self.config, self.execution)
         outputs = self._run(compute.next_sentence_probability, module, rows, batch_size, progress=progress)
         for indices, probabilities in outputs:
             for number, index in enumerate(indices):
@@ -148,7 +148,7 @@ class LanguageModel(LoadedModel):
     def _score_tokens(self, ids: Sequence[int], batch_size: int) -> PseudoPerplexity:
         """Scores a text without [CLS] and [SEP]: each of its tokens is hidden in a row of its own."""
         rows = token_rows(ids, self.tokenizer)
-        module = BertForMaskedLM(self.config, self.dtype)
+        module = BertForMaskedLM(self.config, self.execution)
         total = 0.0
         for indices, logarithms in self._run(compute.log_probability, module, rows, batch_size, targets=ids):
             total += float(np.asarray(logarithms, np.float64)[: len(indices)].sum())

@@ -12,11 +12,12 @@ from bert_jax.config import MeshConfig
 from bert_jax.errors import UserError
 from bert_jax.inference.rows import TextRow, row_batches
 from bert_jax.interop import huggingface
-from bert_jax.interop.layout import Pretrained, parts_of
-from bert_jax.model.quantization import is_matrix_of_body, quantize
+from bert_jax.interop.layout import Pretrained
+from bert_jax.model.parameters import is_body_matrix, part_names
+from bert_jax.model.quantization import quantize
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.forward import forward_of, put
-from bert_jax.training.sharding import make_mesh
 
 DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
 
@@ -34,8 +35,7 @@ class LoadedModel:
       labels: names of the classes of a fine-tuned head; empty if it has none.
       problem_type: of a sequence classification, as transformers names it; empty if it is not known.
       settings: how a fine-tuned head was trained to read.
-      dtype: compute type.
-      mesh: of the devices.
+      execution: where and in which type it computes.
     """
 
     def __init__(self, model: Pretrained, tokenizer: Tokenizer, dtype: str = "float32") -> None:
@@ -51,16 +51,16 @@ class LoadedModel:
         """
         if dtype not in DTYPES:
             raise UserError(f"dtype={dtype!r} is not known: choose {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
-        self.config, self.dtype = model.config, jnp.dtype("bfloat16" if dtype == "int8" else dtype)
+        self.config = model.config
+        self.execution = Execution.here("bfloat16" if dtype == "int8" else dtype, MeshConfig())
         self.tokenizer = tokenizer
         self.labels = model.labels
         self.problem_type = model.problem_type
         self.settings = model.settings
         self._loaded = model
-        self.mesh = make_mesh(MeshConfig())
-        stored = quantize(model.params) if dtype == "int8" else _in_compute_type(model.params, self.dtype)
-        self.params = put(stored, self.mesh)
-        self.parts = parts_of(model.params)
+        stored = quantize(model.params) if dtype == "int8" else _in_compute_type(model.params, self.execution.dtype)
+        self.params = put(stored, self.execution.mesh)
+        self.parts = part_names(model.params)
 
     def need(self, part: str, purpose: str) -> None:
         """Raises UserError if the model has no such part, a head or the pooler."""
@@ -94,8 +94,12 @@ class LoadedModel:
           targets: a number for each row, that becomes `targets` of the batch.
           settings: of the function.
         """
-        forward = forward_of(self.mesh, function, module, **settings)
-        batches = list(row_batches(rows, batch_size, self.tokenizer.pad_id, self.config.max_position_embeddings))
+        forward = forward_of(self.execution.mesh, function, module, **settings)
+        batches = list(
+            row_batches(
+                rows, batch_size, self.tokenizer.pad_id, self.config.max_position_embeddings, self.execution.platform
+            )
+        )
         arrays = (arrays if targets is None else _with_targets(arrays, indices, targets) for indices, arrays in batches)
         for (indices, _), outputs in zip(batches, forward(self.params, arrays), strict=True):
             yield indices, outputs
@@ -125,6 +129,6 @@ def _in_compute_type(params: dict, dtype: jnp.dtype) -> dict:
     """Keeps the matrices of the body in the type that multiplies them: no conversion at each call, the same answers."""
 
     def stored(path: tuple, leaf: np.ndarray) -> np.ndarray:
-        return leaf.astype(dtype, copy=False) if is_matrix_of_body(path) else leaf
+        return leaf.astype(dtype, copy=False) if is_body_matrix(path) else leaf
 
     return jax.tree_util.tree_map_with_path(stored, params)

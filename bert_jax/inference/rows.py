@@ -75,7 +75,7 @@ def filled(text: str, mask: int, token: str) -> str:
 
 
 def row_batches(
-    rows: Sequence[TextRow | UserError], batch_size: int, pad_id: int, max_length: int
+    rows: Sequence[TextRow | UserError], batch_size: int, pad_id: int, max_length: int, platform: str
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """Yields the good rows by length: indices into `rows`, and `ids`, `lengths`, `firsts`, `masked` as in `compute`.
 
@@ -84,7 +84,7 @@ def row_batches(
     """
     good = [index for index, row in enumerate(rows) if isinstance(row, TextRow)]
     lengths_of_good = np.array([len(rows[index].ids) for index in good], np.int64)
-    for numbers, size, length in by_length(lengths_of_good, batch_size, max_length):
+    for numbers, size, length in by_length(lengths_of_good, batch_size, max_length, platform):
         indices = [good[number] for number in numbers]
         chosen = [rows[index] for index in indices]
         ids = np.full((size, length), pad_id, np.int32)

@@ -208,9 +208,9 @@ class TaskHeads(LoadedModel):
             np.subtract.at(waiting, owners[numbers], 1)
             progress(int((waiting[np.unique(owners[numbers])] == 0).sum()))
 
-        objective = TaskObjective(kind, self.config, max(1, len(codec.labels)), dtype=self.dtype)
-        batches = evaluation_batches(kind, rows, batch_size, codec.max_length)
-        outputs, _ = forward(objective, self.params, batches, self.mesh, done)
+        objective = TaskObjective(kind, self.config, max(1, len(codec.labels)), execution=self.execution)
+        batches = evaluation_batches(kind, rows, batch_size, codec.max_length, self.execution.platform)
+        outputs, _ = forward(objective, self.params, batches, done)
         predictions = kind.predictions(examples, rows, outputs, codec) if rows else []
         for number, prediction in zip(good, predictions, strict=bool(rows)):
             answers[number] = prediction

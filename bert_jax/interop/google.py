@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import ModelConfig, from_config_dict
+from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import Pretrained, assemble, parts_in
 
@@ -26,36 +27,29 @@ _NAMES = {
     "cls/squad/output_weights": "qa_outputs.weight",
     "cls/squad/output_bias": "qa_outputs.bias",
 }
-_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "initializer_range",
+# What a bert_config.json holds: the architecture, less the two keys that are newer than it.
+_FIELDS = tuple(
+    name
+    for name in names(ModelConfig, "weights", "regularization", "initialization")
+    if name not in ("classifier_dropout", "layer_norm_eps")
 )
 # Of the Chinese and multilingual configs: sizes of the pooler that the released code never reads.
 _UNREAD = ("directionality", "pooler_")
 
 
 def find_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint in a folder with a bert_config.json, without its suffix; None if the folder is no such thing.
+    """Returns the checkpoint in a folder with a bert_config.json, without its suffix; None if there is none.
 
     Raises:
       UserError: several checkpoints are there.
     """
     if not (directory / CONFIG_FILE).is_file():
         return None
-    found = sorted(path.with_suffix("") for path in directory.glob("*" + INDEX))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    checkpoints = sorted(path.with_suffix("") for path in directory.glob("*" + INDEX))
+    if len(checkpoints) > 1:
+        names = ", ".join(path.name for path in checkpoints)
         raise UserError(f"{directory} holds several checkpoints ({names}): keep one {INDEX} file there")
-    return found[0] if found else None
+    return checkpoints[0] if checkpoints else None
 
 
 def load(directory: Path, *, upcast: bool = False) -> Pretrained:
@@ -80,13 +74,13 @@ def load(directory: Path, *, upcast: bool = False) -> Pretrained:
 
 def _read_config(file: Path) -> ModelConfig:
     try:
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(theirs, dict):
-            raise ValueError(f"it holds a {type(theirs).__name__}")
-        unknown = [key for key in theirs if key not in _FIELDS and not key.startswith(_UNREAD)]
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"it holds a {type(settings).__name__}")
+        unknown = [key for key in settings if key not in _FIELDS and not key.startswith(_UNREAD)]
         if unknown:
             raise UserError(f"{unknown[0]} is not known")
-        return from_config_dict(ModelConfig, {key: theirs[key] for key in _FIELDS if key in theirs})
+        return from_config_dict(ModelConfig, {key: settings[key] for key in _FIELDS if key in settings})
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a JSON object: {error}") from error
     except UserError as error:
@@ -94,7 +88,7 @@ def _read_config(file: Path) -> ModelConfig:
 
 
 def _read_variables(checkpoint: Path) -> dict[str, np.ndarray]:
-    """The variables under Hugging Face's names and in their shapes."""
+    """Reads the variables under Hugging Face's names and in its shapes."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -112,14 +106,14 @@ def _read_variables(checkpoint: Path) -> dict[str, np.ndarray]:
             f"{checkpoint} is an object-based checkpoint of TensorFlow 2: only google-research/bert's is known"
         )
     # A dense layer's kernel is [in, out] here and [out, in] there.
-    return {_their_name(name): value.T if name.endswith("/kernel") else value for name, value in arrays.items()}
+    return {_huggingface_name(name): value.T if name.endswith("/kernel") else value for name, value in arrays.items()}
 
 
 def _is_weight(name: str) -> bool:
     return name != "global_step" and not name.endswith(("/adam_m", "/adam_v"))
 
 
-def _their_name(name: str) -> str:
+def _huggingface_name(name: str) -> str:
     if name in _NAMES:
         return _NAMES[name]
     name = re.sub(r"/layer_(\d+)/", r"/layer/\1/", name)

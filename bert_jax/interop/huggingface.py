@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bert_jax.config import HeadSettings, ModelConfig, from_config_dict
+from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import (
     ARCHITECTURES,
@@ -25,8 +26,8 @@ from bert_jax.interop.layout import (
     assemble,
     disassemble,
     parts_in,
-    parts_of,
 )
+from bert_jax.model.parameters import POOLER, part_names, without_pooler
 from bert_jax.text.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
@@ -44,7 +45,7 @@ _FIXED = {
 }
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 # Fields of ModelConfig that say how to compute, not what.
-_OURS_ALONE = {"scan_layers", "remat", "remat_saves", "attention"}
+_OURS_ALONE = names(ModelConfig, "computation")
 _OUR_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -53,7 +54,7 @@ _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_clas
 
 
 def has_weights(directory: Path) -> bool:
-    """Whether a folder holds weights that `load` reads."""
+    """Says whether a folder holds weights that `load` reads."""
     return any((directory / name).is_file() for name in (WEIGHTS_FILE, PICKLE_FILE))
 
 
@@ -85,14 +86,14 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     return Pretrained(params, config, labels, problem_type, _head_settings(config_file, settings))
 
 
-def _read_architecture(file: Path, theirs: dict[str, Any]) -> ModelConfig:
+def _read_architecture(file: Path, settings: dict[str, Any]) -> ModelConfig:
     for key, value in (_FIXED | _EMPTY).items():
-        found = theirs.get(key)
-        if found not in (None, value):
-            raise UserError(f"{file}: {key} is {json.dumps(found)}, and only {json.dumps(value)} is supported")
-    known = {field.name for field in dataclasses.fields(ModelConfig)} - _OURS_ALONE
+        given = settings.get(key)
+        if given not in (None, value):
+            raise UserError(f"{file}: {key} is {json.dumps(given)}, and only {json.dumps(value)} is supported")
+    known = {field.name for field in dataclasses.fields(ModelConfig)}.difference(_OURS_ALONE)
     try:
-        return from_config_dict(ModelConfig, {key: value for key, value in theirs.items() if key in known})
+        return from_config_dict(ModelConfig, {key: value for key, value in settings.items() if key in known})
     except UserError as error:
         raise UserError(f"{file}: {str(error).replace('model.', '')}") from error
 
@@ -122,7 +123,7 @@ def _architecture(file: Path, settings: dict[str, Any]) -> str | None:
 
 
 def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Names of the classes, by transformers' rules where the file is silent, and the type of problem."""
+    """Returns the names of the classes, by transformers' rules where the file is silent, and the type of problem."""
     count = settings.get("num_labels", 2)
     if not isinstance(count, int) or count < 1:
         raise UserError(f"{file}: num_labels is {json.dumps(count)}, and a number from 1 is wanted")
@@ -198,7 +199,7 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
 
 
 def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays under today's names: with "bert.", and LayerNorm's gamma and beta as weight and bias."""
+    """Renames arrays to today's names: with "bert.", and LayerNorm's gamma and beta as weight and bias."""
     renamed = {}
     for name, value in arrays.items():
         new = f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
@@ -229,8 +230,8 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     """
     directory = Path(directory).expanduser().resolve()
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    model, architecture = _their_class(model)
-    settings = _their_config(model, architecture, tokenizer)
+    model, architecture = _transformers_class(model)
+    settings = _transformers_config(model, architecture, tokenizer)
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
         temporary.mkdir(parents=True)
@@ -255,21 +256,20 @@ def _save_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) 
     file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _their_class(model: Pretrained) -> tuple[Pretrained, str]:
-    """The model as one of theirs has it, and its name: some of them have no pooler, and complain of one."""
-    heads = parts_of(model.params) - {"pooler"}
-    names = [name for name, parts in ARCHITECTURES.items() if set(parts) - {"pooler"} == heads]
+def _transformers_class(model: Pretrained) -> tuple[Pretrained, str]:
+    """Returns the model as one of transformers' classes has it, and that class; some have no pooler."""
+    heads = part_names(model.params) - {POOLER}
+    names = [name for name, parts in ARCHITECTURES.items() if set(parts) - {POOLER} == heads]
     if not names:
         raise UserError(f"no class of Hugging Face holds {' and '.join(sorted(heads))}: save one head of fine-tuning")
     if len(set(model.labels)) < len(model.labels):
         raise UserError(f"two labels have the same name: {', '.join(model.labels)}")
-    if heads and "pooler" not in ARCHITECTURES[names[0]]:
-        body = {key: value for key, value in model.params["bert"].items() if key != "pooler"}
-        model = dataclasses.replace(model, params={**model.params, "bert": body})
+    if heads and POOLER not in ARCHITECTURES[names[0]]:
+        model = dataclasses.replace(model, params=without_pooler(model.params))
     return model, names[0]
 
 
-def _their_config(model: Pretrained, architecture: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def _transformers_config(model: Pretrained, architecture: str, tokenizer: Tokenizer) -> dict[str, Any]:
     fields = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _OURS_ALONE}
     settings = {
         "architectures": [architecture],

@@ -1,4 +1,4 @@
-"""What a file of BERT weights holds: one table of our names and Hugging Face's, heads included, for both directions."""
+"""The table of our names of weights and Hugging Face's, heads included, and trees from files and files from trees."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,8 @@ import numpy as np
 
 from bert_jax.config import HeadSettings, ModelConfig
 from bert_jax.errors import UserError
+from bert_jax.model import parameters
+from bert_jax.model.parameters import BODY, POOLER, part_names
 
 # Leaf names of each kind of module, ours and theirs. Their dense layers keep [out, in], ours [in, out].
 _LEAVES = {
@@ -70,10 +72,10 @@ _BUFFERS = {"bert.embeddings.position_ids"}  # 0, 1, 2, ...: no weight, written 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model as it was read, or as it is to be written.
+    """Holds a model as it was read, or as it is to be written.
 
     Attributes:
-      params: float32 NumPy arrays by our names: "bert", and a key for each head.
+      params: float32 NumPy arrays by our names: the body, and a key for each head.
       config: the architecture.
       labels: names of the C classes of a fine-tuned head; empty if it has none.
       problem_type: of a sequence classification, as transformers names it: regression,
@@ -89,7 +91,7 @@ class Pretrained:
 
 
 class Tensor(NamedTuple):
-    """One array of a file."""
+    """Describes one array of a file."""
 
     ours: tuple[str, ...]  # path in the tree of unrolled layers
     theirs: str
@@ -97,13 +99,8 @@ class Tensor(NamedTuple):
     transposed: bool
 
 
-def parts_of(params: dict) -> set[str]:
-    """What a tree holds besides the body: "pooler" and the heads, in the names of our table."""
-    return (params.keys() - {"bert"}) | ({"pooler"} & params["bert"].keys())
-
-
 def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Tensor]:
-    """Every tensor of the body and of these parts; `labels` is C."""
+    """Yields every tensor of the body and of these parts; `labels` is C."""
     sizes = {
         "V": config.vocab_size,
         "L": config.max_position_embeddings,
@@ -129,16 +126,16 @@ def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Te
 
 def _part(path: str) -> str:
     head = path.split("/")[0]
-    if head != "bert":
+    if head != BODY:
         return head
-    return "pooler" if path.startswith("bert/pooler") else "body"
+    return POOLER if path.startswith(f"{BODY}/{POOLER}") else "body"
 
 
 def parts_in(file: Path, names: set[str], architecture: str | None) -> set[str]:
-    """What a file holds besides the body: what its architecture promises, and whatever else of BERT is there.
+    """Returns what a file holds besides the body: what its architecture promises, and whatever else of BERT is there.
 
     Raises:
-      UserError: without an architecture nothing tells what `classifier` is for.
+      UserError: there is a `classifier`, and no architecture to tell what it is for.
     """
     parts = set(ARCHITECTURES.get(architecture, ()))
     stems = {name.rsplit(".", 1)[0] for name in names}
@@ -153,7 +150,7 @@ def parts_in(file: Path, names: set[str], architecture: str | None) -> set[str]:
 def assemble(
     file: Path, arrays: Mapping[str, np.ndarray], parts: set[str], config: ModelConfig, labels: int, *, upcast: bool
 ) -> dict:
-    """The tree of parameters from the arrays of a file, by their names.
+    """Makes the tree of parameters from the arrays of a file, by their names.
 
     Args:
       file: for messages.
@@ -207,10 +204,10 @@ def _check_values(file: Path, arrays: Mapping[str, np.ndarray], expected: Mappin
 
 
 def disassemble(model: Pretrained) -> dict[str, np.ndarray]:
-    """The arrays of a file by their names, from a tree with layers unrolled or stacked."""
+    """Makes the arrays of a file by their names, from a tree with layers unrolled or stacked."""
     params = arrange_layers(model.params, dataclasses.replace(model.config, scan_layers=False))
     arrays = {}
-    for tensor in tensors_of(parts_of(params), model.config, len(model.labels)):
+    for tensor in tensors_of(part_names(params), model.config, len(model.labels)):
         leaf = params
         for key in tensor.ours:
             leaf = leaf[key]
@@ -222,23 +219,23 @@ def disassemble(model: Pretrained) -> dict[str, np.ndarray]:
 
 
 def arrange_layers(params: dict, config: ModelConfig) -> dict:
-    """The same parameters with the encoder as `config.scan_layers` wants it: stacked under `layers`, or `layer_0`...
+    """Stacks the layers under `layers` or unrolls them to `layer_0`, ..., as `config.scan_layers` wants it.
 
     The layers come out as NumPy arrays; a tree that is already as wanted comes back as it is.
     """
-    encoder = params["bert"]["encoder"]
+    encoder = parameters.encoder(params)
     if config.scan_layers == ("layers" in encoder):
         return params
     if config.scan_layers:
-        layers = [encoder[f"layer_{index}"] for index in range(config.num_hidden_layers)]
+        layers = [parameters.layer(params, index) for index in range(config.num_hidden_layers)]
         encoder = {"layers": _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)}
     else:
         stack = _over_leaves(np.asarray, encoder["layers"])
         encoder = {
-            f"layer_{index}": _over_leaves(lambda leaf, index=index: leaf[index], stack)
+            parameters.layer_name(index): _over_leaves(lambda leaf, index=index: leaf[index], stack)
             for index in range(config.num_hidden_layers)
         }
-    return {**params, "bert": {**params["bert"], "encoder": encoder}}
+    return parameters.with_encoder(params, encoder)
 
 
 def _over_leaves(function: Any, *trees: Any) -> Any:
@@ -260,16 +257,15 @@ def with_heads(model: str, params: dict, wanted: dict) -> dict:
     Returns:
       The tree of `wanted`, with what `params` has of it.
     """
-    shapes = lambda tree: _over_leaves(np.shape, tree)  # noqa: E731
-    for name in sorted(wanted.keys() & params.keys() - {"bert"}):
-        if shapes(params[name]) != shapes(wanted[name]):
+    for name in sorted(wanted.keys() & params.keys() - {BODY}):
+        if _over_leaves(np.shape, params[name]) != _over_leaves(np.shape, wanted[name]):
             print(f"{model} has {name} of another size: drawn at random")
             params = {**params, name: wanted[name]}
-    new, left_out = parts_of(wanted) - parts_of(params), parts_of(params) - parts_of(wanted)
+    new, left_out = part_names(wanted) - part_names(params), part_names(params) - part_names(wanted)
     if new:
         print(f"{model} has no {', no '.join(sorted(new))}: drawn at random")
     if left_out:
         print(f"{model} also has {', '.join(sorted(left_out))}: not needed here, left out")
     merged = {key: params.get(key, wanted[key]) for key in wanted}
-    merged["bert"] = {key: params["bert"].get(key, wanted["bert"][key]) for key in wanted["bert"]}
-    return merged
+    read_body, wanted_body = parameters.body(params), parameters.body(wanted)
+    return parameters.with_body(merged, {key: read_body.get(key, wanted_body[key]) for key in wanted_body})

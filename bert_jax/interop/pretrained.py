@@ -1,4 +1,4 @@
-"""From what the user calls MODEL to weights, whoever wrote them."""
+"""Reads what the user calls MODEL, whoever wrote it."""
 
 import os
 from pathlib import Path
@@ -14,8 +14,8 @@ MODEL = (
 )
 
 
-def find(model: str | os.PathLike) -> Path:
-    """The folder with the weights of MODEL.
+def resolve(model: str | os.PathLike) -> Path:
+    """Returns the folder with the weights of MODEL.
 
     Raises:
       UserError: says what was looked for.
@@ -42,15 +42,15 @@ def find(model: str | os.PathLike) -> Path:
     raise UserError(f"{path} holds no model: {MODEL}")
 
 
-def load(directory: Path, *, upcast: bool = False) -> Pretrained:
-    """Reads the weights in a folder that `find` found; see `huggingface.load` and `google.load`."""
+def load_weights(directory: Path, *, upcast: bool = False) -> Pretrained:
+    """Reads the weights in a folder that `resolve` gave; see `huggingface.load` and `google.load`."""
     if huggingface.has_weights(directory) or not google.find_checkpoint(directory):
         return huggingface.load(directory, upcast=upcast)
     return google.load(directory, upcast=upcast)
 
 
-def read(model: str | os.PathLike, *, upcast: bool = False) -> tuple[Pretrained, Tokenizer]:
-    """Weights and tokenizer of MODEL.
+def load_pretrained(model: str | os.PathLike, *, upcast: bool = False) -> tuple[Pretrained, Tokenizer]:
+    """Reads weights and tokenizer of MODEL.
 
     Args:
       model: a path.
@@ -59,8 +59,8 @@ def read(model: str | os.PathLike, *, upcast: bool = False) -> tuple[Pretrained,
     Raises:
       UserError: MODEL is none, its run has not finished, or its files do not fit each other.
     """
-    directory = find(model)
-    loaded, tokenizer = load(directory, upcast=upcast), Tokenizer.load(directory)
+    directory = resolve(model)
+    loaded, tokenizer = load_weights(directory, upcast=upcast), Tokenizer.load(directory)
     if tokenizer.vocab_size != loaded.config.vocab_size:
         raise UserError(
             f"{directory}: the vocabulary has {tokenizer.vocab_size} entries and the word embeddings "

@@ -1,20 +1,22 @@
-"""What enters the encoder (Devlin et al. 2018, section 3, figure 2)."""
+"""The embeddings, which enter the encoder (Devlin et al. 2018, section 3, figure 2)."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
+from bert_jax.model.inputs import Inputs
 from bert_jax.model.layers import Dropout, initializer, layer_norm, product_in_float32
+from bert_jax.runtime.execution import Execution
 
-VOCABULARY_MULTIPLE = 128  # of rows that the word table is given, within the product with it, on GPUs and TPUs
+VOCABULARY_MULTIPLE = 128  # on GPUs and TPUs the word table is padded to such a number of rows within its product
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, LayerNorm, dropout."""
+    """Sums word, position and token-type embeddings; LayerNorm and dropout follow."""
 
     config: ModelConfig
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
 
     def setup(self) -> None:
         config = self.config
@@ -23,24 +25,23 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embed(config.vocab_size, **shared)
         self.position_embeddings = nn.Embed(config.max_position_embeddings, **shared)
         self.token_type_embeddings = nn.Embed(config.type_vocab_size, **shared)
-        self.layer_norm = layer_norm(config, self.dtype, name=None)
+        self.layer_norm = layer_norm(config, self.execution.dtype, name=None)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def __call__(
-        self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, *, deterministic: bool
-    ) -> jax.Array:
-        """Three int32 [B, L] -> [B, L, D]."""
+    def __call__(self, inputs: Inputs, *, deterministic: bool) -> jax.Array:
+        """Returns the embedded tokens, [B, L, D]."""
+        dtype = self.execution.dtype
         summed = (
-            self.word_embeddings(input_ids).astype(self.dtype)
-            + self.position_embeddings(position_ids).astype(self.dtype)
-            + self.token_type_embeddings(token_type_ids).astype(self.dtype)
+            self.word_embeddings(inputs.input_ids).astype(dtype)
+            + self.position_embeddings(inputs.position_ids).astype(dtype)
+            + self.token_type_embeddings(inputs.token_type_ids).astype(dtype)
         )
         return self.dropout(self.layer_norm(summed), deterministic=deterministic)
 
     def decode(self, hidden: jax.Array) -> jax.Array:
-        """[..., D] -> float32 [..., V]: the product with the word table, the tied decoder of the masked-LM head."""
+        """Multiplies [..., D] with the word table into float32 [..., V]: the tied decoder of the masked-LM head."""
         table = self.word_embeddings.embedding.astype(hidden.dtype)
         words = len(table)
-        if jax.default_backend() != "cpu":  # whose products want no round numbers
+        if self.execution.platform != "cpu":  # whose products want no round numbers
             table = jnp.pad(table, ((0, -words % VOCABULARY_MULTIPLE), (0, 0)))
         return product_in_float32("...d,vd->...v", hidden, table)[..., :words]

@@ -7,69 +7,78 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
-from bert_jax.model.attention import KERNELS, MultiHeadAttention, choose_kernel, sequence_mask
+from bert_jax.model.attention import MultiHeadAttention
 from bert_jax.model.embeddings import Embeddings
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.kernels.choose import choose_kernel
+from bert_jax.model.kernels.kernel import Kernel
+from bert_jax.model.kernels.plain import PLAIN
 from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
+from bert_jax.model.parameters import layer_name
+from bert_jax.model.pattern import AttentionPattern
+from bert_jax.runtime.execution import Execution
 
 # What `remat` keeps of a layer besides its input. Attention's products have batch dimensions, dense ones have none.
 SAVED = {"nothing": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 class PositionwiseFeedForward(nn.Module):
-    """Two dense layers with the activation between (Vaswani et al. 2017, section 3.3)."""
+    """Applies two dense layers with the activation between them (Vaswani et al. 2017, section 3.3)."""
 
     config: ModelConfig
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        """[T, D] -> [T, F] -> [T, D]."""
+        """Transforms each token by itself: [T, D] -> [T, F] -> [T, D]."""
         config = self.config
-        inner = ACTIVATIONS[config.hidden_act](dense(config, config.intermediate_size, self.dtype, "inner")(hidden))
-        return dense(config, config.hidden_size, self.dtype, "output")(inner)
+        inner = dense(config, config.intermediate_size, self.execution, "inner")(hidden)
+        return dense(config, config.hidden_size, self.execution, "output")(ACTIVATIONS[config.hidden_act](inner))
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each with dropout, residual and LayerNorm after it."""
+    """Applies attention and feed-forward, each with dropout, residual and LayerNorm after it."""
 
     config: ModelConfig
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
     deterministic: bool = True
-    kernel: str = "plain"
+    kernel: Kernel = PLAIN
     length: int = 0  # L
 
     @nn.compact
     def __call__(self, hidden: jax.Array, rows: Any) -> tuple[jax.Array, None]:
-        """Tokens [T, D], and what the kernel of attention knows of the rows -> [T, D], and nothing: as a scan wants."""
-        config, deterministic = self.config, self.deterministic
+        """Returns the tokens [T, D] after the layer, and None, as a scan wants; `rows` is for the kernel."""
+        config, execution, deterministic = self.config, self.execution, self.deterministic
         dropout = Dropout(config.hidden_dropout_prob, deterministic=deterministic)
-        attention = MultiHeadAttention(config, self.dtype, self.kernel, name="attention")
+        attention = MultiHeadAttention(config, execution, self.kernel, name="attention")
         attended = attention(hidden, rows, self.length, deterministic=deterministic)
-        hidden = layer_norm(config, self.dtype, "attention_layer_norm")(hidden + dropout(attended))
-        transformed = PositionwiseFeedForward(config, self.dtype, name="feed_forward")(hidden)
-        hidden = layer_norm(config, self.dtype, "output_layer_norm")(hidden + dropout(transformed))
+        hidden = layer_norm(config, execution.dtype, "attention_layer_norm")(hidden + dropout(attended))
+        transformed = PositionwiseFeedForward(config, execution, name="feed_forward")(hidden)
+        hidden = layer_norm(config, execution.dtype, "output_layer_norm")(hidden + dropout(transformed))
         self.sow("intermediates", "hidden", hidden)
         return hidden, None
 
 
 class Encoder(nn.Module):
-    """The stack. `scan_layers` holds all layers in one set of stacked parameters, `layers` [layers, ...]."""
+    """Applies the layers; with `scan_layers` all parameters are stacked in one set, `layers` [layers, ...]."""
 
     config: ModelConfig
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
+
+    pattern: AttentionPattern = AttentionPattern()
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, sequence_ids: jax.Array, *, deterministic: bool, most: int | None = None
+        self, hidden: jax.Array, sequence_ids: jax.Array, *, deterministic: bool, max_sequences: int | None = None
     ) -> jax.Array:
-        """[B, L, D], int32 [B, L] and K, the sequences of a row at most -> [B, L, D]."""
-        config, length = self.config, sequence_ids.shape[1]
-        kernel = "plain"
+        """Returns [B, L, D] from [B, L, D]; see `Bert` for `sequence_ids` and `max_sequences`."""
+        config, execution, length = self.config, self.execution, sequence_ids.shape[1]
+        kernel = PLAIN
         # Whoever collects intermediates wants the probabilities; to draw parameters, any kernel will do.
         if not (self.is_initializing() or self.is_mutable_collection("intermediates")):
             dropout = config.attention_probs_dropout_prob > 0 and not deterministic
-            kernel, _ = choose_kernel(config, self.dtype, length, most, dropout=dropout)
-        rows = sequence_mask(sequence_ids) if kernel == "plain" else KERNELS[kernel][0](sequence_ids, most)
+            kernel, _ = choose_kernel(config, execution, length, max_sequences, dropout=dropout, pattern=self.pattern)
+        rows = kernel.prepare(sequence_ids, max_sequences, self.pattern)
         layer = EncoderLayer
         if config.remat:
             # A scan keeps XLA from merging recomputation and forward pass; only unrolled layers need the barrier.
@@ -85,64 +94,59 @@ class Encoder(nn.Module):
                 in_axes=nn.broadcast,
                 length=config.num_hidden_layers,
             )
-            hidden, _ = stack(config, self.dtype, deterministic, kernel, length, name="layers")(hidden, rows)
+            hidden, _ = stack(config, execution, deterministic, kernel, length, name="layers")(hidden, rows)
         else:
             for index in range(config.num_hidden_layers):
-                name = f"layer_{index}"
-                hidden, _ = layer(config, self.dtype, deterministic, kernel, length, name=name)(hidden, rows)
+                name = layer_name(index)
+                hidden, _ = layer(config, execution, deterministic, kernel, length, name=name)(hidden, rows)
         return hidden.reshape(shape)
 
 
 class Pooler(nn.Module):
-    """tanh(dense) of the [CLS] state of each sequence."""
+    """Applies tanh(dense) to the [CLS] state of each sequence."""
 
     config: ModelConfig
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
-        """[B, L, D] and int32 [B, K], where each sequence of a row starts -> [B, K, D]."""
+        """Returns [B, K, D] from hidden states [B, L, D] and where each sequence of a row starts, int32 [B, K]."""
         first = jnp.take_along_axis(hidden, sequence_starts[:, :, None], axis=1)
-        return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(first))
+        return jnp.tanh(dense(self.config, self.config.hidden_size, self.execution, "dense")(first))
 
 
 class Bert(nn.Module):
-    """Embeddings, encoder and pooler: Hugging Face's ``BertModel``. The pooler has parameters if it is used."""
+    """Applies embeddings, encoder and pooler, as Hugging Face's ``BertModel``.
+
+    The pooler has parameters if it is used. `pattern` says which positions attend to which; BERT's is full.
+    """
 
     config: ModelConfig
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
+
+    pattern: AttentionPattern = AttentionPattern()
 
     def setup(self) -> None:
-        self.embeddings = Embeddings(self.config, self.dtype)
-        self.encoder = Encoder(self.config, self.dtype)
-        self.pooler = Pooler(self.config, self.dtype)
+        self.embeddings = Embeddings(self.config, self.execution)
+        self.encoder = Encoder(self.config, self.execution, self.pattern)
+        self.pooler = Pooler(self.config, self.execution)
 
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        token_type_ids: jax.Array,
-        position_ids: jax.Array,
-        sequence_ids: jax.Array,
-        *,
-        deterministic: bool = True,
-        most: int | None = None,
-    ) -> jax.Array:
+    def __call__(self, inputs: Inputs, *, deterministic: bool = True, max_sequences: int | None = None) -> jax.Array:
         """Runs embeddings and encoder.
 
         Args:
-          input_ids, token_type_ids, position_ids: int32 [B, L].
-          sequence_ids: int32 [B, L]; 0 is padding, 1..K the sequence within the row.
+          inputs: int32 [B, L] each.
           deterministic: no dropout; otherwise the `dropout` stream of keys is needed.
-          most: K, sequences of a row at most, in order and padding behind them; None: any. Faster kernels of attention
-            want to know.
+          max_sequences: K, the most sequences that a row has, in order and with padding behind them; None if that is
+            not known. Faster kernels of attention need it.
 
         Returns:
-          hidden states [B, L, D].
+          Hidden states [B, L, D].
         """
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic=deterministic)
+        hidden = self.embeddings(inputs, deterministic=deterministic)
         self.sow("intermediates", "embedded", hidden)
-        return self.encoder(hidden, sequence_ids, deterministic=deterministic, most=most)
+        return self.encoder(hidden, inputs.sequence_ids, deterministic=deterministic, max_sequences=max_sequences)
 
     def pool(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
-        """Hidden states [B, L, D] and int32 [B, K], the position of each sequence's [CLS] -> [B, K, D]."""
+        """Returns [B, K, D] from hidden states [B, L, D] and the position of each sequence's [CLS], int32 [B, K]."""
         return self.pooler(hidden, sequence_starts)

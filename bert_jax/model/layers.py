@@ -1,4 +1,4 @@
-"""The small parts that all of the architecture shares: activations, initialiser, products, LayerNorm, dropout."""
+"""The small parts that all of the architecture shares: activations, initializer, products, LayerNorm, dropout."""
 
 import functools
 from typing import Any
@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
+from bert_jax.runtime.execution import Execution
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x) by erf, as in the published BERT; `jax.nn.gelu` takes erfc, which costs XLA on CPU three times as much.
+    """Computes x Phi(x) by erf, as in the published BERT.
 
-    In float32 whatever the compute type, for 1 + erf cancels where x is negative.
+    `jax.nn.gelu` takes erfc, which costs XLA on CPU three times as much. The computation is in float32 whatever the
+    compute type, for 1 + erf cancels where x is negative.
     """
     exact = x.astype(jnp.float32)
     return (0.5 * exact * (1 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
@@ -27,35 +29,46 @@ ACTIVATIONS = {
 
 
 def initializer(config: ModelConfig) -> nn.initializers.Initializer:
-    """Normal of deviation `initializer_range`, cut at two deviations: BERT's for every matrix and table."""
+    """Returns a normal of deviation `initializer_range`, cut at two: BERT's for every matrix and table."""
     return nn.initializers.truncated_normal(config.initializer_range)
 
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision:
-    """Of products computed in `dtype`: float32 means float32, where GPUs and TPUs would round the factors."""
+    """Returns that of products in `dtype`: float32 means float32, where GPUs and TPUs would round the factors."""
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
-def dense(config: ModelConfig, features: int, dtype: jnp.dtype, name: str | None) -> nn.Dense:
-    """x @ kernel [in, features] + bias, initialised as BERT does."""
+def dense(
+    config: ModelConfig, features: int, execution: Execution, name: str | None = None, *, dtype: jnp.dtype | None = None
+) -> nn.Dense:
+    """Makes the layer x @ kernel [in, features] + bias, initialized as BERT does.
+
+    Args:
+      config: of the model.
+      features: width of the output.
+      execution: where the layer runs, and in which type.
+      name: of the layer; None where `setup` names it.
+      dtype: compute type, if not that of the execution.
+    """
+    dtype = execution.dtype if dtype is None else dtype
     return nn.Dense(
         features,
         dtype=dtype,
         kernel_init=initializer(config),
         precision=precision(dtype),
-        dot_general=_summed_in_float32 if jax.default_backend() == "cpu" else None,
+        dot_general=_summed_in_float32 if execution.platform == "cpu" else None,
         name=name,
     )
 
 
 def _summed_in_float32(left: jax.Array, right: jax.Array, *args: Any, **settings: Any) -> jax.Array:
-    """XLA on CPU multiplies bfloat16 at twice the rate of float32 if it may give float32, else at the same."""
+    """Multiplies into float32: XLA on CPU is then twice as fast with bfloat16 as with float32, else no faster."""
     product = jax.lax.dot_general(left, right, *args, preferred_element_type=jnp.float32, **settings)
     return product.astype(left.dtype)
 
 
 def product_in_float32(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    """The einsum of two arrays of one type, summed and given in float32; its gradient is computed in that type.
+    """Computes the einsum of two arrays of one type into float32; its gradient is computed in that type.
 
     As JAX derives it, the gradient of a bfloat16 product that gives float32 is a float32 product, at half the rate.
     """
@@ -76,12 +89,12 @@ def product_in_float32(subscripts: str, left: jax.Array, right: jax.Array) -> ja
 
 
 def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str | None) -> nn.LayerNorm:
-    """LayerNorm over D; mean and variance in float32 whatever the compute type."""
+    """Makes a LayerNorm over D; mean and variance are in float32 whatever the compute type."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class Dropout(nn.Dropout):
-    """Dropout by a hash of each element's place, keyed anew at every call.
+    """Drops elements by a hash of their place, keyed anew at every call.
 
     On a CPU, numbers of JAX's own generator cost more than all of attention; this takes a dozen operations, which XLA
     fuses into what reads the result. The mask of an element depends on the key and its place alone, so it is the same
@@ -90,7 +103,7 @@ class Dropout(nn.Dropout):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, deterministic: bool | None = None) -> jax.Array:
-        """Any shape -> the same; a share `rate` is zero, the rest divided by 1 - rate."""
+        """Sets a share `rate` of the elements to zero and divides the rest by 1 - rate; any shape."""
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
         if deterministic or self.rate == 0:
             return inputs

@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.model.parameters import is_body_matrix
+
 
 class Int8Matrix(NamedTuple):
-    """values * scale, rounded to the nearest; absolute maxima, as in Dettmers et al. 2022, section 2.1."""
+    """Holds values * scale, rounded to the nearest; scaled by absolute maxima (Dettmers et al. 2022, section 2.1)."""
 
     values: jax.Array  # int8, of the shape of the matrix
     scale: jax.Array  # float32: for each column of a kernel [1, out], for each row of a table [V, 1]
 
 
 def quantize(params: dict) -> dict:
-    """Parameters with `Int8Matrix` for each kernel and table of the body; heads, biases and LayerNorm stay."""
+    """Puts an `Int8Matrix` in the place of each matrix and table of the body; heads, biases and LayerNorm stay."""
 
     def quantized(path: tuple, leaf: np.ndarray) -> np.ndarray | Int8Matrix:
-        if not is_matrix_of_body(path):
+        if not is_body_matrix(path):
             return leaf
         scale = np.abs(leaf).max(axis=-2 if path[-1].key == "kernel" else -1, keepdims=True) / 127
         scale = np.where(scale == 0, 1, scale).astype(np.float32)
@@ -27,16 +29,11 @@ def quantize(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(quantized, params)
 
 
-def restored(params: dict, dtype: jnp.dtype) -> dict:
-    """The parameters that `quantize` got, as near as eight bits are; others are given back as they are."""
+def dequantize(params: dict, dtype: jnp.dtype) -> dict:
+    """Returns the parameters that `quantize` got, as near as eight bits are; it leaves others as they are."""
 
     def matrix(leaf: Any) -> Any:
         is_quantized = isinstance(leaf, Int8Matrix)
         return (leaf.values * leaf.scale).astype(dtype) if is_quantized else leaf
 
     return jax.tree.map(matrix, params, is_leaf=lambda leaf: isinstance(leaf, Int8Matrix))
-
-
-def is_matrix_of_body(path: tuple) -> bool:
-    """Whether a path in the tree of parameters is that of a kernel or table that is multiplied in the compute type."""
-    return path[0].key == "bert" and path[-1].key in ("kernel", "embedding")

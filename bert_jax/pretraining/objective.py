@@ -1,22 +1,27 @@
 """The task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import DataConfig, ModelConfig
+from bert_jax.model.depths import layer_depths
 from bert_jax.model.heads import BertForPreTraining
-from bert_jax.model.losses import accuracy, cross_entropy
+from bert_jax.model.inputs import Inputs
 from bert_jax.pretraining.masking import choose_positions, hide_tokens
-from bert_jax.training.objective import Batch, Mean, Parameters
+from bert_jax.runtime.execution import Execution
+from bert_jax.training.losses import accuracy, cross_entropy
+from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 
 EVALUATION_MASK_RATE = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainingObjective:
-    """Masks, runs the model, sums the losses. An `Objective` of the training loop.
+class PretrainingObjective(Objective):
+    """Masks, runs the model, and sums the losses.
 
     Attributes:
       model: the architecture.
@@ -24,7 +29,7 @@ class PretrainingObjective:
       special_ids: never masked.
       mask_id: of [MASK].
       continuations: for each vocabulary entry, whether it continues a word ("##").
-      dtype: compute type.
+      execution: where and in which type it computes.
     """
 
     model: ModelConfig
@@ -32,7 +37,7 @@ class PretrainingObjective:
     special_ids: tuple[int, ...]
     mask_id: int
     continuations: tuple[bool, ...]
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -42,8 +47,9 @@ class PretrainingObjective:
     def init(self, key: jax.Array) -> Parameters:
         """Random parameters as BERT draws them, float32."""
         ids = jnp.zeros((1, 8), jnp.int32)
+        inputs, first = Inputs(ids, ids, ids, ids), ids[:, :1]
         network = BertForPreTraining(self.model)
-        return network.init(key, ids, ids, ids, ids, sequence_starts=ids[:, :1], masked_positions=ids[:, :1])["params"]
+        return network.init(key, inputs, sequence_starts=first, masked_positions=first)["params"]
 
     def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
         """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
@@ -83,12 +89,9 @@ class PretrainingObjective:
 
     def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:
         """Sums and counts of loss and accuracy over the used positions and the labelled sequences."""
-        logits, next_sentence_logits = BertForPreTraining(self.model, self.dtype).apply(
+        logits, next_sentence_logits = BertForPreTraining(self.model, self.execution).apply(
             {"params": params},
-            batch["input_ids"],
-            batch["token_type_ids"],
-            batch["position_ids"],
-            batch["sequence_ids"],
+            Inputs.of_batch(batch),
             sequence_starts=batch["sequence_starts"],
             masked_positions=batch["positions"],
             deterministic=dropout_key is None,
@@ -99,3 +102,11 @@ class PretrainingObjective:
             scored["nsp"] = next_sentence_logits, batch["next_sentence_labels"]
         losses = {f"{name}_loss": cross_entropy(*pair) for name, pair in scored.items()}
         return losses | {f"{name}_accuracy": accuracy(*pair) for name, pair in scored.items()}
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Returns the perplexity of the masked language model."""
+        return {"mlm_perplexity": math.exp(min(means["mlm_loss"], 700.0))}
+
+    def layer_depths(self, params: Parameters) -> Any:
+        """Returns the depth of each parameter."""
+        return layer_depths(params)

@@ -1,87 +1,50 @@
 """A pre-training run from text to an exported model: vocabulary, corpus, training, export."""
 
-import contextlib
 import dataclasses
 import functools
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-from bert_jax.config import DataConfig, PretrainingConfig, from_config_dict
+from bert_jax.config import DataConfig, ModelConfig, PretrainingConfig, from_config_dict, with_overrides
+from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.metrics.language_model import majority_share, unigram_loss
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
 from bert_jax.pretraining.initialization.neighbours import init_neighbour_heads
 from bert_jax.pretraining.initialization.word_vectors import init_embeddings_from_counts
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.build import build_corpus
+from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.sources import Documents, TextSource
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, train
-from bert_jax.training.sharding import check_batch, local_rows, make_mesh
+from bert_jax.training.result import RunResult, timed
+from bert_jax.training.sharding import check_batch, local_rows
 
-# Fields of ModelConfig on which the meaning of weights depends.
-SHAPING_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "hidden_act",
-    "layer_norm_eps",
-)
+SHAPING_FIELDS = names(ModelConfig, "weights")
 
 
-@dataclasses.dataclass
-class Summary:
-    """What a run reached.
-
-    Attributes:
-      evaluation: metrics of the last evaluation.
-      unigram_loss: nats a token of the held-out text under the word frequencies of the training text.
-      majority: share of the commoner answer among the held-out sentence pairs.
-      seconds: wall time of each stage of this process.
-    """
-
-    evaluation: dict[str, float]
-    unigram_loss: float
-    majority: float
-    seconds: dict[str, float]
-
-    def table(self) -> str:
-        """The run in a few lines, for people."""
-        times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items())
-        below = self.unigram_loss - self.evaluation["mlm_loss"]
-        lines = [
-            f"Time: {times}",
-            f"Unigram cross-entropy of the held-out text: {self.unigram_loss:.3f} nats",
-            f"Masked-LM loss on it: {self.evaluation['mlm_loss']:.3f} nats, {below:.3f} below "
-            f"(perplexity {self.evaluation['mlm_perplexity']:.1f}, accuracy {self.evaluation['mlm_accuracy']:.1%})",
-        ]
-        if "nsp_accuracy" in self.evaluation:
-            lines.append(
-                f"Sentence-pair accuracy: {self.evaluation['nsp_accuracy']:.1%} "
-                f"(the commoner answer alone: {self.majority:.1%})"
-            )
-        return "\n".join(lines)
-
-
-def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False) -> Summary:
+def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False) -> RunResult:
     """Does whatever of the run is not yet done, and leaves the model in WORKDIR/model.
 
-    With `profile`, a trace of a few steps is left in WORKDIR/profile.
+    Args:
+      config: of the run.
+      workdir: folder of the run, new or with the same config.
+      profile: leave a trace of a few steps in WORKDIR/profile.
+
+    Returns:
+      The metrics of the last evaluation as those of split "validation". Besides, `unigram_loss` is nats a token of the
+      held-out text under the word frequencies of the training text, and `nsp_majority` the share of the commoner
+      answer among its sentence pairs.
 
     Raises:
       UserError: bad config, text, tokenizer or corpus, or a loss that is not finite.
@@ -89,28 +52,50 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     """
     seconds: dict[str, float] = {}
     check(config)
+    execution = Execution.here(config.compute_dtype, config.mesh)
+    check_batch(config.batch_size, config.accumulate, execution.mesh)
     workdirs.claim(workdir, config)
     with timed(seconds, "vocabulary"):
         tokenizer = open_tokenizer(config, workdir)
     with timed(seconds, "corpus"):
         directory = open_corpus(config, workdir, tokenizer)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size))
+    asked = config
+    config = with_overrides(config, {"model.vocab_size": tokenizer.vocab_size})
     train_text, data = make_data(config, directory, tokenizer)
     initial_params = functools.partial(first_params, config, train_text)
-    objective = make_objective(config, tokenizer)
-    most = sequences_per_row(config.data.length, config.data.packing)
-    with jax.set_mesh(make_mesh(config.mesh)):
-        print(describe_kernel(config.model, objective.dtype, config.data.length, most))
+    objective = make_objective(config, tokenizer, execution)
+    max_sequences = sequences_per_row(config.data.length, config.data.packing)
+    print(describe_kernel(config.model, execution, config.data.length, max_sequences))
     with timed(seconds, "training"):
-        state, evaluation = train(objective, config, workdir, data, initial_params, profile=profile)
+        trained = train(objective, config, workdir, data, execution.mesh, initial_params, profile=profile)
+    model = workdir / "model"
     with timed(seconds, "export"):
-        huggingface.save(workdir / "model", Pretrained(jax.device_get(state.params), config.model), tokenizer)
-    return Summary(
-        evaluation=evaluation,
-        unigram_loss=unigram_loss(train_text.token_counts, data.validation, tokenizer.special_ids),
-        majority=majority_share(data.validation),
-        seconds=seconds,
-    )
+        huggingface.save(model, Pretrained(jax.device_get(trained.state.params), config.model), tokenizer)
+    baselines = {"unigram_loss": unigram_loss(train_text.token_counts, data.validation, tokenizer.special_ids)}
+    if config.data.objective != "none":
+        baselines["nsp_majority"] = majority_share(data.validation)
+    result = RunResult({"validation": trained.evaluation | baselines}, model, seconds)
+    workdirs.finish(workdir, asked, result)
+    return result
+
+
+def summary(result: RunResult) -> str:
+    """Returns a pre-training run in a few lines, for people."""
+    metrics = result.metrics["validation"]
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    below = metrics["unigram_loss"] - metrics["mlm_loss"]
+    lines = [
+        f"Time: {times}",
+        f"Unigram cross-entropy of the held-out text: {metrics['unigram_loss']:.3f} nats",
+        f"Masked-LM loss on it: {metrics['mlm_loss']:.3f} nats, {below:.3f} below "
+        f"(perplexity {metrics['mlm_perplexity']:.1f}, accuracy {metrics['mlm_accuracy']:.1%})",
+    ]
+    if "nsp_accuracy" in metrics:
+        lines.append(
+            f"Sentence-pair accuracy: {metrics['nsp_accuracy']:.1%} "
+            f"(the commoner answer alone: {metrics['nsp_majority']:.1%})"
+        )
+    return "\n".join(lines)
 
 
 def check(config: PretrainingConfig) -> None:
@@ -126,7 +111,6 @@ def check(config: PretrainingConfig) -> None:
         )
     if jax.process_count() > 1:
         raise UserError(f"pre-training runs in one process with all its devices, not in {jax.process_count()}")
-    check_batch(config.batch_size, config.accumulate, make_mesh(config.mesh))
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
@@ -135,7 +119,7 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
     Raises:
       UserError: the vocabularies given, of `init_from` and in the workdir are not one, or not of the model's size.
     """
-    folders = [config.data.tokenizer, config.init_from and pretrained.find(config.init_from), workdir / "tokenizer"]
+    folders = [config.data.tokenizer, config.init_from and pretrained.resolve(config.init_from), workdir / "tokenizer"]
     folders = [Path(folder) for folder in folders if folder]
     if not (folders[-1] / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folders[0]) if len(folders) > 1 else train_vocabulary(config)
@@ -154,7 +138,14 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
 
 def text_source(data: DataConfig) -> TextSource:
     """Returns where the config has its text, and how that is read."""
-    return TextSource(data.source, column=data.column, errors=data.errors, document_per_file=data.document_per_file)
+    return TextSource(
+        data.source,
+        column=data.column,
+        errors=data.errors,
+        document_per_file=data.document_per_file,
+        data_dir=data.data_dir or None,
+        cleaning=Cleaning(**dataclasses.asdict(data.cleaning)),
+    )
 
 
 def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
@@ -244,7 +235,7 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
             params = init_neighbour_heads(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
             drawn = arrange_layers(params, config.model)
         return drawn
-    loaded = pretrained.load(pretrained.find(config.init_from))
+    loaded = pretrained.load_weights(pretrained.resolve(config.init_from))
     different = [
         f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
         for name in SHAPING_FIELDS
@@ -255,24 +246,13 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
     return with_heads(config.init_from, arrange_layers(loaded.params, config.model), drawn)
 
 
-def make_objective(config: PretrainingConfig, tokenizer: Tokenizer) -> PretrainingObjective:
-    """The objective with the tokenizer's ids; computes in bfloat16 on accelerators unless told otherwise."""
-    dtype = config.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def make_objective(config: PretrainingConfig, tokenizer: Tokenizer, execution: Execution) -> PretrainingObjective:
+    """Makes the objective of a run with the tokenizer's ids."""
     return PretrainingObjective(
         model=config.model,
         data=config.data,
         special_ids=tokenizer.special_ids,
         mask_id=tokenizer.mask_id,
         continuations=tuple(tokenizer.is_continuation.tolist()),
-        dtype=jnp.dtype(dtype),
+        execution=execution,
     )
-
-
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Records the wall time of a stage."""
-    began = time.monotonic()
-    yield
-    seconds[stage] = time.monotonic() - began

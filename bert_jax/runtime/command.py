@@ -1,4 +1,7 @@
-"""What every script does around its one call: readable flag errors, one-line errors, quiet libraries, a fast start."""
+"""Does what every script does around its one call: readable errors, the flag --config, quiet libraries, a fast start.
+
+Importing this module sets up the process (memory allocator, cache of compiled programs); scripts import it for that.
+"""
 
 import itertools
 import signal
@@ -8,7 +11,9 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from bert_jax.config import unknown_key
+from bert_jax.config.conversion import AnySection, from_config_dict, locate, superseded_durations
+from bert_jax.config.fields import Section
+from bert_jax.config.reference import help_text
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.runtime.machine import keep_memory, keep_programs
 
@@ -17,15 +22,18 @@ from bert_jax.runtime.machine import keep_memory, keep_programs
 keep_memory()
 keep_programs()
 
+flags.disclaim_key_flags()  # a flag that is defined here for a script is shown by the --help of that script
+
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and calls `main` with what is left of the command line.
+    """Parses the flags and calls `main` with the rest of the command line.
 
-    Exit status 1 with one line on standard error for what the user can mend; 128 + signal for an interrupt.
+    The process exits with status 1 and one line on standard error for what the user can mend, and with 128 + signal
+    after an interrupt.
     """
 
     def guarded(arguments: list[str]) -> None:
-        logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS tell much
+        logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS log much
         signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: tidily
         try:
             main(arguments)
@@ -39,6 +47,34 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def define_config(section: type[Section], help_line: str) -> flags.FlagHolder[ConfigDict]:
+    """Defines the required flag --config of a config file, whose help lists every key.
+
+    Args:
+      section: the config that the file gives.
+      help_line: what the flag is, as its help begins.
+    """
+    help_string = (
+        f"{help_line}. Each key in it can be set on the command line. These are all, with the default that a key has "
+        f"unless the file sets another, and the values that it may have:\n{help_text(section)}"
+    )
+    holder = config_flags.DEFINE_config_file("config", None, help_string)
+    flags.mark_flag_as_required("config")
+    return holder
+
+
+def read_config(section: type[AnySection], holder: flags.FlagHolder[ConfigDict]) -> AnySection:
+    """Makes the config of the file and of the keys set on the command line.
+
+    A duration set on the command line takes the place of the one that the file sets.
+
+    Raises:
+      UserError: a value has the wrong type or is not allowed.
+    """
+    overrides = config_flags.get_override_values(flags.FLAGS[holder.name])
+    return from_config_dict(section, holder.value.to_dict() | superseded_durations(section, overrides))
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -60,23 +96,18 @@ def _parse_flags(arguments: list[str]) -> list[str]:
 
 
 def _misspelt_key(arguments: list[str]) -> UserError | None:
-    """The first --config.KEY that the config file does not have."""
+    """Returns the error for the first --config.KEY that the config file does not have."""
     plain = [arguments[0]]
-    for argument, following in itertools.pairwise([*arguments, ""]):
+    for argument, next_argument in itertools.pairwise([*arguments, ""]):
         if argument.startswith("--config=") or argument == "--config":
-            plain += [argument] if "=" in argument else [argument, following]
+            plain += [argument] if "=" in argument else [argument, next_argument]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=plain)
     values(plain)
     for argument in arguments:
-        if not argument.startswith("--config."):
-            continue
-        keys = argument.removeprefix("--config.").partition("=")[0].split(".")
-        node = values.config
-        for depth, key in enumerate(keys):
-            if not isinstance(node, ConfigDict):
-                return UserError(f"config key {'.'.join(keys[:depth])} is a value and has no keys: found {argument}")
-            if key not in node:
-                return unknown_key(key, list(node.keys()), "".join(f"{above}." for above in keys[:depth]))
-            node = node[key]
+        if argument.startswith("--config."):
+            try:
+                locate(values.config, argument.removeprefix("--config.").partition("=")[0])
+            except UserError as error:
+                return error
     return None

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from bert_jax.runtime.machine import cores
@@ -20,19 +19,23 @@ class EvaluationBatch(NamedTuple):
     arrays: Batch
 
 
-def evaluation_batches(kind: Kind, rows: Sequence[Row], batch_size: int, max_length: int) -> list[EvaluationBatch]:
+def evaluation_batches(
+    kind: Kind, rows: Sequence[Row], batch_size: int, max_length: int, platform: str
+) -> list[EvaluationBatch]:
     """Lays all rows out, the longest first, in the batches of `by_length`.
 
     The last batch is filled up with empty rows (`sequence_ids` 0, no labels).
     """
     batches = []
-    for numbers, size, length in by_length(row_lengths(rows), batch_size, max_length):
+    for numbers, size, length in by_length(row_lengths(rows), batch_size, max_length, platform):
         arrays = kind.batch([rows[number] for number in numbers], size, length)
         batches.append(EvaluationBatch(np.pad(numbers, (0, size - len(numbers)), constant_values=-1), arrays))
     return batches
 
 
-def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator[tuple[np.ndarray, int, int]]:
+def by_length(
+    lengths: np.ndarray, batch_size: int, max_length: int, platform: str
+) -> Iterator[tuple[np.ndarray, int, int]]:
     """Divides rows into batches for a forward pass, the longest first.
 
     The shapes do not depend on the rows, so that many lists of rows compile a few times only: the length is a `bucket`,
@@ -42,6 +45,7 @@ def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator
       lengths: int [R], tokens of each row.
       batch_size: rows of a batch at most.
       max_length: tokens of a row at most.
+      platform: that of the execution; a CPU takes no more rows at once than its caches hold.
 
     Yields:
       int32 [n], the numbers of the rows; B and L of a batch of n <= B rows.
@@ -49,7 +53,7 @@ def by_length(lengths: np.ndarray, batch_size: int, max_length: int) -> Iterator
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     while len(order):
         length = bucket(int(lengths[order[0]]), max_length)
-        size = min(batch_size, rows_in_cache(length)) if jax.default_backend() == "cpu" else batch_size
+        size = min(batch_size, rows_in_cache(length)) if platform == "cpu" else batch_size
         yield order[:size], min(size, power_of_two(len(order))), length
         order = order[size:]
 

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
-from bert_jax.model.quantization import restored
+from bert_jax.model.quantization import dequantize
 from bert_jax.tasks.batches import EvaluationBatch, evaluation_batches, in_row_order
 from bert_jax.tasks.kinds.base import Codec, is_labelled
 from bert_jax.tasks.objective import TaskObjective
@@ -26,12 +25,12 @@ class Outcome(NamedTuple):
 class Evaluator:
     """A split, ready to be scored as often as asked; its batches stay in memory."""
 
-    def __init__(
-        self, objective: TaskObjective, codec: Codec, examples: Sequence[Any], batch_size: int, mesh: Mesh
-    ) -> None:
-        self.objective, self.codec, self.examples, self.mesh = objective, codec, examples, mesh
+    def __init__(self, objective: TaskObjective, codec: Codec, examples: Sequence[Any], batch_size: int) -> None:
+        self.objective, self.codec, self.examples = objective, codec, examples
         self.rows = objective.kind.rows(examples, codec)
-        self.batches = evaluation_batches(objective.kind, self.rows, batch_size, codec.max_length)
+        self.batches = evaluation_batches(
+            objective.kind, self.rows, batch_size, codec.max_length, objective.execution.platform
+        )
 
     def __call__(self, params: Parameters) -> dict[str, float]:
         """Returns the measures of the task and the `loss`."""
@@ -40,7 +39,7 @@ class Evaluator:
     def outcome(self, params: Parameters, progress: Callable[[np.ndarray], object] = lambda rows: None) -> Outcome:
         """Returns predictions, and their scores if the examples have labels; `progress` as in `forward`."""
         kind = self.objective.kind
-        outputs, loss = forward(self.objective, params, self.batches, self.mesh, progress)
+        outputs, loss = forward(self.objective, params, self.batches, progress)
         predictions = kind.predictions(self.examples, self.rows, outputs, self.codec)
         if not is_labelled(kind, self.examples):
             return Outcome(predictions, {}, {})
@@ -52,7 +51,6 @@ def forward(
     objective: TaskObjective,
     params: Parameters,
     batches: Sequence[EvaluationBatch],
-    mesh: Mesh,
     progress: Callable[[np.ndarray], object] = lambda rows: None,
 ) -> tuple[list[Any], float]:
     """Runs the network of a task over all rows.
@@ -61,13 +59,12 @@ def forward(
       objective: of the task.
       params: of its network.
       batches: of all rows.
-      mesh: where it runs.
       progress: is called after each batch with the numbers of its rows.
 
     Returns:
       What `Kind.probabilities` gives for each row, in their order, and the mean loss over the rows with labels.
     """
-    run = forward_of(mesh, _probabilities_and_loss, objective)
+    run = forward_of(objective.execution.mesh, _probabilities_and_loss, objective)
     sums: dict[str, list[float]] = {}
     outputs = []
     for batch, (of_batch, metrics) in zip(batches, run(params, (batch.arrays for batch in batches)), strict=True):
@@ -81,5 +78,5 @@ def forward(
 def _probabilities_and_loss(
     objective: TaskObjective, params: Parameters, batch: dict[str, Any]
 ) -> tuple[Any, dict[str, Mean]]:
-    outputs = objective.outputs(restored(params, objective.dtype), batch, None)
+    outputs = objective.outputs(dequantize(params, objective.execution.dtype), batch, None)
     return objective.kind.probabilities(outputs), objective.loss(outputs, batch)

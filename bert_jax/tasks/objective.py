@@ -5,16 +5,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
+from bert_jax.model.depths import layer_depths
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Kind
-from bert_jax.training.objective import Batch, Mean, Parameters
+from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskObjective:
-    """An `Objective` of the training loop.
+class TaskObjective(Objective):
+    """A head on the body, and its loss.
 
     Attributes:
       kind: of task.
@@ -22,7 +23,7 @@ class TaskObjective:
       labels: C; 1 for regression, unused where there are no classes.
       label_smoothing: share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
       class_weights: of each class in the loss, [C]; empty for equal ones.
-      dtype: compute type.
+      execution: where and in which type it computes.
     """
 
     kind: Kind
@@ -30,14 +31,14 @@ class TaskObjective:
     labels: int = 1
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
-    dtype: jnp.dtype = jnp.float32
+    execution: Execution = Execution()
 
     losses = ("task_loss",)
 
     @property
     def network(self) -> nn.Module:
         """The body with the head of this kind of task."""
-        return self.kind.network(self.model, self.labels, self.dtype)
+        return self.kind.network(self.model, self.labels, self.execution)
 
     def init(self, key: jax.Array) -> Parameters:
         """Draws random parameters, float32."""
@@ -60,3 +61,7 @@ class TaskObjective:
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """Returns the same from the outputs."""
         return self.kind.loss(outputs, batch, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+
+    def layer_depths(self, params: Parameters) -> Any:
+        """Returns the depth of each parameter."""
+        return layer_depths(params)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.errors import UserError
+from bert_jax.config import CleaningConfig
 from bert_jax.text.report import Report
 
 # Breaks end a line (two of them a paragraph, which the sentence splitter respects); inline marks just go.
@@ -47,20 +47,8 @@ class CleanDocument(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cleaning:
-    """Names what is done to each document, in this order; every step can be turned off."""
-
-    html_tags: bool = True  # <br>, <hr> and <p> become line ends; <i>, <b>, <em> and their like are removed
-    html_entities: bool = True  # &amp; becomes &
-    control_characters: bool = True  # removed (0x80-0x9f is read as the Windows-1252 that it nearly always is)
-    unicode_form: str = "NFC"  # NFC, NFKC, NFD, NFKD; empty leaves the text as it is
-    minimum_length: int = 1  # in characters, after the steps above; shorter documents are dropped
-    letters: bool = True  # documents without a single letter are dropped
-    drop_duplicates: bool = True  # documents equal to an earlier one are dropped
-
-    def __post_init__(self) -> None:
-        if self.unicode_form not in ("", "NFC", "NFKC", "NFD", "NFKD"):
-            raise UserError(f"unicode form {self.unicode_form!r} is not known: choose NFC, NFKC, NFD, NFKD or none")
+class Cleaning(CleaningConfig):
+    """Cleans documents as its config says, and says which are dropped."""
 
     def clean(self, text: str) -> str:
         """Returns the document, repaired and normalised; empty if nothing is left."""

@@ -1,4 +1,4 @@
-"""How long a run goes on: its number of steps, by whatever its length is given, and when it stops before."""
+"""How long a run goes on: its number of steps, in whatever way its length is given, and when it stops before."""
 
 import math
 import time
@@ -8,41 +8,45 @@ from typing import NamedTuple
 from bert_jax.config import TrainingConfig
 from bert_jax.training.checkpoint import Progress
 
-# A run of `total_minutes` fixes its number of steps once it knows its speed: after so many, or a tenth of the time.
+# A run of `total_minutes` fixes its number of steps once it knows its speed: after this many, or a tenth of the time.
 CALIBRATION_STEPS = 50
-PROVISIONAL_STEPS = 10_000  # what the schedule of such a run goes by until then
+PROVISIONAL_STEPS = 10_000  # what the schedule of such a run assumes until then
 
 
-class Plan:
-    """The steps of a run; made right before the first of this process.
+class Duration:
+    """The length of a run; made right before the first step of this process.
 
     Attributes:
       first_step: steps that were finished before.
-      total_steps: of the run; 0 until the speed of a run of `total_minutes` is known.
+      total_steps: steps of the run; 0 until the speed of a run of `total_minutes` is known.
     """
 
-    def __init__(self, config: TrainingConfig, planned: int, step: int, began: float) -> None:
-        """Nothing is decided here.
+    def __init__(self, config: TrainingConfig, total_steps: int, step: int, began: float) -> None:
+        """Decides nothing yet.
 
         Args:
           config: of the run.
-          planned: `planned_steps`.
+          total_steps: as `planned_steps` gives them.
           step: finished steps.
-          began: when the run did, by the monotonic clock, less the seconds that it has had in other processes.
+          began: when the run began, by the monotonic clock, less the seconds that it has had in other processes.
         """
-        self.first_step, self.total_steps = step, planned
+        self.first_step, self.total_steps = step, total_steps
         self._config, self._began, self._loop_began = config, began, time.monotonic()
 
     def elapsed(self) -> float:
-        """Seconds of wall time, in all processes of the run so far."""
+        """Returns the seconds of wall time, in all processes of the run so far."""
         return time.monotonic() - self._began
 
     def is_done(self, step: int) -> bool:
-        """Whether no step is left after so many."""
+        """Says whether the run is over after `step` steps."""
         return 0 < self.total_steps <= step
 
+    def stop(self, step: int) -> None:
+        """Makes `step` the last step of the run."""
+        self.total_steps = step
+
     def waits_for_speed(self, step: int) -> bool:
-        """Whether `fix` is to be called now."""
+        """Says whether `fix` is to be called now."""
         seconds = 6 * self._config.total_minutes
         return not self.total_steps and (step - self.first_step >= CALIBRATION_STEPS or self.elapsed() > seconds)
 
@@ -57,7 +61,7 @@ class Plan:
 
 
 def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: int, progress: Progress) -> int:
-    """Steps of the run; 0 for `total_minutes`, as long as the speed is not known."""
+    """Returns the steps of the run; 0 for `total_minutes`, as long as the speed is not known."""
     if config.total_epochs:
         return max(1, round(config.total_epochs * rows_per_epoch / config.batch_size))
     if config.total_tokens:
@@ -74,9 +78,9 @@ class Best(NamedTuple):
     evaluations_since: int = 0
 
     def after(self, rank: float) -> "Best":
-        """With one more evaluation."""
+        """Returns the best after one more evaluation."""
         return Best(rank) if rank > self.rank else Best(self.rank, self.evaluations_since + 1)
 
     def exhausts(self, patience: int) -> bool:
-        """Whether it is time to stop; never if `patience` is 0."""
+        """Says whether it is time to stop; never if `patience` is 0."""
         return 0 < patience <= self.evaluations_since

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.training.sharding import BATCH_AXES
+from bert_jax.runtime.execution import BATCH_AXES
 
 
 class Forward:

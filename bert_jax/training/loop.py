@@ -17,9 +17,9 @@ from jax.sharding import Mesh
 from bert_jax.config import TrainingConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.training.checkpoint import Checkpoints, Progress
-from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Plan, planned_steps
+from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Duration, planned_steps
 from bert_jax.training.forward import Forward, put
-from bert_jax.training.metrics import MetricsWriter, Reporter, add_sums, divided
+from bert_jax.training.metrics import MetricsWriter, Reporter, Sums, add_sums, means_of
 from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.profile import Profiler
@@ -27,7 +27,6 @@ from bert_jax.training.sharding import (
     batch_sharding,
     check_batch,
     compiler_options,
-    make_mesh,
     put_batch,
     state_sharding,
 )
@@ -44,15 +43,15 @@ def lowest_loss(evaluation: Evaluation) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What the loop feeds on.
+    """What the loop trains on, and how it evaluates.
 
     Attributes:
-      train: from a number of finished steps, the batches (this process's rows) of the steps that follow, endless.
+      train: returns the endless batches (this process's rows) that follow a number of finished steps.
       rows_per_epoch: training rows of one pass over the data.
       tokens_per_row: L, the longest.
       validation: the same batches at every evaluation, scored by the objective's means.
       evaluate: in place of `validation`, the function from parameters to an evaluation.
-      rank: of an evaluation; the highest is the best.
+      rank: returns a number for an evaluation; the highest is the best.
       vocabulary: names what the ids mean; a checkpoint of another vocabulary is refused.
     """
 
@@ -65,15 +64,31 @@ class Data:
     vocabulary: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training leaves.
+
+    Attributes:
+      state: after the last step.
+      evaluation: of that state.
+      best_params: reads the parameters of the checkpoint with the highest rank (of the newest, if none was ranked).
+    """
+
+    state: TrainState
+    evaluation: Evaluation
+    best_params: Callable[[], Parameters]
+
+
 def train(
     objective: Objective,
     config: TrainingConfig,
     workdir: Path,
     data: Data,
+    mesh: Mesh,
     initial_params: Callable[[Parameters], Parameters] | None = None,
     *,
     profile: bool = False,
-) -> tuple[TrainState, Evaluation]:
+) -> Trained:
     """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -81,11 +96,9 @@ def train(
       config: of the run.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       data: training and validation batches.
-      initial_params: gives the parameters to start from, in place of the random ones that it is given.
-      profile: traces a few steps into WORKDIR/profile and says which operations cost most.
-
-    Returns:
-      The last state, and its evaluation.
+      mesh: the devices.
+      initial_params: returns the parameters to start from, given the random ones.
+      profile: trace a few steps into WORKDIR/profile and print which operations cost most.
 
     Raises:
       UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, a metric is no
@@ -94,63 +107,89 @@ def train(
     """
     began = time.monotonic()
     config = with_intervals(config, data)
-    mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.accumulate, mesh)
-    optimizer = make_optimizer(config.optimizer)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    init = make_init(objective, optimizer, config.seed)
-    state, shardings, progress = starting_point(init, initial_params, checkpoints, mesh, data.vocabulary)
-    step, best = int(state.step), Best(*progress.best)
 
+    # ---- restore -----------------------------------------------------------------------------------------------------
+    optimizer = make_optimizer(config.optimizer, objective.layer_depths)
+    init = make_init(objective, optimizer, config.seed)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
+    state, shardings, progress = starting_point(init, initial_params, checkpoints, mesh, data.vocabulary)
+    step = int(state.step)
+    best = Best(*progress.best)
+
+    # ---- compile -----------------------------------------------------------------------------------------------------
     batches = (put_batch(batch, batch_sharding(mesh)) for batch in data.train(step))
     batch = next(batches)
     train_step = StepByShape(make_train_step(objective, optimizer, config), mesh, shardings, state, batch)
     score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
+    # ---- report ------------------------------------------------------------------------------------------------------
     writer = MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard)
-    reporter = Reporter(writer, objective.losses, config.log_every, step, progress.sums)
+    reporter = Reporter(writer, objective, config.log_every, step, progress.sums)
     profiler = Profiler(workdir / "profile", profile)
-    reporter.say(f"ready to train on {described(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
+    reporter.say(f"ready to train on {describe(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
 
-    planned = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
-    plan, evaluation = Plan(config, planned, step, began - progress.seconds), {}
+    # ---- evaluate ----------------------------------------------------------------------------------------------------
+    evaluation: Evaluation = {}
+
+    def evaluate() -> float:
+        """Scores the newest parameters and returns the rank; ends the run if patience is out."""
+        nonlocal evaluation, best
+        with reporter.paused():
+            evaluation = score(state.params)
+            reporter.evaluated(step, evaluation)
+            rank = data.rank(evaluation)
+            best = best.after(rank)
+        if best.exhausts(config.patience):
+            reporter.say(f"no better for {config.patience} evaluations: training stops")
+            duration.stop(step)
+        return rank
+
+    # ---- train -------------------------------------------------------------------------------------------------------
+    total_steps = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
+    duration = Duration(config, total_steps, step, began - progress.seconds)
     if best.exhausts(config.patience):  # already before the restart
-        plan.total_steps = step
+        duration.stop(step)
     with (
         contextlib.closing(reporter),
         contextlib.closing(checkpoints),
         contextlib.closing(profiler),
         stop_signals() as received,
     ):
-        while not plan.is_done(step):
-            state, metrics = train_step(state, batch, np.int32(plan.total_steps or PROVISIONAL_STEPS))
+        while not duration.is_done(step):
+            state, metrics = train_step(state, batch, np.int32(duration.total_steps or PROVISIONAL_STEPS))
             positions = max(array.size for array in batch.values())  # B x L, padding too
-            batch, waited = following(batches, metrics)
+            batch, waited = next_batch(batches, metrics)
             step += 1
-            reporter.add(step, metrics, positions, plan.total_steps, waited)
-            if table := profiler.after(step - plan.first_step, state, train_step.programs):
+            reporter.add(step, metrics, positions, duration.total_steps, waited)
+            if table := profiler.after(step - duration.first_step, state, train_step.programs):
                 reporter.say(table)
-            if plan.waits_for_speed(step):
+            if duration.waits_for_speed(step):
                 with reporter.paused():
-                    plan.fix(step, functools.partial(score, state.params))
-            evaluation_due = plan.is_done(step) or step % config.eval_every == 0
-            if evaluation_due:
-                with reporter.paused():
-                    evaluation = score(state.params)
-                    reporter.evaluated(step, evaluation)
-                    best = best.after(data.rank(evaluation))
-                if best.exhausts(config.patience):
-                    reporter.say(f"no better for {config.patience} evaluations: training stops")
-                    plan.total_steps = step
-            if received or plan.is_done(step) or step % config.checkpoint_every == 0:
+                    duration.fix(step, functools.partial(score, state.params))
+            rank = None
+            if duration.is_done(step) or step % config.eval_every == 0:
+                rank = evaluate()
+            if received or duration.is_done(step) or step % config.checkpoint_every == 0:
                 with reporter.paused():
                     progress = Progress(
-                        plan.elapsed(), plan.total_steps, config.total_minutes, data.vocabulary, reporter.sums, best
+                        seconds=duration.elapsed(),
+                        total_steps=duration.total_steps,
+                        total_minutes=config.total_minutes,
+                        vocabulary=data.vocabulary,
+                        sums=reporter.state(),
+                        best=best,
                     )
-                    checkpoints.save(step, state, progress, data.rank(evaluation) if evaluation_due else None)
+                    checkpoints.save(step, state, progress, rank)
             if received:
                 raise Interrupted(step, received[0])
-    return state, evaluation or score(state.params)
+
+    # ---- result ------------------------------------------------------------------------------------------------------
+    def best_params() -> Parameters:
+        with contextlib.closing(Checkpoints(checkpoints.directory, keep=config.keep_checkpoints)) as reopened:
+            return reopened.restore_best(jax.eval_shape(init), shardings).params
+
+    return Trained(state, evaluation or score(state.params), best_params)
 
 
 def starting_point(
@@ -160,7 +199,7 @@ def starting_point(
     mesh: Mesh,
     vocabulary: str,
 ) -> tuple[TrainState, TrainState, Progress]:
-    """The state of the newest checkpoint, else with the given parameters, else with random ones.
+    """Returns the state of the newest checkpoint, else with the given parameters, else with random ones.
 
     Returns:
       The state, its shardings, and how far the run has come.
@@ -184,8 +223,8 @@ def starting_point(
     return state, shardings, Progress(vocabulary=vocabulary)
 
 
-def following(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch, float]:
-    """The next batch, and the seconds that the devices may have stood still for it.
+def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch, float]:
+    """Returns the next batch, and the seconds that the devices may have stood still for it.
 
     They have not while they are still at the step of the `metrics`.
     """
@@ -196,7 +235,7 @@ def following(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch
 
 
 class StepByShape:
-    """The step, compiled ahead for the shape of a first batch, and for another when it comes."""
+    """The train step, compiled ahead for the shape of a first batch, and for another when it comes."""
 
     def __init__(self, step: Callable, mesh: Mesh, shardings: TrainState, state: TrainState, batch: Batch) -> None:
         options = compiler_options(mesh)
@@ -210,6 +249,7 @@ class StepByShape:
 
     @property
     def programs(self) -> list[jax.stages.Compiled]:
+        """Returns what was compiled so far."""
         return list(self._compiled.values())
 
     def _for_shape(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
@@ -221,7 +261,7 @@ class StepByShape:
 
 
 def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
-    """The config with numbers of steps where it says 0: an evaluation each epoch, a checkpoint each evaluation."""
+    """Returns the config with steps where it says 0: an evaluation each epoch, a checkpoint each evaluation."""
     eval_every = config.eval_every or math.ceil(data.rows_per_epoch / config.batch_size)
     return dataclasses.replace(config, eval_every=eval_every, checkpoint_every=config.checkpoint_every or eval_every)
 
@@ -239,35 +279,37 @@ def compile_evaluation(
     next(forward(params, on_devices))  # compiles it now, and not within the training that is timed
 
     def score(params: Parameters) -> dict[str, float]:
-        sums: dict[str, list[float]] = {}
+        sums: Sums = {}
         for metrics in forward(params, on_devices):
             add_sums(sums, metrics)
-        return divided(sums, objective.losses)
+        return means_of(sums, objective)
 
     return score
 
 
-def described(mesh: Mesh) -> str:
-    """How many devices of which kind, and what XLA is told for them, for people."""
+def describe(mesh: Mesh) -> str:
+    """Returns how many devices of which kind there are, and the options that XLA gets for them, for people."""
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
     return " with ".join((devices, *compiler_options(mesh)))
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are put into; the second of either ends the process at once."""
+    """Gives a list that collects SIGINT and SIGTERM; the second of either ends the process at once."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def remember(number: int, _frame: object) -> None:
         received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        restore()
 
     for number in before:
         signal.signal(number, remember)
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

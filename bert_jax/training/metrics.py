@@ -1,4 +1,4 @@
-"""Numbers on their way out: read from the device one interval late, averaged, written, shown."""
+"""Numbers on their way out: read from the device one interval late, averaged, written and shown."""
 
 import contextlib
 import json
@@ -12,31 +12,33 @@ import jax
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
-from bert_jax.training.objective import Mean
+from bert_jax.training.objective import Mean, Objective
+
+Sums = dict[str, list[float]]  # {name: [total, count]}
 
 
-def add_sums(sums: dict[str, list[float]], metrics: dict[str, Mean]) -> None:
-    """Adds one step's metrics to `sums` {name: [total, count]}, in Python's double precision."""
+def add_sums(sums: Sums, metrics: dict[str, Mean]) -> None:
+    """Adds the metrics of a step to `sums`, in Python's double precision."""
     for name, (total, count) in metrics.items():
         pair = sums.setdefault(name, [0.0, 0.0])
         pair[0] += float(total)
         pair[1] += float(count)
 
 
-def divided(sums: dict[str, list[float]], losses: tuple[str, ...]) -> dict[str, float]:
-    """The means, the `loss` (sum of the means that `losses` names), and the perplexity of a language model."""
+def means_of(sums: Sums, objective: Objective) -> dict[str, float]:
+    """Returns the loss (the sum of the means that it consists of), the means, and what the objective derives."""
     means = {name: total / count if count else 0.0 for name, (total, count) in sums.items()}
-    means = {"loss": sum(means[name] for name in losses), **means}
-    if "mlm_loss" in means:
-        means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
-    return means
+    return {"loss": sum(means[name] for name in objective.losses), **means} | objective.derived(means)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 class MetricsWriter:
     """Appends to WORKDIR/metrics.jsonl and, if asked, to WORKDIR/tensorboard."""
 
     def __init__(self, workdir: Path, *, resume_step: int, tensorboard: bool) -> None:
-        """Drops lines after `resume_step`, left by a run that was cut off after its last checkpoint."""
+        """Drops the lines after `resume_step`, left by a run that was cut off after its last checkpoint."""
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
@@ -51,14 +53,14 @@ class MetricsWriter:
             self._summaries = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of the file, one point of each curve."""
+        """Writes a line of the file, and a point of each curve."""
         self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         if self._summaries:
             for name, value in values.items():
                 self._summaries.add_scalar(f"{split}/{name}", value, step)
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes and closes both."""
         self._file.close()
         if self._summaries:
             self._summaries.close()
@@ -71,107 +73,27 @@ def _step(line: str) -> float:
         return math.inf  # the torn last line of a killed run
 
 
-class Reporter:
-    """Collects the metrics of training steps and reports each interval of `log_every` steps.
+# ---- console ---------------------------------------------------------------------------------------------------------
 
-    The metrics of an interval are read when the next one is complete: by then the device has long finished them, and
-    neither side waits for the other.
-    """
 
-    def __init__(
-        self,
-        writer: MetricsWriter,
-        losses: tuple[str, ...],
-        log_every: int,
-        step: int,
-        sums: dict[str, list[float]],
-    ) -> None:
-        """`step` and `sums` (of the interval that it lies in) are where a resumed run goes on."""
-        self._writer, self._losses = writer, losses
-        self._log_every = log_every
-        self._boundaries: dict[int, jax.Array] = {}  # last steps of intervals that the device may be working on
-        self._finished: dict[int, float] = {}  # when it had done them
-        self._unread: list[tuple[int, int, dict[str, Mean]]] = []
-        self._reported_step = step
-        self._seconds = 0.0  # of training within this interval, pauses left out
-        self._steps = self._positions = 0
-        self._waited = 0.0
-        self._started = time.monotonic()
-        self.sums = sums
-        # Without a terminal, tqdm is silent and each interval prints a line.
+class Console:
+    """Shows a progress bar on a terminal; elsewhere it prints a line for each interval."""
+
+    def __init__(self, step: int) -> None:
+        """Starts the bar after `step` finished steps."""
         self._bar = tqdm(initial=step, unit="step", disable=None, file=sys.stdout, dynamic_ncols=True)
 
-    def add(
-        self, step: int, metrics: dict[str, Mean], positions: int, total_steps: int | None, waited: float = 0.0
-    ) -> None:
-        """Takes the metrics of a step that the device may still be working on.
-
-        Args:
-          step: its number.
-          metrics: sums and counts.
-          positions: B x L.
-          total_steps: of the run, if known.
-          waited: seconds that the loop waited for the batch that follows.
-        """
-        self._unread.append((step, positions, metrics))
-        self._waited += waited
+    def advance(self, total_steps: int) -> None:
+        """Counts one more step of a run of `total_steps`; 0 if that is not known."""
         self._bar.total = total_steps
         self._bar.update()
-        # A device that queues few steps finishes an interval before the host asks for it: then it is seen here.
-        for boundary, array in list(self._boundaries.items()):
-            if array.is_ready():
-                self._finished[boundary] = time.monotonic()
-                del self._boundaries[boundary]
-        if step % self._log_every == 0:
-            self._boundaries[step] = next(iter(metrics.values())).total
-            self._read(step - self._log_every)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Waits for the device and reads everything; the time inside does not count as training."""
-        self._read(math.inf)
-        self._seconds += time.monotonic() - self._started
-        yield
-        self._started = time.monotonic()
-
-    def _read(self, last_step: float) -> None:
-        ready = [each for each in self._unread if each[0] <= last_step]
-        self._unread = self._unread[len(ready) :]
-        for step, positions, metrics in jax.device_get(ready):
-            add_sums(self.sums, metrics)
-            self._steps += 1
-            self._positions += positions
-            broken = [name for name, (total, _) in self.sums.items() if not math.isfinite(total)]
-            if broken:
-                raise UserError(
-                    f"{broken[0]} is not finite in steps {self._reported_step + 1:,} to {step:,}: lower "
-                    "optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, and look "
-                    "at gradient_norm in metrics.jsonl; the checkpoints are from before"
-                )
-            if step % self._log_every == 0:
-                self._report(step)
-
-    def _report(self, step: int) -> None:
-        self._boundaries.pop(step, None)
-        finished = self._finished.pop(step, None) or time.monotonic()
-        seconds = self._seconds + finished - self._started
-        values = divided(self.sums, self._losses)
-        values["tokens_per_second"] = self._positions / max(seconds, 1e-9)
-        values["input_wait"] = min(1.0, self._waited / max(seconds, 1e-9))
-        self._writer.write(step, "train", values)
-        shown = f"loss {values['loss']:.3f}  {values['tokens_per_second']:,.0f} tokens/s"
-        self._bar.set_postfix_str(shown, refresh=False)
+    def show(self, step: int, text: str, seconds_a_step: float) -> None:
+        """Shows the numbers of an interval that ends with `step`."""
+        self._bar.set_postfix_str(text, refresh=False)
         if self._bar.disable:
-            left = ((self._bar.total or step) - step) * seconds / max(self._steps, 1)
-            print(f"step {step:>7,}  {shown}  {tqdm.format_interval(left)} left", flush=True)
-        self.sums, self._seconds, self._steps, self._positions, self._started = {}, 0.0, 0, 0, finished
-        self._waited = 0.0
-        self._reported_step = step
-
-    def evaluated(self, step: int, values: dict[str, float]) -> None:
-        """Writes and shows the metrics of an evaluation."""
-        self._writer.write(step, "validation", values)
-        self.say(f"step {step:>7,}  validation: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+            left = ((self._bar.total or step) - step) * seconds_a_step
+            print(f"step {step:>7,}  {text}  {tqdm.format_interval(left)} left", flush=True)
 
     def say(self, text: str) -> None:
         """Prints a line without tearing the progress bar."""
@@ -179,6 +101,162 @@ class Reporter:
         sys.stdout.flush()
 
     def close(self) -> None:
-        """Ends the bar and the files."""
+        """Ends the bar."""
         self._bar.close()
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------------
+
+
+class Window:
+    """What the training steps since the last report add up to.
+
+    Attributes:
+      sums: of their metrics.
+      steps: how many they are.
+      positions: B x L of all of them.
+    """
+
+    def __init__(self, first_step: int, sums: Sums | None = None) -> None:
+        """Begins with `first_step`; `sums` are those of a resumed run, of the same interval."""
+        self.sums: Sums = {} if sums is None else sums
+        self.steps = self.positions = 0
+        self._first_step = first_step
+
+    def add(self, step: int, positions: int, metrics: dict[str, Mean]) -> None:
+        """Adds a step.
+
+        Raises:
+          UserError: a metric is not finite.
+        """
+        add_sums(self.sums, metrics)
+        self.steps += 1
+        self.positions += positions
+        broken = [name for name, (total, _) in self.sums.items() if not math.isfinite(total)]
+        if broken:
+            raise UserError(
+                f"{broken[0]} is not finite in steps {self._first_step:,} to {step:,}: lower "
+                "optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, and look "
+                "at gradient_norm in metrics.jsonl; the checkpoints are from before"
+            )
+
+
+class Clock:
+    """Measures how long an interval of training takes, without pauses.
+
+    The host queues steps ahead of the device, so an interval ends when the device is done with its last step.
+    """
+
+    def __init__(self) -> None:
+        """Starts the first interval."""
+        self._queued: dict[int, jax.Array] = {}  # of the last steps of intervals that the device may be working on
+        self._finished: dict[int, float] = {}  # when it had done them
+        self._seconds = 0.0  # before the last pause
+        self._started = time.monotonic()
+
+    def watch(self, step: int, result: jax.Array) -> None:
+        """Says that an interval ends with `step`, which gives `result`."""
+        self._queued[step] = result
+
+    def look(self) -> None:
+        """Notes the time for each interval that the device has finished since the last look."""
+        for step, result in list(self._queued.items()):
+            if result.is_ready():
+                self._finished[step] = time.monotonic()
+                del self._queued[step]
+
+    def pause(self) -> None:
+        """Stops until `resume`."""
+        self._seconds += time.monotonic() - self._started
+
+    def resume(self) -> None:
+        """Goes on after a pause."""
+        self._started = time.monotonic()
+
+    def end_interval(self, step: int) -> float:
+        """Returns the seconds of the interval that ends with `step`, and starts the next."""
+        self._queued.pop(step, None)
+        finished = self._finished.pop(step, None) or time.monotonic()
+        seconds = self._seconds + finished - self._started
+        self._seconds, self._started = 0.0, finished
+        return seconds
+
+
+class Reporter:
+    """Collects the metrics of training steps and reports each interval of `log_every` steps.
+
+    The metrics of an interval are read when the next one is complete: by then the device has long finished them, and
+    neither side waits for the other.
+    """
+
+    def __init__(self, writer: MetricsWriter, objective: Objective, log_every: int, step: int, sums: Sums) -> None:
+        """Goes on after `step`, with the `sums` of the interval that it lies in."""
+        self._writer, self._objective, self._log_every = writer, objective, log_every
+        self._unread: list[tuple[int, int, dict[str, Mean]]] = []
+        self._window = Window(step + 1, sums)
+        self._clock = Clock()
+        self._console = Console(step)
+        self._waited = 0.0
+
+    def add(self, step: int, metrics: dict[str, Mean], positions: int, total_steps: int, waited: float = 0.0) -> None:
+        """Takes the metrics of a step that the device may still be working on.
+
+        Args:
+          step: its number.
+          metrics: sums and counts.
+          positions: B x L.
+          total_steps: of the run; 0 if they are not known.
+          waited: seconds that the loop waited for the next batch.
+        """
+        self._unread.append((step, positions, metrics))
+        self._waited += waited
+        self._console.advance(total_steps)
+        # A device that queues few steps finishes an interval before the host asks for it: then it is seen here.
+        self._clock.look()
+        if step % self._log_every == 0:
+            self._clock.watch(step, next(iter(metrics.values())).total)
+            self._read(step - self._log_every)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Waits for the device and reads everything; the time inside does not count as training."""
+        self._read(math.inf)
+        self._clock.pause()
+        yield
+        self._clock.resume()
+
+    def state(self) -> Sums:
+        """Returns the sums of the unfinished interval, with which a resumed run goes on."""
+        return self._window.sums
+
+    def evaluated(self, step: int, values: dict[str, float]) -> None:
+        """Writes and shows the metrics of an evaluation."""
+        self._writer.write(step, "validation", values)
+        self.say(f"step {step:>7,}  validation: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._console.say(text)
+
+    def close(self) -> None:
+        """Ends the bar and the files."""
+        self._console.close()
         self._writer.close()
+
+    def _read(self, last_step: float) -> None:
+        ready = [queued for queued in self._unread if queued[0] <= last_step]
+        self._unread = self._unread[len(ready) :]
+        for step, positions, metrics in jax.device_get(ready):
+            self._window.add(step, positions, metrics)
+            if step % self._log_every == 0:
+                self._report(step)
+
+    def _report(self, step: int) -> None:
+        seconds, window = self._clock.end_interval(step), self._window
+        values = means_of(window.sums, self._objective)
+        values["tokens_per_second"] = window.positions / max(seconds, 1e-9)
+        values["input_wait"] = min(1.0, self._waited / max(seconds, 1e-9))
+        self._writer.write(step, "train", values)
+        text = f"loss {values['loss']:.3f}  {values['tokens_per_second']:,.0f} tokens/s"
+        self._console.show(step, text, seconds / max(window.steps, 1))
+        self._window, self._waited = Window(step + 1), 0.0

@@ -1,7 +1,7 @@
 """Update rules and learning-rate schedules, as optax transformations that leave the learning rate to the step."""
 
 import dataclasses
-import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ class BertAdamState(NamedTuple):
 
 
 def scale_by_bert_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """m / (sqrt(v) + eps) without bias correction: the update of google-research/bert, `optimization.py`."""
+    """Returns m / (sqrt(v) + eps) without bias correction: the update of google-research/bert, `optimization.py`."""
 
     def init(params: optax.Params) -> BertAdamState:
         return BertAdamState(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
@@ -35,7 +35,7 @@ def scale_by_bert_adam(b1: float, b2: float, eps: float) -> optax.GradientTransf
 
 
 def with_mu_dtype(rule: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
-    """A rule whose first moment `mu` is stored in another type; everything is computed in float32.
+    """Returns a rule whose first moment `mu` is stored in another type; everything is computed in float32.
 
     optax's own `mu_dtype` also multiplies in that type, in which b1 = 0.9 is 0.8984. The second moment stays float32:
     with b2 = 0.999 it falls by 0.1 % a step at the most, less than half of the way to the next bfloat16 (0.4 to 0.8 %),
@@ -53,26 +53,21 @@ def with_mu_dtype(rule: optax.GradientTransformation, dtype: str) -> optax.Gradi
 
 
 def decay_mask(params: optax.Params) -> Any:
-    """True where weight decay acts: everything but biases and LayerNorm, as in BERT (embeddings are decayed)."""
+    """Returns True where weight decay acts: all but biases and LayerNorm, as in BERT (embeddings are decayed)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
 
 
-def layer_scales(params: optax.Params, config: OptimizerConfig) -> Any:
-    """What each update is multiplied by: 0 up to `frozen_layers`, and `layer_decay` once for each layer above.
+def layer_scales(depths: Any, config: OptimizerConfig) -> Any:
+    """Returns what each update is multiplied by (Howard & Ruder 2018, section 3.2).
 
-    The embeddings are layer 0; pooler and heads lie above the last (Howard & Ruder 2018, section 3.2). Leaves are
-    float32 scalars, or [layers, 1, ...] where a scan stacks the layers.
+    Args:
+      depths: of each parameter, as `Objective.layer_depths` gives them.
+      config: its `frozen_layers` get 0, and each layer below the top `layer_decay` times the layer above it.
+
+    Returns:
+      float32 of the shapes of `depths`.
     """
-
-    def depth(path: Any, leaf: jax.Array) -> np.ndarray:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if "/layers/" in name:
-            return np.arange(1, len(leaf) + 1).reshape(-1, *[1] * (leaf.ndim - 1))
-        found = re.search(r"/layer_(\d+)/", name)
-        return np.array(int(found[1]) + 1 if found else 0 if "embeddings/" in name else -1)
-
-    depths = jax.tree_util.tree_map_with_path(depth, params)
-    top = max(int(each.max()) for each in jax.tree.leaves(depths)) + 1
+    top = max(int(depth.max()) for depth in jax.tree.leaves(depths)) + 1
 
     def scale(depth: np.ndarray) -> np.ndarray:
         depth = np.where(depth < 0, top, depth)
@@ -83,12 +78,19 @@ def layer_scales(params: optax.Params, config: OptimizerConfig) -> Any:
     return jax.tree.map(scale, depths)
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping, the update rule and decoupled weight decay. The step multiplies the result by -learning_rate.
+def make_optimizer(
+    config: OptimizerConfig, layer_depths: Callable[[optax.Params], Any] | None = None
+) -> optax.GradientTransformation:
+    """Returns clipping, the update rule and decoupled weight decay; the step multiplies by -learning_rate.
 
     - `bert_adamw`: Devlin et al. 2018, appendix A.2; without bias correction as released, or with it.
     - `adamw`: Loshchilov & Hutter 2019 (always bias-corrected).
     - `lamb`: You et al. 2020, algorithm 2; biases and LayerNorm are exempt from decay and from the trust ratio.
+
+    Args:
+      config: the rule and its numbers.
+      layer_depths: gives the depth of each parameter (see `Objective.layer_depths`); needed with `layer_decay` and
+        `frozen_layers` only.
     """
     if config.name == "bert_adamw" and not config.bias_correction:
         rule = scale_by_bert_adam(config.b1, config.b2, config.eps)
@@ -102,15 +104,19 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if config.name == "lamb":
         steps.append(optax.masked(optax.scale_by_trust_ratio(), decay_mask))
     if config.layer_decay != 1 or config.frozen_layers >= 0:
+        if layer_depths is None:
+            raise ValueError("layer_decay and frozen_layers need layer_depths")
         # Before the clipping, so that what does not learn is not counted; and behind the decay, which is not frozen.
         frozen = dataclasses.replace(config, layer_decay=1.0)
-        steps = [_scale_by_layer(frozen), *steps, _scale_by_layer(config)]
+        steps = [_scale_by_layer(frozen, layer_depths), *steps, _scale_by_layer(config, layer_depths)]
     return optax.chain(*steps)
 
 
-def _scale_by_layer(config: OptimizerConfig) -> optax.GradientTransformation:
+def _scale_by_layer(
+    config: OptimizerConfig, layer_depths: Callable[[optax.Params], Any]
+) -> optax.GradientTransformation:
     def update(updates: optax.Updates, params: optax.Params) -> optax.Updates:
-        return jax.tree.map(jnp.multiply, updates, layer_scales(params, config))
+        return jax.tree.map(jnp.multiply, updates, layer_scales(layer_depths(params), config))
 
     return optax.stateless(update)
 
@@ -118,7 +124,7 @@ def _scale_by_layer(config: OptimizerConfig) -> optax.GradientTransformation:
 def learning_rate(
     schedule: ScheduleConfig, peak: float, step: jax.Array | int, total_steps: jax.Array | int
 ) -> jax.Array:
-    """Learning rate of the step that follows `step` finished ones; both counts may be traced.
+    """Returns the learning rate of the step that follows `step` finished ones; both counts may be traced.
 
     Linear and cosine fall from the end of the warm-up to `final` * peak at `total_steps`. `wsd` holds the peak and
     falls over the last `decay` share of the run with 1 - sqrt (Hägele et al. 2024, equation 2).

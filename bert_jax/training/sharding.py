@@ -1,4 +1,4 @@
-"""Where arrays live: the mesh, and one table from parameter names to mesh axes."""
+"""Where arrays live on the mesh: one table from parameter names to mesh axes."""
 
 import re
 from collections.abc import Mapping
@@ -6,48 +6,32 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import MeshConfig
 from bert_jax.errors import UserError
-
-# Rows of a batch are divided over these axes.
-BATCH_AXES = ("data",)
+from bert_jax.runtime.execution import BATCH_AXES
 
 # The first pattern found in a parameter's path (such as "encoder/layer_0/attention/query/kernel") decides; optimizer
 # moments carry the same path and so the same layout. Nothing but the data axis exists yet: all is replicated.
 PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = ((r"", PartitionSpec()),)
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices of all processes.
-
-    Raises:
-      UserError: the axes do not multiply to the number of devices.
-    """
-    devices = jax.device_count()
-    size = devices if config.data == -1 else config.data
-    if size != devices:
-        raise UserError(f"mesh.data={config.data} does not match the {devices} devices here: set it to -1 or {devices}")
-    return jax.make_mesh((size,), ("data",), axis_types=(AxisType.Auto,))
-
-
 def compiler_options(mesh: Mesh) -> dict[str, bool]:
-    """What XLA is told for a training step: on several GPUs, to sum gradients while it computes the next ones.
+    """Returns XLA's options for a training step.
 
-    On TPUs it does so by itself.
+    On several GPUs it is to sum gradients while it computes the next ones; on TPUs it does so by itself.
     """
     several_gpus = mesh.size > 1 and mesh.devices.flat[0].platform == "gpu"
     return {"xla_gpu_enable_latency_hiding_scheduler": True} if several_gpus else {}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the batch axes, the rest whole."""
+    """Divides rows over the batch axes; the other dimensions stay whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def state_sharding(mesh: Mesh, state: Any) -> Any:
-    """The sharding of each leaf of a train state by `PARAMETER_RULES`."""
+    """Returns the sharding of each leaf of a train state by `PARAMETER_RULES`."""
 
     def leaf_sharding(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -68,11 +52,11 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
 
 
 def local_rows(batch_size: int) -> slice:
-    """The rows of the global batch that this process loads."""
+    """Returns the rows of the global batch that this process loads."""
     share = batch_size // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This process's rows, as shards of the global arrays."""
+    """Makes global arrays of which this process's rows are its shards."""
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

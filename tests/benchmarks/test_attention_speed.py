@@ -1,5 +1,6 @@
 """The comparison of attention alone: both sides attend within the same sequences, or nothing is timed."""
 
+import dataclasses
 import functools
 import json
 
@@ -23,8 +24,11 @@ from bert_jax.benchmarks.attention_speed import (
 )
 from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.errors import UserError
-from bert_jax.model import attention
-from bert_jax.model.attention import forward_attention, scaled_dot_product_attention, sequence_mask
+from bert_jax.model.kernels import plain
+from bert_jax.model.kernels.plain import scaled_dot_product_attention
+from bert_jax.model.kernels.splash import SPLASH
+from bert_jax.model.pattern import AttentionPattern
+from bert_jax.runtime.execution import Execution
 
 SIDES = {"plain": functools.partial(Ours, "plain")}
 SIDES |= {backend: functools.partial(Theirs, backend) for backend in BACKENDS["cpu"]}
@@ -68,7 +72,7 @@ def test_rows_are_what_their_names_say():
 
 def test_operations_are_those_of_the_products():
     """Of full rows all that the step multiplies; of others the squares of the sequences' lengths."""
-    case, mask = case_of("full"), sequence_mask(jnp.ones((4, 16), jnp.int32))
+    case, mask = case_of("full"), AttentionPattern().mask(jnp.ones((4, 16), jnp.int32))
     *inputs, weights = case.arrays()
     forward = lambda *inputs: scaled_dot_product_attention(*inputs, mask)[0]  # noqa: E731
     assert case_of("full", gradient=False).flops == products(jax.make_jaxpr(forward)(*inputs).jaxpr)
@@ -109,15 +113,16 @@ def test_the_reference_lets_no_sequence_look_at_another():
 
 def other_kernel(monkeypatch, attend):
     """Lets the model take a kernel that is given the ids."""
-    monkeypatch.setattr(module, "choose_kernel", lambda *_, **__: ("splash", ""))
-    monkeypatch.setitem(attention.KERNELS, "splash", (lambda ids, _: ids, attend))
+    kernel = dataclasses.replace(SPLASH, attend=lambda *arguments: attend(*arguments[:-1]))
+    monkeypatch.setattr(module, "choose_kernel", lambda *_, **__: (kernel, ""))
+    monkeypatch.setitem(module.KERNELS, "splash", kernel)
 
 
 def test_the_attention_suite(tmp_path, monkeypatch, capsys):
     """With another kernel that leaves padding as it finds it, NaN or not: what padding holds is not compared."""
 
     def attend(query, key, value, ids):
-        output = scaled_dot_product_attention(query, key, value, sequence_mask(ids))[0]
+        output = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
         return jnp.where((ids > 0)[:, :, None, None], output, jnp.nan)
 
     other_kernel(monkeypatch, attend)
@@ -148,7 +153,7 @@ def test_the_attention_suite(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("blind", ["padded", "packed"])
 def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
-        return forward_attention(query, key, value, jnp.ones((1, 1, 1, 1), bool))
+        return plain.attend(query, key, value, jnp.ones((1, 1, 1, 1), bool), Execution())
 
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "KINDS", (blind,))
@@ -161,7 +166,7 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
 
 def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch):
     def attend(query, key, value, ids):
-        exact = scaled_dot_product_attention(query, key, value, sequence_mask(ids))[0]
+        exact = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
         blind = scaled_dot_product_attention(query, key, value, jnp.ones((1, 1, 1, 1), bool))[0]
         return jax.lax.stop_gradient(exact - blind) + blind
 

@@ -7,6 +7,7 @@ so they are in no extra, and these tests are skipped where they are not installe
     PYTHONPATH=DIRECTORY python -m pytest tests/experiments/test_ahead_of_time.py
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -16,16 +17,15 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
 from bert_jax.benchmarks.our_step import StepSetting
+from bert_jax.config import MeshConfig
+from bert_jax.runtime.execution import Execution
 from bert_jax.training.loop import StepByShape
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import batch_sharding, state_sharding
@@ -51,33 +51,30 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-def described_devices(platform: str, chips: int) -> list[jax.Device]:
-    """Devices to compile for, which the model takes for those of this machine."""
+def execution_on(platform: str, chips: int) -> Execution:
+    """Where the step is to run."""
     if platform == "gpu":
         topology = topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1")
-        fused_attention_stablehlo.cuda_versions = SimpleNamespace(cudnn_get_version=lambda: 91_000)
-        fused_attention_stablehlo.check_compute_capability = lambda capability: True
-        jax.local_devices = lambda: [SimpleNamespace(compute_capability="9.0")]
     else:
         topology = topologies.get_topology_desc("v5e:2x2", "tpu")
-    jax.default_backend, jax.device_count = lambda: platform, lambda: chips
-    return topology.devices[:chips]
+    return Execution.on(topology.devices[:chips], SETTING.dtype, MeshConfig(), cudnn_version=91_000)
 
 
 def program(platform: str, chips: int, sequences: int) -> dict:
     """The step as the loop compiles it for rows of so many sequences at most."""
-    mesh = Mesh(np.array(described_devices(platform, chips)), ("data",), axis_types=(AxisType.Auto,))
-    config, objective = SETTING.training(), SETTING.objective()
+    execution = execution_on(platform, chips)
+    config, objective = SETTING.training(), dataclasses.replace(SETTING.objective(), execution=execution)
     optimizer = make_optimizer(config.optimizer)
     state = jax.eval_shape(make_init(objective, optimizer, 0))
-    shardings = state_sharding(mesh, state)
+    shardings = state_sharding(execution.mesh, state)
     on_mesh = lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)  # noqa: E731
     state = jax.tree.map(on_mesh, state, shardings)
     shapes = dict.fromkeys(("input_ids", "token_type_ids", "position_ids", "sequence_ids"), (ROWS, LENGTH))
     shapes |= {"next_sentence_labels": (ROWS, sequences)}
-    whole = batch_sharding(mesh)
+    whole = batch_sharding(execution.mesh)
     batch = {name: jax.ShapeDtypeStruct(shape, np.int32, sharding=whole) for name, shape in shapes.items()}
-    (compiled,) = StepByShape(make_train_step(objective, optimizer, config), mesh, shardings, state, batch).programs
+    step = make_train_step(objective, optimizer, config)
+    (compiled,) = StepByShape(step, execution.mesh, shardings, state, batch).programs
     return {
         "text": compiled.as_text(),
         "reused": compiled.memory_analysis().alias_size_in_bytes,
@@ -87,7 +84,7 @@ def program(platform: str, chips: int, sequences: int) -> dict:
 
 
 def compiled(platform: str, chips: int, sequences: int, folder: Path) -> dict:
-    """`program` in a process of its own, where nobody minds what it pretends."""
+    """`program` in a process of its own, for the compilers are loaded when JAX starts."""
     wheel = {"gpu": "jax-cuda13-pjrt", "tpu": "libtpu"}[platform]
     try:
         importlib.metadata.version(wheel)

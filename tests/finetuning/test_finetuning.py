@@ -33,6 +33,7 @@ from bert_jax.finetuning.run import (
     starting_point,
 )
 from bert_jax.interop import huggingface
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
 from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.table import TASKS, task_named
@@ -147,7 +148,7 @@ GOALS = {
 @pytest.mark.parametrize("kind", GOALS)
 def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind, capsys):
     metric, goal, architecture = GOALS[kind]
-    scores = finetune(config_for(tmp_path, kind, body), tmp_path / "run")
+    scores = finetune(config_for(tmp_path, kind, body), tmp_path / "run").metrics
     assert scores["validation"][metric] >= goal
     assert json.loads((tmp_path / "run" / "scores.json").read_text()) == scores
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "validation.jsonl").open()]
@@ -170,7 +171,7 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
 
 def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     config = config_for(tmp_path, "classification", body, total_epochs=2.0, eval_every=4, checkpoint_every=4)
-    straight = finetune(config, tmp_path / "straight")
+    straight = finetune(config, tmp_path / "straight").metrics
     from bert_jax.finetuning import run
 
     plain = run.stream
@@ -185,7 +186,7 @@ def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     with pytest.raises(Interrupted):
         finetune(config, tmp_path / "torn")
     monkeypatch.setattr(run, "stream", plain)
-    assert finetune(config, tmp_path / "torn") == straight
+    assert finetune(config, tmp_path / "torn").metrics == straight
     one, other = (huggingface.load(tmp_path / name / "model").params for name in ("straight", "torn"))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -210,7 +211,7 @@ def test_the_best_checkpoint_is_exported(tmp_path, body):
     """By the metric that is asked for; at such a rate the last one is not the best."""
     config = config_for(tmp_path, "classification", body, metric="cross_entropy", total_epochs=3.0)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=0.3), seed=1)
-    scores = finetune(config, tmp_path / "run")
+    scores = finetune(config, tmp_path / "run").metrics
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     found = [line["cross_entropy"] for line in lines if line["split"] == "validation"]
     assert scores["validation"]["cross_entropy"] == pytest.approx(min(found), rel=1e-5)
@@ -277,7 +278,7 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
 def test_settings_that_a_task_does_not_read(kind, changes, words):
     config = FinetuningConfig(total_steps=1, task=f"custom:{kind}", **changes)
     with pytest.raises(UserError, match=words):
-        make_objective(config, TASKS[config.task], ModelConfig(), (), [])
+        make_objective(config, TASKS[config.task], ModelConfig(), (), [], Execution())
 
 
 def test_a_checkpoint_comes_with_its_evaluation():

@@ -70,7 +70,7 @@ def test_a_run_and_its_evaluation_say_the_same(tmp_path):
     random_model.tokenizer().save(tmp_path / "vocabulary")
     small = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
     config = dataclasses.replace(config, vocabulary=str(tmp_path / "vocabulary"), model=small)
-    scores = finetune(config, tmp_path / "run")["validation"]
+    scores = finetune(config, tmp_path / "run").metrics["validation"]
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"--model={tmp_path / 'run'}"]
     command += [
         "--task=custom:token_classification",

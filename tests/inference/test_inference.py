@@ -21,8 +21,10 @@ from bert_jax.inference.model import Model
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForPreTraining
+from bert_jax.model.inputs import Inputs
 from bert_jax.model.layers import dense
-from bert_jax.model.quantization import quantize, restored
+from bert_jax.model.quantization import dequantize, quantize
+from bert_jax.runtime.execution import Execution
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer, truncate_pair
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +44,7 @@ CONFIG = ModelConfig(
 def model():
     ids, starts = jnp.zeros((1, 4), jnp.int32), jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(BertForPreTraining(CONFIG).init, sequence_starts=starts, masked_positions=ids)
-    shapes = jax.eval_shape(init, jax.random.key(0), ids, ids, ids, ids)["params"]
+    shapes = jax.eval_shape(init, jax.random.key(0), Inputs(ids, ids, ids, ids))["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(0.0, 0.3, leaf.shape).astype(np.float32), shapes)
     return Model(Pretrained(params, CONFIG), Tokenizer.from_vocabulary(VOCABULARY))
@@ -55,7 +57,7 @@ def traces(monkeypatch):
     plain = nn.Module.apply
 
     def counted(self, variables, *args, **kwargs):
-        shapes.append(args[0].shape)
+        shapes.append(args[0].input_ids.shape)
         return plain(self, variables, *args, **kwargs)
 
     monkeypatch.setattr(nn.Module, "apply", counted)
@@ -68,10 +70,7 @@ def probabilities(model, ids, token_types):
     positions = jnp.arange(ids.shape[1])[None]
     mlm, nsp = BertForPreTraining(CONFIG).apply(
         {"params": model.params},
-        ids,
-        token_types,
-        positions,
-        jnp.ones_like(ids),
+        Inputs(ids, token_types, positions, jnp.ones_like(ids)),
         sequence_starts=jnp.zeros((1, 1), int),
         masked_positions=positions,
     )
@@ -251,7 +250,7 @@ def test_bfloat16_matrices_are_stored_in_it_without_changing_a_bit(model):
 
 def test_a_cpu_gives_float32_for_bfloat16_products():
     """What makes them twice as fast there; XLA would give bfloat16 at the rate of float32."""
-    layer = dense(ModelConfig(), 4, jnp.bfloat16, name=None)
+    layer = dense(ModelConfig(), 4, Execution(jnp.bfloat16))
     inputs = jnp.ones((2, 3), jnp.bfloat16)
     variables = layer.init(jax.random.key(0), inputs)
     assert layer.apply(variables, inputs).dtype == jnp.bfloat16
@@ -276,7 +275,7 @@ def test_each_output_has_its_own_scale_in_int8():
     kernel = np.random.default_rng(0).normal(size=(40, 6)) * [1e-3, 1, 1e3, 0, 1, 1]
     table = kernel.T.copy()
     params = {"bert": {"x": {"kernel": kernel.astype(np.float32)}, "y": {"embedding": table.astype(np.float32)}}}
-    found = restored(quantize(params), jnp.float32)["bert"]
+    found = dequantize(quantize(params), jnp.float32)["bert"]
     step = np.abs(kernel).max(axis=0) / 127
     assert (np.abs(found["x"]["kernel"] - kernel) <= 0.501 * step).all()
     assert (np.abs(found["y"]["embedding"] - table) <= 0.501 * step[:, None]).all()

@@ -102,8 +102,8 @@ def released(tmp_path_factory):
 
 
 def test_every_weight_arrives(released):
-    assert pretrained.find(released) == released
-    model = pretrained.load(released)
+    assert pretrained.resolve(released) == released
+    model = pretrained.load_weights(released)
     assert model.config == CONFIG
     jax.tree.map(np.testing.assert_array_equal, model.params, random_model().params)
 
@@ -122,7 +122,7 @@ def test_fine_tuned_heads(tmp_path, architecture, names, labels):
     if "pooler" not in model.params["bert"]:  # run_squad.py leaves the pooler that it never trained
         body = {**model.params["bert"], "pooler": random_model().params["bert"]["pooler"]}
         model = dataclasses.replace(model, params={**model.params, "bert": body})
-    found = pretrained.load(write_checkpoint(tmp_path / "model", model, held))
+    found = pretrained.load_weights(write_checkpoint(tmp_path / "model", model, held))
     assert found.labels == labels
     jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
 
@@ -196,11 +196,11 @@ def test_torn_and_missing_files(released, tmp_path):
         google.load(directory)
     (directory / "model.ckpt-7.index").write_bytes(b"")
     with pytest.raises(UserError, match=r"several checkpoints \(bert_model\.ckpt, model\.ckpt-7\)"):
-        pretrained.find(directory)
+        pretrained.resolve(directory)
     (directory / "model.ckpt-7.index").unlink()
     (directory / "bert_model.ckpt.index").unlink()
     with pytest.raises(UserError, match="holds no model"):
-        pretrained.find(directory)
+        pretrained.resolve(directory)
     (directory / "bert_model.ckpt.index").write_bytes(b"")
     for content in ("{", "[]", "3"):
         (directory / "bert_config.json").write_text(content)

@@ -419,9 +419,9 @@ def test_what_find_says(tmp_path, saved):
     (saved / "model.safetensors").rename(saved / "model-00001-of-00002.safetensors")
     (saved / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(UserError, match=r"has a config\.json and no weights.*sharded weights are not read"):
-        pretrained.find(saved)
+        pretrained.resolve(saved)
     with pytest.raises(UserError, match=r"no folder \(nothing is downloaded by name\)"):
-        pretrained.find("bert-base-uncased")
+        pretrained.resolve("bert-base-uncased")
 
 
 class Harmful:

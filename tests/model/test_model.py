@@ -11,7 +11,6 @@ import pytest
 
 from bert_jax.config import SIZES, ModelConfig, model_config
 from bert_jax.interop.layout import arrange_layers
-from bert_jax.model.attention import scaled_dot_product_attention
 from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import (
@@ -20,7 +19,11 @@ from bert_jax.model.heads import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.intermediates import apply_and_collect
+from bert_jax.model.kernels.plain import scaled_dot_product_attention
 from bert_jax.model.layers import product_in_float32
+from bert_jax.runtime.execution import Execution
 
 # float32 keeps 2^-24 = 6e-8 per operation; sums in another order over these widths and layers stay well below this.
 TOLERANCE = 1e-5  # of the tensor's norm
@@ -45,7 +48,7 @@ def assert_close(actual, expected):
 
 
 def packed_batch(seed=0):
-    """What `inputs` takes and where the sequences start, for `LENGTHS`."""
+    """The arrays of `Inputs` and where the sequences start, for `LENGTHS`."""
     rng = np.random.default_rng(seed)
     batch = {
         "input_ids": rng.integers(1, CONFIG.vocab_size, (2, WIDTH)),
@@ -61,15 +64,10 @@ def packed_batch(seed=0):
     return {name: jnp.asarray(value, jnp.int32) for name, value in batch.items()}
 
 
-def inputs(batch):
-    """The four arguments of `Bert`."""
-    return [batch[name] for name in ("input_ids", "token_type_ids", "position_ids", "sequence_ids")]
-
-
-def fresh_params(config, batch, dtype=jnp.float32):
+def fresh_params(config, batch, execution=Execution()):
     starts = batch["sequence_starts"]
-    init = jax.jit(BertForPreTraining(config, dtype).init)
-    return init(jax.random.key(0), *inputs(batch), sequence_starts=starts, masked_positions=starts)["params"]
+    init = jax.jit(BertForPreTraining(config, execution).init)
+    return init(jax.random.key(0), Inputs.of_batch(batch), sequence_starts=starts, masked_positions=starts)["params"]
 
 
 def spans():
@@ -88,15 +86,15 @@ def params():
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "deterministic"))
-def outputs(params, batch, config=CONFIG, dtype=jnp.float32, **kwargs):
+@functools.partial(jax.jit, static_argnames=("config", "execution", "deterministic"))
+def outputs(params, batch, config=CONFIG, execution=Execution(), **kwargs):
     """Hidden states, pooled states, MLM logits of every position, NSP logits."""
     everywhere = jnp.broadcast_to(jnp.arange(batch["input_ids"].shape[1]), batch["input_ids"].shape)
     body, starts = {"params": params["bert"]}, batch["sequence_starts"]
-    hidden = Bert(config, dtype).apply(body, *inputs(batch), **kwargs)
-    pooled = Bert(config, dtype).apply(body, hidden, starts, method="pool")
-    heads = BertForPreTraining(config, dtype).apply(
-        {"params": params}, *inputs(batch), sequence_starts=starts, masked_positions=everywhere, **kwargs
+    hidden = Bert(config, execution).apply(body, Inputs.of_batch(batch), **kwargs)
+    pooled = Bert(config, execution).apply(body, hidden, starts, method="pool")
+    heads = BertForPreTraining(config, execution).apply(
+        {"params": params}, Inputs.of_batch(batch), sequence_starts=starts, masked_positions=everywhere, **kwargs
     )
     return hidden, pooled, *heads
 
@@ -200,7 +198,7 @@ def test_gradients_do_not_cross_sequences(params):
     def of_first(table):
         tree = {**params, "bert": {**params["bert"]}}
         tree["bert"]["embeddings"] = {**params["bert"]["embeddings"], "word_embeddings": {"embedding": table}}
-        hidden = Bert(CONFIG).apply({"params": tree["bert"]}, *inputs(batch))
+        hidden = Bert(CONFIG).apply({"params": tree["bert"]}, Inputs.of_batch(batch))
         return jnp.square(hidden[0, :7]).sum()
 
     gradient = jax.grad(of_first)(params["bert"]["embeddings"]["word_embeddings"]["embedding"])
@@ -270,15 +268,15 @@ def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministi
 # ------------------------------------------------------------------------------------------------------------ products
 
 
-def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params, monkeypatch):
+def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
     """128 rows, not 99; nothing of it is seen from outside."""
     config = dataclasses.replace(CONFIG, attention="plain")
 
-    def traced(backend):
-        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    def traced(platform):
+        execution = Execution(platform=platform)
 
         def loss(tree):  # here, for JAX keeps what it has traced by the function
-            found = outputs.__wrapped__(tree, packed_batch(), config)
+            found = outputs.__wrapped__(tree, packed_batch(), config, execution)
             return sum(jnp.square(each).sum() for each in found), found
 
         shapes = jax.eval_shape(functools.partial(fresh_params, config), packed_batch())
@@ -332,7 +330,7 @@ def dropout_calls(params, config, zeroed=None, **kwargs):
         return result
 
     with nn.intercept_methods(watch):
-        result = Bert(config).apply({"params": params["bert"]}, *inputs(packed_batch()), **kwargs)
+        result = Bert(config).apply({"params": params["bert"]}, Inputs.of_batch(packed_batch()), **kwargs)
     return calls, result
 
 
@@ -374,7 +372,7 @@ def test_scanned_layers_draw_their_own_masks(params):
     config = dataclasses.replace(CONFIG, scan_layers=True)
     _, state = Bert(config).apply(
         {"params": arrange_layers(params, config)["bert"]},
-        *inputs(packed_batch()),
+        Inputs.of_batch(packed_batch()),
         deterministic=False,
         rngs={"dropout": jax.random.key(0)},
         capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
@@ -406,10 +404,10 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
 def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     batch = packed_batch()
-    fresh = jax.eval_shape(lambda: fresh_params(config, batch, jnp.bfloat16))
+    fresh = jax.eval_shape(lambda: fresh_params(config, batch, Execution(jnp.bfloat16)))
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype(jnp.float32)}
     params = arrange_layers(params, config)
-    hidden, pooled, mlm, nsp = outputs(params, batch, config, jnp.bfloat16)
+    hidden, pooled, mlm, nsp = outputs(params, batch, config, Execution(jnp.bfloat16))
     assert hidden.dtype == pooled.dtype == jnp.bfloat16
     assert mlm.dtype == nsp.dtype == jnp.float32
     for got, want in zip((hidden, pooled, mlm, nsp), outputs(params, batch, config), strict=True):
@@ -422,13 +420,13 @@ def test_tables_sum_their_gradients_in_float32():
     """In bfloat16, 4,096 positions of one segment would add up to a sum that no longer moves."""
     rng = np.random.default_rng(0)
     ids = jnp.asarray(rng.integers(0, CONFIG.vocab_size, (128, 32)), jnp.int32)
-    inputs = ids, jnp.zeros_like(ids), jnp.broadcast_to(jnp.arange(32), ids.shape)
+    inputs = Inputs(ids, jnp.zeros_like(ids), jnp.broadcast_to(jnp.arange(32), ids.shape), jnp.ones_like(ids))
     weights = jnp.asarray(rng.normal(0.1, 1, (*ids.shape, CONFIG.hidden_size)), jnp.bfloat16)
-    tables = Embeddings(CONFIG).init(jax.random.key(0), *inputs, deterministic=True)
+    tables = Embeddings(CONFIG).init(jax.random.key(0), inputs, deterministic=True)
 
     def gradients(dtype):
         def loss(tables):
-            found = Embeddings(CONFIG, dtype).apply(tables, *inputs, deterministic=True)
+            found = Embeddings(CONFIG, Execution(dtype)).apply(tables, inputs, deterministic=True)
             return (found * weights).astype(jnp.float32).sum()
 
         return jax.grad(loss)(tables)["params"]
@@ -458,21 +456,13 @@ def test_attention_is_the_published_formula():
 def test_hidden_states_and_attentions_on_request(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     batch = packed_batch()
-    hidden, state = Bert(config).apply(
-        {"params": arrange_layers(params, config)["bert"]}, *inputs(batch), mutable=["intermediates"]
-    )
-    found = state["intermediates"]
+    body = arrange_layers(params, config)["bert"]
+    hidden, found = apply_and_collect(Bert(config), body, Inputs.of_batch(batch))
     layers, heads, width = CONFIG.num_hidden_layers, CONFIG.num_attention_heads, CONFIG.hidden_size
-    if scan_layers:
-        stack = found["encoder"]["layers"]
-        (states,), (probabilities,) = stack["hidden"], stack["attention"]["probabilities"]
-    else:
-        each = [found["encoder"][f"layer_{index}"] for index in range(layers)]
-        states = np.stack([layer["hidden"][0] for layer in each])
-        probabilities = np.stack([layer["attention"]["probabilities"][0] for layer in each])
-    assert found["embedded"][0].shape == (2, WIDTH, width)
-    assert states.shape == (layers, 2 * WIDTH, width)
-    np.testing.assert_array_equal(np.asarray(states[-1]).reshape(hidden.shape), hidden)
+    probabilities = found.attentions
+    assert found.embedded.shape == (2, WIDTH, width)
+    assert found.hidden.shape == (layers, 2, WIDTH, width)
+    np.testing.assert_array_equal(found.hidden[-1], hidden)
     assert probabilities.shape == (layers, 2, heads, WIDTH, WIDTH)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-6)
     ids = np.asarray(batch["sequence_ids"])
@@ -502,6 +492,6 @@ def test_dropout_before_a_classifier(kind, rate, expected):
         return next_function(*args, **kwargs)
 
     with nn.intercept_methods(watch):
-        network.init(jax.random.key(0), ids, ids * 0, ids * 0, ids, **starts)
+        network.init(jax.random.key(0), Inputs(ids, ids * 0, ids * 0, ids), **starts)
     assert rates[-1] == (expected, {"deterministic": True})
     assert rates[0][0] == 0.3

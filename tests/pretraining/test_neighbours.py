@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bert_jax.pretraining.neighbours import OFFSETS, look_at_neighbours
 
 from bert_jax.config import ModelConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.heads import BertForPreTraining
-from bert_jax.pretraining.neighbours import OFFSETS, look_at_neighbours
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.intermediates import apply_and_collect
 from bert_jax.pretraining.run import first_params
 
 CONFIG = ModelConfig(
@@ -30,7 +32,7 @@ def drawn(config):
     ids = jnp.zeros((1, 8), jnp.int32)
     rest = dict(sequence_starts=ids[:, :1], masked_positions=ids[:, :1])
     init = jax.jit(functools.partial(BertForPreTraining(config).init, **rest))
-    return init(jax.random.key(0), ids, ids, ids, ids)["params"]
+    return init(jax.random.key(0), Inputs(ids, ids, ids, ids))["params"]
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2, "initializer_range": 0.02}])
@@ -41,17 +43,11 @@ def test_each_head_of_the_first_layer_looks_where_it_should(changes):
     ids = jnp.array(rng.integers(5, 200, (4, 64)), jnp.int32)
     places = jnp.broadcast_to(jnp.arange(64), (4, 64))
     ones = jnp.ones_like(ids)
-    _, found = BertForPreTraining(config).apply(
-        {"params": params},
-        ids,
-        ones,
-        places,
-        ones,
-        sequence_starts=ids[:, :1] * 0,
-        masked_positions=ids[:, :1] * 0,
-        mutable="intermediates",
+    network, first = BertForPreTraining(config), ids[:, :1] * 0
+    _, states = apply_and_collect(
+        network, params, Inputs(ids, ones, places, ones), sequence_starts=first, masked_positions=first
     )
-    (attention,) = found["intermediates"]["bert"]["encoder"]["layer_0"]["attention"]["probabilities"]
+    attention = states.attentions[0]
     inside = np.arange(4, 60)
     for head, offset in enumerate(OFFSETS[: config.num_attention_heads]):
         there = np.asarray(attention)[:, head, inside, inside + offset]

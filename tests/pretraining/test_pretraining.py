@@ -19,7 +19,7 @@ import bert_jax
 from bert_jax.config import DataConfig, PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.pretraining import run as runs
-from bert_jax.pretraining.run import pretrain, unigram_loss
+from bert_jax.pretraining.run import pretrain, summary, unigram_loss
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 
@@ -48,18 +48,19 @@ def last_state(workdir: Path, step: int) -> dict:
 
 
 def test_a_run_leaves_what_the_design_names(finished) -> None:
-    workdir, summary = finished
+    workdir, result = finished
     assert {path.name for path in workdir.iterdir()} >= {
-        *("config.json", "metrics.jsonl", "checkpoints", "tokenizer", "corpus", "model"),
+        *("config.json", "metrics.jsonl", "checkpoints", "tokenizer", "corpus", "model", "finished.json"),
     }
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
     train_line, validation_line = metric_lines(workdir)[0], metric_lines(workdir)[-1]
     assert train_line["split"] == "train"
     assert {"loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "learning_rate"} <= train_line.keys()
-    assert validation_line["mlm_loss"] == summary.evaluation["mlm_loss"]
+    assert validation_line["mlm_loss"] == result.metrics["validation"]["mlm_loss"]
     assert validation_line["mlm_perplexity"] == pytest.approx(np.exp(validation_line["mlm_loss"]))
-    assert "nats" in summary.table()
-    assert summary.seconds.keys() == {"vocabulary", "corpus", "training", "export"}
+    assert "nats" in summary(result)
+    assert result.model == workdir / "model"
+    assert result.seconds.keys() == {"vocabulary", "corpus", "training", "export"}
 
 
 def test_the_exported_model_answers(finished) -> None:
@@ -90,8 +91,8 @@ def test_training_learns(text_file, tmp_path) -> None:
             config.model, vocab_size=100, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, hidden_size=32
         ),
     )
-    summary = pretrain(config, tmp_path / "run")
-    assert summary.evaluation["mlm_loss"] < summary.unigram_loss - 1.0
+    metrics = pretrain(config, tmp_path / "run").metrics["validation"]
+    assert metrics["mlm_loss"] < metrics["unigram_loss"] - 1.0
 
 
 def test_sigkill_and_restart_give_the_same_bits(finished, text_file, tmp_path) -> None:
@@ -158,17 +159,18 @@ def test_more_steps_in_the_same_workdir_go_on(text_file, tmp_path) -> None:
 
 
 def test_init_from_starts_from_the_weights_and_their_vocabulary(finished, text_file, tmp_path) -> None:
-    workdir, summary = finished
+    workdir, result = finished
+    loss = result.metrics["validation"]["mlm_loss"]
     vocabulary = bert_jax.load(workdir).config.vocab_size
     config = tiny_run(text_file, init_from=str(workdir), total_steps=1)
     model = dataclasses.replace(config.model, vocab_size=vocabulary)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=0.0)
     config = dataclasses.replace(config, model=model, optimizer=optimizer)
     again = pretrain(config, tmp_path / "again")
-    assert again.evaluation["mlm_loss"] == pytest.approx(summary.evaluation["mlm_loss"], abs=1e-6)
+    assert again.metrics["validation"]["mlm_loss"] == pytest.approx(loss, abs=1e-6)
     stacked = dataclasses.replace(config, model=dataclasses.replace(model, scan_layers=True))
     stacked = pretrain(stacked, tmp_path / "stacked")
-    assert stacked.evaluation["mlm_loss"] == pytest.approx(summary.evaluation["mlm_loss"], abs=1e-5)
+    assert stacked.metrics["validation"]["mlm_loss"] == pytest.approx(loss, abs=1e-5)
     deeper = dataclasses.replace(config, model=dataclasses.replace(model, num_hidden_layers=3))
     with pytest.raises(UserError, match=r"another architecture: set model.num_hidden_layers=2 \(it is 3\)"):
         pretrain(deeper, tmp_path / "deeper")
@@ -275,8 +277,9 @@ def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
         return metrics(self, params, batch, dropout_key)
 
     monkeypatch.setattr(runs.PretrainingObjective, "metrics", counted)
-    summary = pretrain(tiny_run(text_file, compute_dtype="bfloat16"), tmp_path)
-    assert summary.evaluation["mlm_loss"] == pytest.approx(finished[1].evaluation["mlm_loss"], rel=5e-3)
+    result = pretrain(tiny_run(text_file, compute_dtype="bfloat16"), tmp_path)
+    losses = [each.metrics["validation"]["mlm_loss"] for each in (result, finished[1])]
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3)
     assert sorted(traces) == ["evaluation", "training"]
 
 
@@ -284,9 +287,10 @@ def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
 def test_other_objectives_train_and_predict(objective: str, text_file, tmp_path) -> None:
     config = tiny_run(text_file, total_steps=3)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, objective=objective, packing=False))
-    summary = pretrain(config, tmp_path)
-    assert ("nsp_loss" in summary.evaluation) == (objective == "sop")
-    assert ("Sentence-pair" in summary.table()) == (objective == "sop")
+    result = pretrain(config, tmp_path)
+    for name in ("nsp_loss", "nsp_majority"):
+        assert (name in result.metrics["validation"]) == (objective == "sop")
+    assert ("Sentence-pair" in summary(result)) == (objective == "sop")
     assert bert_jax.load(tmp_path).fill_mask("[MASK]")[0]
 
 

@@ -8,7 +8,6 @@ import pytest
 from helpers.official_files import CONLL, FILES
 
 from bert_jax.errors import UserError
-from bert_jax.tasks import data
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample
@@ -343,6 +342,6 @@ def test_tfds_records_that_are_not_utf8_are_told(monkeypatch):
     records = mock.MagicMock(dataset_info=mock.Mock(features=features))
     records.__len__.return_value = 1
     records.__getitems__ = lambda numbers: [{"sentence": b"caf\xe9", "label": 1, "idx": 0}]
-    monkeypatch.setattr(data, "tfds_rows", lambda name, split: records)
+    monkeypatch.setattr("bert_jax.text.tfds.tfds_rows", lambda name, split, data_dir: records)
     with pytest.raises(UserError, match="tfds:glue/sst2:train record 0 is not UTF-8"):
         read_examples(TASKS["sst2"], "train")

@@ -7,20 +7,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import bert_jax
 from bert_jax import config as configs
 from bert_jax.config import PretrainingConfig, from_config_dict, to_config_dict
 from bert_jax.errors import UserError
-from bert_jax.model.attention import describe_kernel
+from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
-from bert_jax.pretraining.run import make_objective
+from bert_jax.runtime.execution import Execution
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import make_init, make_train_step
 
@@ -69,22 +69,10 @@ def test_the_published_sizes_have_a_config() -> None:
     assert {"quickstart", "modern", *configs.SIZES} <= {path.stem for path in FILES}
 
 
-class Hopper:
-    compute_capability = "9.0"
-
-
-class Vocabulary:
-    """What an objective asks of a tokenizer."""
-
-    special_ids = (0, 1, 2, 3, 4)
-    mask_id = 4
-    is_continuation = np.zeros(30_522, bool)
-
-
 @pytest.mark.parametrize("size", ["base", "large"])
 @pytest.mark.parametrize(("platform", "kernel"), [("gpu", "cudnn"), ("tpu", "splash")])
 def test_the_modern_config_packs_without_dropout_and_so_meets_the_fast_kernels(
-    size: str, platform: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+    size: str, platform: str, kernel: str
 ) -> None:
     config = from_config_dict(PretrainingConfig, load(ROOT / "configs/pretrain/modern.py").get_config(size))
     sizes = ("num_hidden_layers", "hidden_size", "num_attention_heads")
@@ -96,19 +84,16 @@ def test_the_modern_config_packs_without_dropout_and_so_meets_the_fast_kernels(
     positions = [each.total_steps * each.batch_size * each.data.length for each in (config, *phases)]
     assert positions[0] == sum(positions[1:])
 
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(jax, "local_devices", lambda: [Hopper])
-    most = sequences_per_row(config.data.length, config.data.packing)
-    dtype = make_objective(config, Vocabulary()).dtype
-    assert (most > 1, dtype) == (True, jnp.bfloat16)
-    assert describe_kernel(config.model, dtype, config.data.length, most) == f"attention: {kernel}"
-    assert "attention_probs_dropout_prob" in describe_kernel(phases[1].model, dtype, config.data.length, most)
+    execution = Execution.on([SimpleNamespace(platform=platform, compute_capability="9.0")], config.compute_dtype)
+    rows = config.data.length, sequences_per_row(config.data.length, config.data.packing)
+    assert (rows[1] > 1, execution.dtype) == (True, jnp.bfloat16)
+    assert describe_kernel(config.model, execution, *rows) == f"attention: {kernel}"
+    assert "attention_probs_dropout_prob" in describe_kernel(phases[1].model, execution, *rows)
 
 
 def test_every_key_is_read() -> None:
     package = Path(bert_jax.__file__).parent
-    code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
+    code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.parent.name != "config")
     kinds = [kind for kind in vars(configs).values() if dataclasses.is_dataclass(kind) and isinstance(kind, type)]
     fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     unread = [name for name in fields if not re.search(rf"\.{name}\b", code)]

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training.test_loop import CONFIG, Toy, toy_data
+from training.test_loop import CONFIG, Toy, toy_data, train
 
 from bert_jax.config import DataConfig, MeshConfig, model_config
 from bert_jax.errors import UserError
-from bert_jax.model.kernels import splash_attention
+from bert_jax.model.kernels import splash
 from bert_jax.pretraining.objective import PretrainingObjective
-from bert_jax.training.loop import train
-from bert_jax.training.sharding import batch_sharding, compiler_options, make_mesh, put_batch
+from bert_jax.runtime.execution import Execution
+from bert_jax.training.sharding import batch_sharding, compiler_options, put_batch
 from bert_jax.training.step import accumulated_gradients, row_keys, stream_key
 
 DEVICES = 4
@@ -40,7 +40,7 @@ def bert_gradients() -> dict[str, list[float]]:
         "sequence_ids": inside.astype(np.int32),
         "next_sentence_labels": np.array([[0], [1], [-1], [0], [1], [-1], [-1], [0]], np.int32),
     }
-    batch = put_batch(batch, batch_sharding(make_mesh(MeshConfig())))
+    batch = put_batch(batch, batch_sharding(Execution.here(mesh=MeshConfig()).mesh))
 
     @jax.jit
     def compute(params, batch):
@@ -54,21 +54,21 @@ def bert_gradients() -> dict[str, list[float]]:
 
 def splash_sums() -> list[float]:
     """Of the outputs of each row, of a batch that divides over the devices and of one that does not."""
-    mesh = make_mesh(MeshConfig())
+    execution = Execution.here(mesh=MeshConfig())
     keys = jax.random.split(jax.random.key(0), 3)
     inputs = [np.asarray(jax.random.normal(key, (4, 128, 2, 8))) for key in keys]
     ids = np.array([[1] * 128, [1] * 50 + [2] * 78, [1] * 3 + [2] * 100 + [0] * 25, [1] + [0] * 127], np.int32)
-    attend = jax.jit(functools.partial(splash_attention, interpret=True))
-    with jax.set_mesh(mesh):
-        found = attend(*jax.device_put((*inputs, ids), batch_sharding(mesh)))
+    attend = jax.jit(functools.partial(splash.attend, execution=execution, interpret=True))
+    found = attend(*jax.device_put((*inputs, ids), batch_sharding(execution.mesh)))
+    with jax.set_mesh(execution.mesh):  # as the loop does
         odd = attend(*(each[:3] for each in (*inputs, ids)))
     return [float(jnp.square(row).sum()) for rows in (found, odd) for row in rows]
 
 
 def on_all_devices(workdir: Path) -> dict:
     """What the process with four devices reports."""
-    state, evaluation = train(Toy(), CONFIG, workdir / "run", toy_data())
-    found = {"kernel": state.params["dense"]["kernel"].tolist(), "evaluation": evaluation, "errors": []}
+    trained = train(Toy(), CONFIG, workdir / "run", toy_data())
+    found = {"kernel": trained.state.params["dense"]["kernel"].tolist(), "evaluation": trained.evaluation, "errors": []}
     for change in ({"batch_size": 6}, {"accumulate": 4}, {"mesh": MeshConfig(data=2)}):
         try:
             train(Toy(), dataclasses.replace(CONFIG, **change), workdir / "bad", toy_data())
@@ -94,10 +94,10 @@ def sharded(tmp_path_factory) -> dict:
 
 
 def test_four_devices_train_as_one(sharded, tmp_path) -> None:
-    state, evaluation = train(Toy(), CONFIG, tmp_path, toy_data())
+    trained = train(Toy(), CONFIG, tmp_path, toy_data())
     assert sharded["devices"] == DEVICES
-    np.testing.assert_allclose(sharded["kernel"], state.params["dense"]["kernel"], rtol=1e-5)
-    assert sharded["evaluation"] == pytest.approx(evaluation, rel=1e-5)
+    np.testing.assert_allclose(sharded["kernel"], trained.state.params["dense"]["kernel"], rtol=1e-5)
+    assert sharded["evaluation"] == pytest.approx(trained.evaluation, rel=1e-5)
 
 
 def test_bert_has_the_same_gradients_on_four_devices(sharded) -> None:

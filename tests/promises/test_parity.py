@@ -18,6 +18,8 @@ from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleCo
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.heads import BertForPreTraining
+from bert_jax.model.inputs import Inputs
+from bert_jax.model.intermediates import apply_and_collect
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.training.objective import Batch
@@ -292,21 +294,18 @@ def our_draws(params: dict, draws: int = DRAWS, **dropout: float) -> Draws:
 
     @jax.jit
     def run(params: dict, key: jax.Array) -> tuple:
-        return network.apply(
-            {"params": params},
-            row["input_ids"],
-            row["token_type_ids"],
-            positions,
-            row["attention_mask"],
+        return apply_and_collect(
+            network,
+            params,
+            Inputs(row["input_ids"], row["token_type_ids"], positions, row["attention_mask"]),
             sequence_starts=starts,
             masked_positions=positions[:, :TOKENS],
             deterministic=not dropout,
             rngs={"dropout": key},
-            mutable=["intermediates"],
         )
 
-    (mlm, nsp), state = run(params, jax.random.key(0))
-    embedded = np.asarray(state["intermediates"]["bert"]["embedded"][0])
+    (mlm, nsp), states = run(params, jax.random.key(0))
+    embedded = np.asarray(states.embedded)
     return Draws(embedded[:, :TOKENS], np.concatenate([mlm.reshape(draws, -1), nsp[:, 0]], axis=1))
 
 

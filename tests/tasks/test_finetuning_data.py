@@ -14,7 +14,6 @@ from helpers.official_files import CONTEXT, FILES, FOLDERS, QUOTE, write_all
 from tensorflow_datasets.core.utils import file_utils
 
 from bert_jax.errors import UserError
-from bert_jax.tasks import data
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoiceExample
 from bert_jax.tasks.kinds.text import TextExample
@@ -56,7 +55,7 @@ def test_every_row_of_the_table_is_whole():
         assert task.kind.name in kinds
         assert task.metric in metrics
         assert bool(task.reference) != task.custom
-        assert bool(task.tfds) == any(task.tfds_columns) or task.kind == "question_answering"
+        assert bool(task.tfds) == any(task.tfds_columns) or task.kind.name == "question_answering"
         assert {"train", "validation"} <= set(task.files or ["train", "validation"])
         assert not task.tfds or set(task.files) == set(task.splits)
     assert set(GLUE) < set(TASKS)
@@ -236,7 +235,7 @@ def test_tfds_is_read_in_batches(monkeypatch):
     whole = read_examples(TASKS["squad2"], "train")
     assert len(whole) == 3
     for size in (1, 2, 3):
-        monkeypatch.setattr(data, "_TFDS_BATCH", size)
+        monkeypatch.setattr("bert_jax.text.tfds._BATCH", size)
         assert read_examples(TASKS["squad2"], "train") == whole
 
 

@@ -20,17 +20,19 @@ from helpers.runs import metric_lines
 
 from bert_jax.config import MeshConfig, OptimizerConfig, TrainingConfig
 from bert_jax.errors import Interrupted, UserError
-from bert_jax.training.checkpoint import Checkpoints, Progress
+from bert_jax.runtime.execution import Execution
+from bert_jax.training import loop
+from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
-from bert_jax.training.loop import Data, following, train
+from bert_jax.training.loop import Data, next_batch
 from bert_jax.training.metrics import Reporter
-from bert_jax.training.objective import Mean
+from bert_jax.training.objective import Mean, Objective
 from bert_jax.training.step import accumulated_gradients, stream_key
 
 WIDTH = 4
 
 
-class Toy:
+class Toy(Objective):
     """Regression with missing targets (uneven counts) and dropout; a target of 1e30 overflows."""
 
     losses = ("fit_loss", "size_loss")
@@ -61,6 +63,11 @@ def toy_batch(step: int, bad_step: int | None = None, rows: int = 8) -> dict[str
         "x": rng.standard_normal((rows, WIDTH)).astype(np.float32),
         "y": np.full(rows, 1e30, np.float32) if step == bad_step else y,
     }
+
+
+def train(objective, config, workdir, data, **settings):
+    """Trains on all devices of this process."""
+    return loop.train(objective, config, workdir, data, Execution.here(mesh=config.mesh).mesh, **settings)
 
 
 def toy_data(bad_step: int | None = None, kill: tuple[int, int] | None = None) -> Data:
@@ -97,8 +104,8 @@ def assert_same_bits(first, second) -> None:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight")
-    state, evaluation = train(Toy(), CONFIG, workdir, toy_data())
-    return workdir, state, evaluation
+    trained = train(Toy(), CONFIG, workdir, toy_data())
+    return workdir, trained.state, trained.evaluation
 
 
 def test_metrics_file_has_each_interval_and_each_evaluation(straight) -> None:
@@ -138,8 +145,8 @@ def test_a_batch_that_comes_while_the_device_computes_is_not_waited_for() -> Non
             yield {}
 
     done, busy = ({"loss": Mean(Leaf(True), Leaf(ready))} for ready in (True, False))
-    assert following(late(), done)[1] >= 0.01
-    assert following(late(), busy)[1] == 0
+    assert next_batch(late(), done)[1] >= 0.01
+    assert next_batch(late(), busy)[1] == 0
 
 
 def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
@@ -150,14 +157,15 @@ def test_metrics_are_read_an_interval_late(monkeypatch) -> None:
     )
     written: list[int] = []
     writer = SimpleNamespace(write=lambda step, split, values: written.append(step))
-    reporter = Reporter(writer, ("a",), log_every=4, step=0, sums={})
+    objective = SimpleNamespace(losses=("a",), derived=lambda means: {})
+    reporter = Reporter(writer, objective, log_every=4, step=0, sums={})
     for step in range(1, 11):
         reporter.add(step, {"a": Mean(jnp.float32(step), jnp.float32(1))}, 8, 20)
         assert asked == list(range(1, max(0, step - step % 4 - 4) + 1))
     with reporter.paused():
         assert asked == list(range(1, 11))
     assert written == [4, 8]
-    assert reporter.sums == {"a": [9.0 + 10.0, 2.0]}
+    assert reporter.state() == {"a": [9.0 + 10.0, 2.0]}
 
 
 def scripted(ranks: list[float], seen: list) -> Data:
@@ -173,16 +181,15 @@ def scripted(ranks: list[float], seen: list) -> Data:
 def test_training_stops_when_patience_is_out_and_the_best_is_kept(tmp_path) -> None:
     config = dataclasses.replace(CONFIG, eval_every=2, checkpoint_every=2, patience=2, keep_checkpoints=1)
     seen: list = []
-    state, evaluation = train(Toy(), config, tmp_path, scripted([0.1, 0.5, 0.4, 0.3, 0.9], seen))
-    assert int(state.step) == 8
-    assert evaluation["score"] == 0.3
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
-    shapes = jax.eval_shape(lambda: state)
-    best = checkpoints.restore_best(shapes, jax.tree.map(lambda leaf: leaf.sharding, state))
-    assert int(best.step) == 4
-    assert_same_bits(best.params, seen[1])
-    again, _ = train(Toy(), config, tmp_path, scripted([0.9] * 5, []))  # it had stopped for good
-    assert int(again.step) == 8
+    trained = train(Toy(), config, tmp_path, scripted([0.1, 0.5, 0.4, 0.3, 0.9], seen))
+    assert int(trained.state.step) == 8
+    assert trained.evaluation["score"] == 0.3
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "8"}
+    assert_same_bits(trained.best_params(), seen[1])
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "8"}
+    again = train(Toy(), config, tmp_path, scripted([0.9] * 5, []))  # it had stopped for good
+    assert int(again.state.step) == 8
+    assert_same_bits(again.best_params(), seen[1])
 
 
 def test_patience_counts_over_a_restart(tmp_path) -> None:
@@ -190,7 +197,7 @@ def test_patience_counts_over_a_restart(tmp_path) -> None:
     data = scripted([0.5, 0.4, 0.3], [])
     with pytest.raises(Interrupted):
         train(Toy(), config, tmp_path, dataclasses.replace(data, train=toy_data(kill=(5, signal.SIGTERM)).train))
-    state, _ = train(Toy(), config, tmp_path, scripted([0.3, 0.2, 0.1, 0.6], []))
+    state = train(Toy(), config, tmp_path, scripted([0.3, 0.2, 0.1, 0.6], [])).state
     assert int(state.step) == 8
 
 
@@ -212,7 +219,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     for kill in ((7, signal.SIGINT), (13, signal.SIGTERM)):
         with pytest.raises(Interrupted, match="run the same command"):
             train(Toy(), CONFIG, tmp_path, toy_data(kill=kill))
-    resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
+    resumed = train(Toy(), CONFIG, tmp_path, toy_data()).state
     assert_same_bits(resumed, state)
     assert metric_lines(tmp_path) == metric_lines(workdir)
 
@@ -221,24 +228,23 @@ def test_killed_run_goes_on_to_the_same_bits(straight, tmp_path) -> None:
     """SIGKILL in a process of its own: nothing is saved on the way out."""
     workdir, state, _ = straight
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nfrom test_loop import CONFIG, Toy, toy_data\n"
-        "from bert_jax.training.loop import train\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from pathlib import Path\nfrom training.test_loop import CONFIG, Toy, toy_data, train\n"
         f"train(Toy(), CONFIG, Path({str(tmp_path)!r}), toy_data(kill=(17, {int(signal.SIGKILL)})))\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
+    resumed = train(Toy(), CONFIG, tmp_path, toy_data()).state
     assert_same_bits(resumed, state)
     assert metric_lines(tmp_path) == metric_lines(workdir)
 
 
 def test_a_bfloat16_first_moment_goes_on_to_the_same_bits(tmp_path) -> None:
     config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=0.05, mu_dtype="bfloat16"))
-    straight, _ = train(Toy(), config, tmp_path / "straight", toy_data())
+    straight = train(Toy(), config, tmp_path / "straight", toy_data()).state
     with pytest.raises(Interrupted):
         train(Toy(), config, tmp_path / "cut", toy_data(kill=(9, signal.SIGTERM)))
-    resumed, _ = train(Toy(), config, tmp_path / "cut", toy_data())
+    resumed = train(Toy(), config, tmp_path / "cut", toy_data()).state
     assert_same_bits(resumed, straight)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(resumed.opt_state)} == {"bfloat16", "float32"}
 
@@ -265,7 +271,7 @@ def test_torn_newest_checkpoint_falls_back_to_the_one_before(straight, tmp_path,
     with pytest.raises(Interrupted):
         train(Toy(), CONFIG, tmp_path, toy_data(kill=(15, signal.SIGINT)))
     tear(tmp_path / "checkpoints" / "15")
-    resumed, _ = train(Toy(), CONFIG, tmp_path, toy_data())
+    resumed = train(Toy(), CONFIG, tmp_path, toy_data()).state
     assert "15 cannot be read, trying the one before" in capsys.readouterr().out
     assert_same_bits(resumed, state)
     assert metric_lines(tmp_path) == metric_lines(workdir)
@@ -330,10 +336,10 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
     assert progress["total_steps"] > 8
     assert 0 < progress["seconds"] < 1.2
     fewer = dataclasses.replace(config, eval_every=10**6, checkpoint_every=10**6)
-    state, _ = train(Toy(), fewer, tmp_path, toy_data())
+    state = train(Toy(), fewer, tmp_path, toy_data()).state
     assert int(state.step) == progress["total_steps"]
     more = dataclasses.replace(fewer, total_minutes=0.06)
-    state, _ = train(Toy(), more, tmp_path, toy_data())
+    state = train(Toy(), more, tmp_path, toy_data()).state
     assert int(state.step) > progress["total_steps"]
 
 
@@ -347,9 +353,9 @@ def test_checkpoint_of_another_vocabulary_is_refused(tmp_path) -> None:
 def test_finished_run_trains_and_writes_nothing_more(straight) -> None:
     workdir, state, evaluation = straight
     before = metric_lines(workdir)
-    again, same = train(Toy(), CONFIG, workdir, toy_data())
-    assert_same_bits(again, state)
-    assert same == evaluation
+    again = train(Toy(), CONFIG, workdir, toy_data())
+    assert_same_bits(again.state, state)
+    assert again.evaluation == evaluation
     assert metric_lines(workdir) == before
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import OptimizerConfig, ScheduleConfig
+from bert_jax.model.depths import layer_depths
 from bert_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
 
 SHAPES = {
@@ -186,7 +187,7 @@ def test_layers_learn_at_their_own_rates(stacked, config, embeddings, layers, to
     gradients = jax.tree.map(lambda leaf: 0.1 * leaf, params)
     updates = []
     for changes in ({}, config):
-        optimizer = make_optimizer(OptimizerConfig(clip_norm=0.0, weight_decay=0.1, **changes))
+        optimizer = make_optimizer(OptimizerConfig(clip_norm=0.0, weight_decay=0.1, **changes), layer_depths)
         updates.append(optimizer.update(gradients, optimizer.init(params), params)[0])
     shares = jax.tree.map(lambda one, other: np.asarray(other / one), *updates)
     body = shares["bert"]
@@ -203,6 +204,6 @@ def test_what_is_frozen_is_not_counted_by_the_clipping() -> None:
     gradients = jax.tree.map(np.zeros_like, params)
     gradients["bert"]["embeddings"]["kernel"] = np.full((2, 2), 1e6, np.float32)
     gradients["head"]["kernel"] = np.full((2, 2), 1e-5, np.float32)
-    optimizer = make_optimizer(OptimizerConfig(frozen_layers=3, weight_decay=0.0))
+    optimizer = make_optimizer(OptimizerConfig(frozen_layers=3, weight_decay=0.0), layer_depths)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     assert float(updates["head"]["kernel"][0, 0]) > 0.1  # clipped by the large one it would be 1e-11 before eps

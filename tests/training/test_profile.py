@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from training.test_loop import CONFIG, Toy, toy_data
+from training.test_loop import CONFIG, Toy, toy_data, train
 
-from bert_jax.training.loop import train
 from bert_jax.training.profile import SKIPPED, TRACED, Cost, Profiler, by_module, cost_table, costs
 
 
@@ -55,9 +54,9 @@ def test_modules_have_the_time_of_all_layers_forward_and_backward():
 
 
 def test_a_run_is_profiled_once_and_goes_on_as_it_would(tmp_path, capsys):
-    want, _ = train(Toy(), CONFIG, tmp_path / "plain", toy_data())
+    want = train(Toy(), CONFIG, tmp_path / "plain", toy_data()).state
     assert "costliest" not in capsys.readouterr().out
-    state, _ = train(Toy(), CONFIG, tmp_path / "profiled", toy_data(), profile=True)
+    state = train(Toy(), CONFIG, tmp_path / "profiled", toy_data(), profile=True).state
     assert jax.tree.all(jax.tree.map(lambda one, other: bool((one == other).all()), state.params, want.params))
     printed = capsys.readouterr().out
     assert printed.count("The costliest of") == 1

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
+from bert_jax.model.inputs import Inputs
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
 from bert_jax.tasks.rows import Batch, Row, lay_out
 from bert_jax.text.tables import Record, read_rows
@@ -25,7 +27,6 @@ from bert_jax.training.objective import Mean
 if TYPE_CHECKING:
     from bert_jax.tasks.task import Task
 
-INPUTS = ("input_ids", "token_type_ids", "position_ids", "sequence_ids")
 TRUNCATIONS = ("head", "tail", "both", "windows")
 
 
@@ -178,16 +179,17 @@ class Kind(abc.ABC):
     # ---- on the device ----------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+    def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with the head of this kind; `labels` is C."""
 
     def init(self, network: nn.Module, key: jax.Array) -> Any:
         """Draws the variables of the network."""
-        return network.init(key, *[jnp.zeros((1, 8), jnp.int32)] * len(INPUTS))
+        ids = jnp.zeros((1, 8), jnp.int32)
+        return network.init(key, Inputs(ids, ids, ids, ids))
 
     def outputs(self, network: nn.Module, variables: Any, batch: Any, **settings: Any) -> Any:
         """Runs the network on a batch; `settings` are deterministic and rngs. Returns logits or numbers, float32."""
-        return network.apply(variables, *(batch[name] for name in INPUTS), **settings)
+        return network.apply(variables, Inputs.of_batch(batch), **settings)
 
     @abc.abstractmethod
     def loss(

@@ -14,12 +14,14 @@ import numpy as np
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.model import heads
-from bert_jax.model.losses import accuracy, weighted_cross_entropy
-from bert_jax.tasks.kinds.base import INPUTS, Codec, Kind
+from bert_jax.model.inputs import Inputs
+from bert_jax.runtime.execution import Execution
+from bert_jax.tasks.kinds.base import Codec, Kind
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import NO_LABEL, Batch, Row, as_ids, encode_in_parts, lay_out, mean_over_rows, padded_labels
 from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record, read_objects
+from bert_jax.training.losses import accuracy, weighted_cross_entropy
 from bert_jax.training.objective import Mean
 
 _ENDING = re.compile(r"ending(\d+)")
@@ -135,14 +137,15 @@ class MultipleChoice(Kind):
         inputs = {name: array.reshape(batch_size, -1, length) for name, array in arrays.items()}
         return inputs | self.labels(rows, batch_size, length)
 
-    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+    def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with a score for the pooled state of each ending."""
         del labels
-        return heads.BertForMultipleChoice(model, dtype)
+        return heads.BertForMultipleChoice(model, execution)
 
     def init(self, network: nn.Module, key: jax.Array) -> Any:
         """Draws the variables of the network."""
-        return network.init(key, *[jnp.zeros((1, 2, 8), jnp.int32)] * len(INPUTS))
+        ids = jnp.zeros((1, 2, 8), jnp.int32)
+        return network.init(key, Inputs(ids, ids, ids, ids))
 
     def loss(
         self, outputs: jax.Array, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import ModelConfig
 from bert_jax.model import heads
-from bert_jax.model.losses import span_cross_entropy
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, Kind
 from bert_jax.tasks.rows import Batch, padded_labels
 from bert_jax.tasks.spans import Candidate, QuestionAnsweringRow, best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample, checked, read_questions
 from bert_jax.tasks.task import Task, is_labelled
 from bert_jax.text.tables import Record
+from bert_jax.training.losses import span_cross_entropy
 from bert_jax.training.objective import Mean
 
 
@@ -92,10 +92,10 @@ class QuestionAnswering(Kind):
 
     # ---- on the device ----------------------------------------------------------------------------------------------
 
-    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+    def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with two scores for each token."""
         del labels
-        return heads.BertForQuestionAnswering(model, dtype)
+        return heads.BertForQuestionAnswering(model, execution)
 
     def loss(
         self,

@@ -14,9 +14,10 @@ import numpy as np
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.model import heads
-from bert_jax.model.losses import accuracy, binary_cross_entropy, squared_error, weighted_cross_entropy
+from bert_jax.model.inputs import Inputs
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.kinds.base import INPUTS, TRUNCATIONS, Codec, Kind
+from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, Kind
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
@@ -34,6 +35,7 @@ from bert_jax.tasks.rows import (
 )
 from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record
+from bert_jax.training.losses import accuracy, binary_cross_entropy, squared_error, weighted_cross_entropy
 from bert_jax.training.objective import Mean
 
 
@@ -127,14 +129,14 @@ class TextKind(Kind):
             return checked_stride(codec.stride, codec.max_length - 2, codec.max_length)
         return codec.stride
 
-    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+    def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with a dense layer on the pooled state."""
-        return heads.BertForSequenceClassification(model, labels, dtype)
+        return heads.BertForSequenceClassification(model, labels, execution)
 
     def init(self, network: nn.Module, key: jax.Array) -> Any:
         """Draws the variables of the network."""
         ids = jnp.zeros((1, 8), jnp.int32)
-        return network.init(key, *[ids] * len(INPUTS), sequence_starts=ids[:, :1])
+        return network.init(key, Inputs(ids, ids, ids, ids), sequence_starts=ids[:, :1])
 
     def outputs(self, network: nn.Module, variables: Any, batch: Any, **settings: Any) -> jax.Array:
         """Returns float32 [B, C]; every row holds one sequence, which starts at 0."""

@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.metrics.entities import entity_report, marks_entities, score_entities
 from bert_jax.model import heads
-from bert_jax.model.losses import accuracy, weighted_cross_entropy
+from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, Kind
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
 from bert_jax.tasks.task import Task, is_labelled
 from bert_jax.text.conll import Sentence, read_sentences
 from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.losses import accuracy, weighted_cross_entropy
 from bert_jax.training.objective import Mean
 
 
@@ -135,9 +135,9 @@ class TokenClassification(Kind):
 
     # ---- on the device ----------------------------------------------------------------------------------------------
 
-    def network(self, model: ModelConfig, labels: int, dtype: jnp.dtype) -> nn.Module:
+    def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with a dense layer on each token."""
-        return heads.BertForTokenClassification(model, labels, dtype)
+        return heads.BertForTokenClassification(model, labels, execution)
 
     def loss(
         self, outputs: jax.Array, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()

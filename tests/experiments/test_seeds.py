@@ -13,10 +13,11 @@ from helpers import random_model
 
 from bert_jax.config import FinetuningConfig
 from bert_jax.errors import Interrupted, UserError
-from bert_jax.finetuning import seeds
-from bert_jax.finetuning.seeds import check_layout, finetune_seeds, score_table
+from bert_jax.experiments import runs
+from bert_jax.experiments.seeds import check_layout, finetune_seeds, score_table
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.training import workdir as workdirs
+from bert_jax.training.result import RunResult
 
 CONFIG = FinetuningConfig(task="mrpc", init_from="MODEL", total_epochs=3.0)
 # Of MRPC, the mean of F1 and accuracy chooses: seed 1 of three, though others have the best of each and the best test.
@@ -39,9 +40,11 @@ def started(monkeypatch):
         scores = {"validation": validation, "test": {"f1": TEST_F1[place]}}
         (workdir / "scores.json").write_text(json.dumps(scores))
         huggingface.save(workdir / "model", random_model.random_model(seed=config.seed), random_model.tokenizer())
-        return scores
+        result = RunResult(scores, workdir / "model", {})
+        workdirs.finish(workdir, config, result)
+        return result
 
-    monkeypatch.setattr(seeds, "finetune", finetune)
+    monkeypatch.setattr(runs, "finetune", finetune)
     return started
 
 
@@ -62,7 +65,7 @@ def test_scores_of_all_seeds_and_the_model_of_the_best(tmp_path, started, capsys
         assert found["mean"] == pytest.approx(np.mean(values))
         assert found["standard_deviation"] == pytest.approx(np.std(values, ddof=1))
     assert summary["best_seed"] == 1
-    assert_same_model(pretrained.find(tmp_path), tmp_path / "seed_1" / "model")
+    assert_same_model(pretrained.resolve(tmp_path), tmp_path / "seed_1" / "model")
     assert "seed 1 is the best on validation (f1_accuracy 0.8000)" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -85,7 +88,7 @@ def test_the_seeds_follow_that_of_the_config(tmp_path, started):
 
 def test_what_has_not_finished_is_run_again(tmp_path, started, monkeypatch):
     """Interrupted, prolonged, prolonged in vain, or without its model."""
-    plain = seeds.finetune
+    plain = runs.finetune
 
     def interrupted(config, workdir):
         if config.seed == 1:
@@ -93,20 +96,20 @@ def test_what_has_not_finished_is_run_again(tmp_path, started, monkeypatch):
             raise Interrupted(7, signal.SIGTERM)
         return plain(config, workdir)
 
-    monkeypatch.setattr(seeds, "finetune", interrupted)
+    monkeypatch.setattr(runs, "finetune", interrupted)
     with pytest.raises(Interrupted):
         finetune_seeds(CONFIG, tmp_path, 3)
     assert not (tmp_path / "scores.json").exists()
     assert not (tmp_path / "model").exists()
-    monkeypatch.setattr(seeds, "finetune", plain)
+    monkeypatch.setattr(runs, "finetune", plain)
     finetune_seeds(CONFIG, tmp_path, 3)
     assert started == [0, 1, 2]
 
     longer = dataclasses.replace(CONFIG, total_epochs=4.0)
-    monkeypatch.setattr(seeds, "finetune", interrupted)
+    monkeypatch.setattr(runs, "finetune", interrupted)
     with pytest.raises(Interrupted):
         finetune_seeds(longer, tmp_path, 3)
-    monkeypatch.setattr(seeds, "finetune", plain)
+    monkeypatch.setattr(runs, "finetune", plain)
     finetune_seeds(CONFIG, tmp_path, 3)  # seed 1 may have gone on already
     assert started[3:] == [0, 0, 1]
     finetune_seeds(longer, tmp_path, 3)

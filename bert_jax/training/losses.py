@@ -8,31 +8,31 @@ from bert_jax.training.objective import Mean
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> Mean:
-    """Logits float32 [..., C] and int32 [...] -> nats. Of masked LM, next sentence, classes, tags and choices."""
+    """Computes the cross-entropy in nats from logits float32 [..., C] and labels int32 [...], one class for each."""
     weights = (labels >= 0).astype(jnp.float32)
-    losses = jax.nn.logsumexp(logits, axis=-1) - _of_labels(logits, labels)
+    losses = jax.nn.logsumexp(logits, axis=-1) - _at_labels(logits, labels)
     return Mean((losses * weights).sum(), weights.sum())
 
 
 @jax.custom_jvp
-def _of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """[..., C] and int32 [...] -> [...]; of a label of -1, anything."""
+def _at_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the logits of the labels, [...] from [..., C] and int32 [...]; for a label of -1, anything."""
     return jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
 
 
-@_of_labels.defjvp
+@_at_labels.defjvp
 def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     # By comparison, which fuses into the gradient of the softmax; that of an index writes zeros of all of [..., C].
     (logits, labels), (change, _) = primals, tangents
     classes = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1)
-    return _of_labels(logits, labels), jnp.where(classes == labels[..., None], change, 0).sum(axis=-1)
+    return _at_labels(logits, labels), jnp.where(classes == labels[..., None], change, 0).sum(axis=-1)
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Mean:
-    """Share of labels whose logit is the largest; [..., C] and int32 [...]."""
+    """Computes the share of labels int32 [...] whose logit in [..., C] is the largest."""
     weights = (labels >= 0).astype(jnp.float32)
     # The maximum is at hand in the softmax; an argmax over V costs as much as the product with the word table on CPU.
-    hits = _of_labels(logits, labels) >= logits.max(axis=-1)
+    hits = _at_labels(logits, labels) >= logits.max(axis=-1)
     return Mean((hits * weights).sum(), weights.sum())
 
 
@@ -56,20 +56,20 @@ def weighted_cross_entropy(
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> Mean:
-    """Several classes at once: logits float32 [..., C] and labels [..., C], 0 or 1 -> nats."""
+    """Computes nats where several classes may hold at once: logits float32 [..., C], labels [..., C] of 0 or 1."""
     weights = (labels >= 0).astype(jnp.float32)
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     return Mean((losses * weights).sum(), weights.sum())
 
 
 def squared_error(predictions: jax.Array, targets: jax.Array) -> Mean:
-    """Regression: float32 [...] twice; a target that is not a number has no part."""
+    """Computes the loss of regression from float32 [...] twice; a target that is not a number has no part."""
     known = ~jnp.isnan(targets)
     errors = jnp.where(known, predictions - jnp.where(known, targets, 0), 0)
     return Mean((errors**2).sum(), known.sum().astype(jnp.float32))
 
 
 def span_cross_entropy(start_logits: jax.Array, end_logits: jax.Array, starts: jax.Array, ends: jax.Array) -> Mean:
-    """Question answering: logits float32 [B, L] twice, positions int32 [B] twice -> mean of both cross-entropies."""
+    """Computes the mean cross-entropy of starts and ends: logits float32 [B, L] twice, positions int32 [B] twice."""
     first, last = cross_entropy(start_logits, starts), cross_entropy(end_logits, ends)
     return Mean(first.total + last.total, first.count + last.count)

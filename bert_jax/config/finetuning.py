@@ -1,0 +1,93 @@
+"""The config of a fine-tuning run, and the settings that it leaves with its model."""
+
+import dataclasses
+from typing import ClassVar
+
+from bert_jax.config.fields import Section, option
+from bert_jax.config.model import ModelConfig
+from bert_jax.config.training import TrainingConfig
+from bert_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskDataConfig(Section):
+    """Where the examples of a task are; all empty: TFDS, or the package that the task names."""
+
+    path: ClassVar[str] = "data."
+
+    directory: str = option("", role="data", help="folder of the task's official files, such as glue_data/MRPC")
+    train: str = option(
+        "",
+        role="data",
+        help="training file in place of the task's own: csv, tsv, jsonl, CoNLL columns or SQuAD's JSON",
+    )
+    validation: str = option("", role="data", help="validation file, likewise")
+    test: str = option("", role="data", help="test file, likewise; it may have no labels")
+    text: str = option("", role="data", help="column of the text; empty takes the task's own")
+    text_pair: str = option("", role="data", help="column of the second text; empty takes the task's own")
+    label: str = option("", role="data", help="column of the label; empty takes the task's own")
+    examples: int = option(
+        0, at_least=0, role="data", help="train on this many examples, drawn by the seed; 0 trains on all"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningConfig(TrainingConfig):
+    """One fine-tuning run."""
+
+    task: str = option("", role="task", help="name of the task, such as mrpc or custom:classification")
+    init_from: str = option(
+        "",
+        role="initialization",
+        help="MODEL to train on; none:MODEL takes its architecture with random weights, none the architecture in model",
+    )
+    vocabulary: str = option("", role="data", help="with init_from=none: folder of the vocabulary")
+    metric: str = option(
+        "", role="task", help="score that chooses the best checkpoint, such as f1; empty takes the task's own"
+    )
+    max_length: int = option(128, role="task", help="longest row in tokens, L")
+    truncation: str = option(
+        "head",
+        choices=("head", "tail", "both", "windows"),
+        role="task",
+        help="which part of a single text that is too long is read; windows reads all of it and averages",
+    )
+    stride: int = option(
+        0, role="task", help="tokens from the start of one window to the next; 0 is half a window, at most 128"
+    )
+    label_smoothing: float = option(
+        0.0, at_least=0, at_most=0.99, role="task", help="share of each target that goes to all classes alike"
+    )
+    balance_classes: bool = option(False, role="task", help="weight each class by the inverse of its frequency")
+    reinitialized_layers: int = option(
+        0, at_least=0, role="initialization", help="how many of the top layers start from random weights"
+    )
+    # With the architecture of `init_from`, only regularization and computation are read.
+    model: ModelConfig = ModelConfig()
+    data: TaskDataConfig = TaskDataConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_every and self.checkpoint_every % self.eval_every:
+            raise UserError(
+                f"checkpoint_every={self.checkpoint_every} must be a multiple of eval_every={self.eval_every}, or 0: "
+                "the best checkpoint is one that was scored"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """How a fine-tuned head reads its input, unless it is told otherwise; kept with the model.
+
+    Attributes:
+      max_length: longest row in tokens; 0 if it is not known.
+      truncation: which part of a long text is read, as in `FinetuningConfig`.
+      stride: tokens from the start of one window to the next.
+      null_threshold: of question answering: how much better than an answer "no answer" must be; None if every
+        question has one.
+    """
+
+    max_length: int = 0
+    truncation: str = "head"
+    stride: int = 0
+    null_threshold: float | None = None

@@ -1,0 +1,29 @@
+"""Every config key with its default, the values that it may have and what it does: for ``--help`` and the docs."""
+
+from bert_jax.config.fields import Key, Section, keys
+
+
+def help_text(section: type[Section]) -> str:
+    """Returns a line for each key of a config, as the flag that sets it to its default."""
+    return "\n".join(f"--config.{key.name}={key.default} ({_values(key)}): {key.option.help}" for key in keys(section))
+
+
+def _values(key: Key) -> str:
+    return key.option.limits() if key.option.choices else ", ".join(filter(None, (_type(key), key.option.limits())))
+
+
+def _type(key: Key) -> str:
+    return getattr(key.kind, "__name__", str(key.kind))  # a union such as float | None has no name
+
+
+def markdown_table(section: type[Section]) -> str:
+    """Returns a table of the keys that a section has of its own: not those of its base, nor of the sections in it."""
+    inherited = {key.name for base in section.__bases__ for key in keys(base, section.path)}
+    rows = ["| key | default | values | what it does |", "|---|---|---|---|"]
+    for key in keys(section, section.path):
+        if key.name in inherited or key.name.count(".") > section.path.count("."):
+            continue
+        default = f'"{key.default}"' if isinstance(key.default, str) else key.default
+        cells = (f"`{key.name}`", f"`{default}`", _values(key), key.option.help)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)

@@ -1,0 +1,88 @@
+"""Runs from Python: of either kind, with overrides, from a config or its file; and whether they have finished."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from helpers.runs import tiny_run
+
+from bert_jax.config import FinetuningConfig
+from bert_jax.errors import UserError
+from bert_jax.experiments import runs
+from bert_jax.training import workdir as workdirs
+from bert_jax.training.result import RunResult
+
+
+@pytest.fixture(scope="module")
+def pretrained(text_file, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    overrides = {"total_steps": 2, "data.cleaning.minimum_length": 20}
+    return workdir, runs.run(tiny_run(text_file), workdir, overrides)
+
+
+def test_a_run_with_overrides_knows_that_it_has_finished(pretrained, text_file) -> None:
+    workdir, result = pretrained
+    recorded = json.loads((workdir / "config.json").read_text())
+    assert (recorded["total_steps"], recorded["data"]["cleaning"]["minimum_length"]) == (2, 20)
+    assert {"loss", "mlm_loss", "unigram_loss"} <= result.metrics["validation"].keys()
+    assert result.model == workdir / "model"
+    config = workdirs_config(tiny_run(text_file))
+    assert runs.finished(config, workdir) == result
+    assert runs.finished(tiny_run(text_file), workdir) is None
+    assert runs.finished(config, workdir.parent / "elsewhere") is None
+
+
+def workdirs_config(config):
+    cleaning = dataclasses.replace(config.data.cleaning, minimum_length=20)
+    return dataclasses.replace(config, total_steps=2, data=dataclasses.replace(config.data, cleaning=cleaning))
+
+
+def test_the_cleaning_of_the_config_reaches_the_corpus(text_file, tmp_path) -> None:
+    """Of the documents, those with fewer characters than the median are dropped."""
+    lengths = sorted(len(document) for document in text_file.read_text().split("\n\n"))
+    runs.run(tiny_run(text_file), tmp_path, {"total_steps": 1, "data.cleaning.minimum_length": lengths[150]})
+    report = json.loads((tmp_path / "corpus" / "report.json").read_text())
+    assert report["documents"] == sum(length >= lengths[150] for length in lengths)
+
+
+def test_a_result_is_stale_once_another_run_was_begun_or_the_model_is_gone(tmp_path) -> None:
+    config = FinetuningConfig(task="mrpc", total_epochs=3.0)
+    longer = dataclasses.replace(config, total_epochs=4.0)
+    workdirs.claim(tmp_path, config)
+    assert workdirs.finished(tmp_path, config) is None
+    result = RunResult({"validation": {"f1": 0.5}}, tmp_path / "model", {"training": 1.5})
+    workdirs.finish(tmp_path, config, result)
+    assert workdirs.finished(tmp_path, config) == result
+    assert workdirs.finished(tmp_path, longer) is None
+    assert runs.finished(config, tmp_path) is None  # there is no model
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    assert runs.finished(config, tmp_path) == result
+    workdirs.claim(tmp_path, longer)
+    assert workdirs.finished(tmp_path, config) is None
+    workdirs.claim(tmp_path, config)
+
+    record = json.loads((tmp_path / "finished.json").read_text())
+    del record["config"]["balance_classes"]  # by a version that did not have it
+    (tmp_path / "finished.json").write_text(json.dumps(record))
+    assert workdirs.finished(tmp_path, config) == result
+    assert workdirs.finished(tmp_path, dataclasses.replace(config, balance_classes=True)) is None
+    (tmp_path / "finished.json").write_text(json.dumps(record["config"]))  # of a version without results
+    assert workdirs.finished(tmp_path, config) is None
+
+
+def test_config_files_of_both_kinds(tmp_path, monkeypatch) -> None:
+    begun = []
+    for name in ("pretrain", "finetune"):
+        monkeypatch.setattr(runs, name, lambda config, workdir, name=name: begun.append((name, config)))
+    root = Path(__file__).parents[2]
+    runs.run(str(root / "configs/pretrain/tiny.py"), tmp_path, {"total_steps": 20_000})
+    runs.run(f"{root / 'configs/finetune/glue.py'}:mrpc", tmp_path, {"seed": 3})
+    (first, pretraining), (second, finetuning) = begun
+    assert (first, pretraining.total_steps, pretraining.model.hidden_size) == ("pretrain", 20_000, 128)
+    assert (second, finetuning.task, finetuning.seed) == ("finetune", "mrpc", 3)
+    with pytest.raises(UserError, match="did you mean seed"):
+        runs.run(f"{root / 'configs/finetune/glue.py'}:mrpc", tmp_path, {"sed": 3})
+    with pytest.raises(OSError, match=r"none\.py"):
+        runs.run(str(tmp_path / "none.py"), tmp_path)
