@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
+from bert_jax.errors import UserError
 from bert_jax.runtime import command
 
 _METRICS = flags.DEFINE_string(
@@ -23,19 +24,23 @@ _UNIGRAM = flags.DEFINE_float(
 
 def main(_: list[str]) -> None:
     """Reads the metrics and writes the picture."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError("a picture needs matplotlib: pip install matplotlib") from error
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "bert_jax", "svg.fonttype": "none", "font.family": "sans-serif"})
     import matplotlib.pyplot as plt
 
-    lines = [json.loads(line) for line in Path(_METRICS.value).read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(_METRICS.value).read_text(encoding="utf-8").splitlines()]
     figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
     for split, style, label in (
-        ("train", dict(color="#9db8d9", linewidth=1.5), "training batches"),
-        ("validation", dict(color="#1f5fa8", linewidth=2, marker="o"), "held-out text, 15 % masked"),
+        ("train", {"color": "#9db8d9", "linewidth": 1.5}, "training batches"),
+        ("validation", {"color": "#1f5fa8", "linewidth": 2, "marker": "o"}, "held-out text, 15 % masked"),
     ):
-        points = [(line["step"], line["mlm_loss"]) for line in lines if line["split"] == split]
+        points = [(line["step"], line["mlm_loss"]) for line in lines if line["split"] == split and "mlm_loss" in line]
+        if not points:
+            raise UserError(f"{_METRICS.value} has no masked-LM loss for {split} yet")
         axes.plot(*zip(*points, strict=True), label=label, **style)
     step, loss = points[-1]
     axes.annotate(f"{loss:.2f}", (step, loss), xytext=(8, -4), textcoords="offset points", color="#1f5fa8")
