@@ -1,6 +1,7 @@
 """scripts/draw_run.py draws the curve of a run, and the picture in README.md is that of the published run."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_the_picture_of_the_readme_is_that_of_the_published_run(tmp_path):
     text = (tmp_path / "curve.svg").read_text()
     assert ">4.07</text>" in text
     assert "word frequencies alone" in text
-    assert text == (ROOT / "docs" / "images" / "quickstart.svg").read_text()
+    published = (ROOT / "docs" / "images" / "quickstart.svg").read_text()
+    assert re.findall(r' d="([^"]*)"', text) == re.findall(r' d="([^"]*)"', published)  # all lines and points
 
 
 def test_a_run_without_an_evaluation_gives_one_clear_line(tmp_path):
