@@ -447,7 +447,7 @@ class TorchAttention(TorchSide):
             each.requires_grad_(case.gradient)
         ids = self.tensor(case.sequence_ids)
         masks = {"padded": (ids > 0)[:, None, None], "packed": (ids[:, :, None] == ids[:, None, :])[:, None]}
-        mask = masks.get(case.kind)
+        mask = masks.get(case.filling)
 
         def run() -> list[Any]:
             heads_first = (each.transpose(1, 2) for each in inputs)
