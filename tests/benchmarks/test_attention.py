@@ -179,7 +179,7 @@ def left_out_of(results, side):
 @pytest.mark.parametrize("blind", ["padded", "packed"])
 def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
-        return plain.attend(query, key, value, jnp.ones((1, 1, 1, 1), bool), Execution())
+        return plain.attend(query, key, value, jnp.ones((1, 1, ids.shape[1], ids.shape[1]), bool), Execution())
 
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "FILLINGS", {blind: FILLINGS[blind]})
@@ -196,7 +196,7 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
 def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch):
     def attend(query, key, value, ids):
         exact = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
-        blind = scaled_dot_product_attention(query, key, value, jnp.ones((1, 1, 1, 1), bool))[0]
+        blind = scaled_dot_product_attention(query, key, value, jnp.ones((1, 1, ids.shape[1], ids.shape[1]), bool))[0]
         return jax.lax.stop_gradient(exact - blind) + blind
 
     other_kernel(monkeypatch, attend)
