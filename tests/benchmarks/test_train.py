@@ -70,6 +70,8 @@ def small_suite(monkeypatch):
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_the_train_suite(tmp_path, monkeypatch, capsys, small_suite):
     variant, missing = StepVariant("sdpa", "all"), StepVariant("no_such_attention")
     monkeypatch.setitem(STEP_VARIANTS, "cpu", (variant, missing))
@@ -104,6 +106,8 @@ class OfAnotherStart(TorchPretraining):
         self.metadata["first_loss"] *= 1.001
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_a_side_that_starts_with_another_loss_is_not_timed(tmp_path, monkeypatch, small_suite):
     monkeypatch.setattr(module, "TorchPretraining", OfAnotherStart)
     with pytest.raises(UserError, match="does not start as bert_jax does"):
@@ -162,6 +166,8 @@ def jax_losses(side, batches):
     return [side.metadata["first_loss"], *(loss_of(side.objective, side.step(batch)) for batch in batches[1:])]
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "variant",
     [StepVariant("eager"), StepVariant("sdpa", "all"), StepVariant("sdpa", checkpointed=True)],
@@ -176,6 +182,8 @@ def test_both_sides_take_the_same_steps(jax_losses, start, variant, weights):
     assert losses == pytest.approx(jax_losses, rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_operations_are_those_of_the_products_in_the_step(side, start):
     batch = start["masked"][0]
 
