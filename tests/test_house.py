@@ -102,7 +102,6 @@ def test_a_rung_is_told_from_other_code(code, expected):
     assert any(map(is_rung, ast.walk(ast.parse(code)))) is expected
 
 
-@pytest.mark.xfail(strict=True, reason="the description of where a run takes place is not handed down yet")
 def test_only_the_run_asks_where_it_runs():
     def asks(file: str, node: ast.AST) -> bool:
         if room_of(file) in MAY_ASK:

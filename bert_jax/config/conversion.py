@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_dict
 
-from bert_jax.config.fields import Section, keys, names
+from bert_jax.config.fields import Section, is_section, keys, names
 from bert_jax.errors import UserError
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -48,7 +48,7 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
         if key not in fields:
             raise unknown_key(key, fields, path)
         kind = kinds[key]
-        if dataclasses.is_dataclass(kind) and isinstance(value, (dict, ConfigDict)):
+        if is_section(kind) and isinstance(value, (dict, ConfigDict)):
             values[key] = from_config_dict(kind, value, f"{path}{key}.")
         elif kind in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)

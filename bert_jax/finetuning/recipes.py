@@ -4,7 +4,7 @@ from bert_jax.config import FinetuningConfig, OptimizerConfig, ScheduleConfig
 
 
 def paper(task: str, **changes: object) -> FinetuningConfig:
-    """Of a task, after Devlin et al. 2018, appendix A.3: batch 32, 3 epochs, a warm-up of a tenth, linear decay.
+    """Returns the recipe of Devlin et al. 2018, appendix A.3: batch 32, 3 epochs, a warm-up of a tenth, linear decay.
 
     The paper chose the rate among 5e-5, 4e-5, 3e-5 and 2e-5 on each development set; this has the first.
     """

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.model.inputs import Inputs
+from bert_jax.model.intermediates import Intermediates, apply_and_collect
 from bert_jax.model.parameters import body
 from bert_jax.model.quantization import dequantize
 
@@ -45,6 +46,12 @@ def states(module: Bert, params: dict, batch: TextBatch, *, pooled: bool) -> tup
     starts = jnp.zeros((hidden.shape[0], 1), jnp.int32)
     vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
     return hidden.astype(jnp.float32), vectors
+
+
+def intermediates(module: Bert, params: dict, batch: TextBatch) -> Intermediates:
+    """Returns the states and attentions of all layers, float32."""
+    _, collected = apply_and_collect(module, dequantize(body(params), module.execution.dtype), _inputs(batch))
+    return jax.tree.map(lambda array: array.astype(jnp.float32), collected)
 
 
 def vectors(module: Bert, params: dict, batch: TextBatch, *, pooling: str, normalize: bool) -> jax.Array:

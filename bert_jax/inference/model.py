@@ -1,15 +1,16 @@
 """A loaded model that answers: masked words, sentence pairs, vectors, classes, tags, answers, fluency."""
 
-from bert_jax.inference.embedder import Embedder
+from bert_jax.inference.intermediates import Inspector
 from bert_jax.inference.language_model import LanguageModel
 from bert_jax.inference.task_heads import TaskHeads
 
 
-class Model(LanguageModel, Embedder, TaskHeads):
+class Model(LanguageModel, Inspector, TaskHeads):
     """A BERT that was loaded by `bert_jax.load`, ready to answer on this machine's devices.
 
     What it can say depends on its heads: `fill_mask`, `pseudo_perplexity` and `next_sentence` need those of
-    pre-training, `classify`, `tag` and `answer` those of fine-tuning; `encode` and `embed` need the body alone. A call
+    pre-training, `classify`, `tag` and `answer` those of fine-tuning; `encode`, `embed`, `attentions` and
+    `hidden_states` need the body alone. A call
     without the head that it needs raises a `UserError` that names the heads there are.
 
     Each method that ends in ``_batch`` takes many inputs of any lengths, runs those of like lengths together, and

@@ -43,14 +43,16 @@ def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processe
     pending: collections.deque[tuple[concurrent.futures.Future, int]] = collections.deque()  # with their characters
     in_flight = 0
     try:
+        # In a thread, because Python handles signals in the main one: none comes between a process and its record.
+        with concurrent.futures.ThreadPoolExecutor(1) as starter:
+            starter.submit(_start_processes, executor, processes).result()
         for batch in batches:
             size = sum(map(len, batch))
             while pending and (len(pending) > 2 * processes or in_flight + size > _IN_FLIGHT):
                 future, characters = pending.popleft()
                 in_flight -= characters
                 yield future.result()
-            with _no_main_module():  # a task may start a process
-                pending.append((executor.submit(_encode, batch), size))
+            pending.append((executor.submit(_encode, batch), size))
             in_flight += size
         while pending:
             yield pending.popleft()[0].result()
@@ -72,6 +74,12 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def _start_processes(executor: concurrent.futures.ProcessPoolExecutor, processes: int) -> None:
+    with _no_main_module():
+        for _ in range(processes):
+            executor.submit(int)  # a task starts a process as long as none is idle
+
+
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
     """Keeps a spawned process from importing the caller's script, and with it JAX: it needs `bert_jax.text` only."""
@@ -83,7 +91,7 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-# ---- in a worker process -------------------------------------------------------------------------------------------
+# ---- in a worker process -------------------------------------------------------------------------
 
 _encoder: Encoder
 

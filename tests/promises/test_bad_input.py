@@ -13,6 +13,7 @@ from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, Te
 from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample
 from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.table import TASKS
+from bert_jax.text import tfds
 
 
 def label_names(task, train, source):
@@ -342,6 +343,6 @@ def test_tfds_records_that_are_not_utf8_are_told(monkeypatch):
     records = mock.MagicMock(dataset_info=mock.Mock(features=features))
     records.__len__.return_value = 1
     records.__getitems__ = lambda numbers: [{"sentence": b"caf\xe9", "label": 1, "idx": 0}]
-    monkeypatch.setattr("bert_jax.text.tfds.tfds_rows", lambda name, split, data_dir: records)
+    monkeypatch.setattr(tfds, "tfds_rows", lambda name, split, data_dir: records)
     with pytest.raises(UserError, match="tfds:glue/sst2:train record 0 is not UTF-8"):
         read_examples(TASKS["sst2"], "train")

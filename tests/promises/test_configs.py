@@ -46,6 +46,7 @@ def cases() -> list:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "argument"), cases())
 def test_every_config_builds_down_to_the_train_step(path: Path, argument: str) -> None:
     get_config = load(path).get_config
@@ -139,6 +140,8 @@ def test_bad_values_are_told_in_one_line(change: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

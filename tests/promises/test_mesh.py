@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training.test_loop import CONFIG, Toy, toy_data, train
+from helpers.toy import CONFIG, Toy, toy_data, train
 
 from bert_jax.config import DataConfig, MeshConfig, model_config
 from bert_jax.errors import UserError
@@ -93,6 +93,8 @@ def sharded(tmp_path_factory) -> dict:
     return json.loads(result.stdout.split("FOUND")[1])
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_four_devices_train_as_one(sharded, tmp_path) -> None:
     trained = train(Toy(), CONFIG, tmp_path, toy_data())
     assert sharded["devices"] == DEVICES
@@ -100,6 +102,8 @@ def test_four_devices_train_as_one(sharded, tmp_path) -> None:
     assert sharded["evaluation"] == pytest.approx(trained.evaluation, rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_bert_has_the_same_gradients_on_four_devices(sharded) -> None:
     """Dropout on; the rows' numbers of masked positions differ tenfold, some rows have no sentence label."""
     alone = bert_gradients()
@@ -108,10 +112,14 @@ def test_bert_has_the_same_gradients_on_four_devices(sharded) -> None:
     np.testing.assert_allclose(sharded["bert"]["norms"], alone["norms"], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_splash_takes_each_device_its_rows(sharded) -> None:
     assert sharded["splash"] == pytest.approx(splash_sums(), rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_devices_and_rows_must_fit(sharded) -> None:
     rows, accumulated, mesh = sharded["errors"]
     assert rows == (

@@ -26,6 +26,8 @@ from bert_jax.training.objective import Batch
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import TrainState, make_train_step, row_keys, stream_key
 
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
+
 # Ours is float32 and PyTorch's float64, so these bound how far rounding (6e-8 an operation) may grow in a hundred
 # steps that each build on the last. A wrong term moves at least one of them by more. Not to be loosened.
 CURVE_TOLERANCE = 1e-3  # relative, of the loss and the gradient norm at every single step

@@ -20,6 +20,7 @@ from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassificationExample
 from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.tasks.table import TASKS, task_named
+from bert_jax.text import tfds as tfds_reader
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.exists(), reason="the data sets to try this with are not here")
@@ -235,7 +236,7 @@ def test_tfds_is_read_in_batches(monkeypatch):
     whole = read_examples(TASKS["squad2"], "train")
     assert len(whole) == 3
     for size in (1, 2, 3):
-        monkeypatch.setattr("bert_jax.text.tfds._BATCH", size)
+        monkeypatch.setattr(tfds_reader, "_BATCH", size)
         assert read_examples(TASKS["squad2"], "train") == whole
 
 
