@@ -72,7 +72,9 @@ class TorchSide:
         import torch
 
         array = np.asarray(array)
-        return torch.from_numpy(array if array.dtype.kind == "f" else array.astype(np.int64)).to(self.device)
+        return torch.from_numpy(array if np.issubdtype(array.dtype, np.floating) else array.astype(np.int64)).to(
+            self.device
+        )
 
 
 # ---- a training step -----------------------------------------------------------------------------
@@ -302,7 +304,7 @@ class TorchFinetuning(TorchStep):
     def _arguments(self, batch: Batch) -> dict[str, Any]:
         """Returns a batch under PyTorch's names; a label of -1 is -100 there."""
         labels = batch["labels"]
-        labels = np.where(labels < 0, -100, labels) if labels.dtype.kind == "i" else labels
+        labels = np.where(labels < 0, -100, labels) if np.issubdtype(labels.dtype, np.integer) else labels
         arrays = {"input_ids": batch["input_ids"], "token_type_ids": batch["token_type_ids"]}
         arrays |= {"attention_mask": batch["sequence_ids"], "labels": labels}
         return {name: self.tensor(array) for name, array in arrays.items()}
@@ -445,7 +447,7 @@ class TorchAttention(TorchSide):
             each.requires_grad_(case.gradient)
         ids = self.tensor(case.sequence_ids)
         masks = {"padded": (ids > 0)[:, None, None], "packed": (ids[:, :, None] == ids[:, None, :])[:, None]}
-        mask = masks.get(case.kind)
+        mask = masks.get(case.filling)
 
         def run() -> list[Any]:
             heads_first = (each.transpose(1, 2) for each in inputs)

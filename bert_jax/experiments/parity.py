@@ -250,7 +250,7 @@ def _torch_arguments(task: Architecture, architecture: str, batch: Batch, networ
         inputs = {key: value.reshape(-1, 2, value.shape[1]) for key, value in inputs.items()}
     labels = {}
     for key, label in task.labels.items():
-        if batch[label].dtype.kind == "f":
+        if np.issubdtype(batch[label].dtype, np.floating):
             labels[key] = torch.tensor(batch[label], dtype=dtype, device=device)
         else:
             labels[key] = torch.tensor(np.where(batch[label] < 0, -100, batch[label]), dtype=torch.long, device=device)

@@ -82,7 +82,7 @@ def row_batches(
     Batches are those of `by_length`, and padded to a power of two of masks, so that a stream of any lengths compiles a
     few times only.
     """
-    good = [index for index, row in enumerate(rows) if isinstance(row, TextRow)]
+    good = [index for index, row in enumerate(rows) if not isinstance(row, UserError)]
     lengths_of_good = np.array([len(rows[index].ids) for index in good], np.int64)
     for numbers, size, length in by_length(lengths_of_good, batch_size, max_length, platform):
         indices = [good[number] for number in numbers]

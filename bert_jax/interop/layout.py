@@ -21,7 +21,7 @@ _LEAVES = {
     "vector": (("bias", "bias"),),
 }
 
-# Ours, theirs, kind, and our shape in the letters of `_sizes`. `#` is the index of an encoder layer.
+# Ours, theirs, type of module, and our shape in the letters of `_sizes`. `#` is the index of an encoder layer.
 _MODULES = (
     ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
     ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
@@ -111,14 +111,14 @@ def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Te
         "1": 1,
         "2": 2,
     }
-    for ours, theirs, kind, letters in _MODULES:
+    for ours, theirs, module, letters in _MODULES:
         if _part(ours) not in {"body", *parts}:
             continue
         for index in range(config.num_hidden_layers) if "#" in ours else [0]:
-            for our_leaf, their_leaf in _LEAVES[kind]:
+            for our_leaf, their_leaf in _LEAVES[module]:
                 path = (*ours.replace("#", str(index)).split("/"), our_leaf)
                 shape = tuple(sizes[letter] for letter in letters)
-                if kind == "dense":
+                if module == "dense":
                     shape = shape[::-1] if our_leaf == "kernel" else shape[1:]
                 name = f"{theirs.replace('#', str(index))}.{their_leaf}"
                 yield Tensor(path, name, shape, transposed=our_leaf == "kernel")
@@ -190,14 +190,14 @@ def assemble(
 
 
 def _check_values(file: Path, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], upcast: bool) -> None:
-    wide = {np.dtype(kind) for kind in ("float32", *(("float16", ml_dtypes.bfloat16) if upcast else ()))}
+    wide = {np.dtype(name) for name in ("float32", *(("float16", ml_dtypes.bfloat16) if upcast else ()))}
     others = [name for name in expected if arrays[name].dtype not in wide]
     if others:
-        kind = arrays[others[0]].dtype
+        dtype = arrays[others[0]].dtype
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        half = kind in (np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
+        half = dtype in (np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
         advice = "; scripts/convert.py --upcast writes it as float32" if half else ""
-        raise UserError(f"{file}: {others[0]} is {kind}{more}, wanted float32{advice}")
+        raise UserError(f"{file}: {others[0]} is {dtype}{more}, wanted float32{advice}")
     for name in expected:
         if not np.isfinite(arrays[name].astype(np.float32, copy=False)).all():
             raise UserError(f"{file}: {name} holds numbers that are not finite: the run that wrote it had diverged")

@@ -139,7 +139,7 @@ def _classes(labels: ArrayLike, probabilities: ArrayLike, names: tuple[str, ...]
     check_shape("probabilities", probabilities, (len(labels), len(names)))
     if len(set(names)) < max(2, len(names)):
         raise UserError(f"the classes are named {', '.join(names)}: wanted at least two, each with a name of its own")
-    if labels.dtype.kind not in "iu":
+    if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels are {labels.dtype}: wanted the numbers of the classes, which are whole")
     refuse("labels", labels, (labels < 0) | (labels >= len(names)), f"outside the classes 0 to {len(names) - 1}")
     refuse("probabilities", probabilities, probabilities < 0, "no probability: are these logits?")

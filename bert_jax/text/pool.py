@@ -13,18 +13,18 @@ import types
 from collections.abc import Iterator
 
 from bert_jax.errors import UserError
-from bert_jax.text.encoding import Encoded, Encoder
+from bert_jax.text.encoding import DocumentEncoder, EncodedDocuments
 
 BATCH = 1 << 18  # characters handed to a process at once
 _IN_FLIGHT = 1 << 24  # characters handed out and not yet written
 
 
-def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processes: int) -> Iterator[Encoded]:
+def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processes: int) -> Iterator[EncodedDocuments]:
     """Encodes documents in batches, in order, a bounded number of them at a time.
 
     Args:
       documents: raw.
-      encoder_arguments: what each process makes its `Encoder` of.
+      encoder_arguments: what each process makes its `DocumentEncoder` of.
       processes: with 1, or with little text, this process does the work itself.
 
     Raises:
@@ -34,7 +34,7 @@ def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processe
     first_two = list(itertools.islice(batches, 2))
     batches = itertools.chain(first_two, batches)
     if processes == 1 or len(first_two) < 2:  # too little text to start processes for
-        yield from map(Encoder(*encoder_arguments), batches)
+        yield from map(DocumentEncoder(*encoder_arguments), batches)
         return
     # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
     executor = concurrent.futures.ProcessPoolExecutor(
@@ -93,7 +93,7 @@ def _no_main_module() -> Iterator[None]:
 
 # ---- in a worker process -------------------------------------------------------------------------
 
-_encoder: Encoder
+_encoder: DocumentEncoder
 
 
 def _start_worker(*encoder_arguments) -> None:
@@ -101,7 +101,7 @@ def _start_worker(*encoder_arguments) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _encoder = Encoder(*encoder_arguments)
+    _encoder = DocumentEncoder(*encoder_arguments)
 
 
 def _die_with_parent() -> None:
@@ -112,5 +112,5 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _encode(batch: list[str]) -> Encoded:
+def _encode(batch: list[str]) -> EncodedDocuments:
     return _encoder(batch)

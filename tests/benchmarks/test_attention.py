@@ -15,7 +15,7 @@ from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.benchmarks.jax_side import JaxAttention, reference_attention
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.suites import attention as module
-from bert_jax.benchmarks.suites.attention import KINDS, Case, beyond_tolerance, differences, drawn_rows
+from bert_jax.benchmarks.suites.attention import FILLINGS, Case, beyond_tolerance, differences, packed_rows
 from bert_jax.benchmarks.torch_side import BACKENDS, TorchAttention
 from bert_jax.errors import UserError
 from bert_jax.model.kernels import plain
@@ -38,14 +38,14 @@ def small(monkeypatch):
 
 
 def case_of(kind, gradient=True):
-    return Case("toy", kind, drawn_rows(kind, 4, 16), gradient)
+    return Case("toy", kind, FILLINGS[kind](4, 16), gradient)
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
 def test_rows_are_what_their_names_say():
-    full, padded, packed = (drawn_rows(kind, 64, 128) for kind in KINDS)
+    full, padded, packed = (draw(64, 128) for draw in FILLINGS.values())
     assert (full == 1).all()
     lengths = padded.sum(axis=1)
     assert set(np.unique(padded)) == {0, 1}
@@ -86,7 +86,7 @@ def wrong_at(case, outputs, wanted):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_each_side_attends_as_plain_attention_does(side):
-    cases = [case_of(kind, gradient) for kind in KINDS for gradient in (False, True)]
+    cases = [case_of(kind, gradient) for kind in FILLINGS for gradient in (False, True)]
     made = SIDES[side]("float32", cases, 1)
     assert not made.metadata["left_out"]
     for case in cases:
@@ -182,7 +182,7 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
         return plain.attend(query, key, value, jnp.ones((1, 1, 1, 1), bool), Execution())
 
     other_kernel(monkeypatch, attend)
-    monkeypatch.setattr(module, "KINDS", (blind,))
+    monkeypatch.setattr(module, "FILLINGS", {blind: FILLINGS[blind]})
     results, printed = benchmark("attention", tmp_path, rounds=1), capsys.readouterr().out
     reasons = left_out_of(results, "bert_jax splash")
     assert reasons.keys() == set(results.cases())
@@ -200,7 +200,7 @@ def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch)
         return jax.lax.stop_gradient(exact - blind) + blind
 
     other_kernel(monkeypatch, attend)
-    monkeypatch.setattr(module, "KINDS", ("packed",))
+    monkeypatch.setattr(module, "FILLINGS", {"packed": packed_rows})
     results = benchmark("attention", tmp_path, rounds=1)
     forward, backward = results.cases()
     assert "bert_jax splash" in results.by_side(forward, "tokens_per_second")
@@ -227,7 +227,7 @@ def test_a_side_that_cannot_do_a_case_is_left_out_of_it(tmp_path, monkeypatch, c
         raise RuntimeError("not enough memory\nat length")
 
     other_kernel(monkeypatch, attend)
-    monkeypatch.setattr(module, "KINDS", ("packed",))
+    monkeypatch.setattr(module, "FILLINGS", {"packed": packed_rows})
     monkeypatch.setattr(module, "BACKENDS", {"cpu": ("flash", "efficient")})  # the second is there on GPUs alone
     results = benchmark("attention", tmp_path, rounds=1)
     for name in results.cases():

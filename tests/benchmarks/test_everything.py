@@ -95,7 +95,7 @@ def tiny(monkeypatch, tmp_path, text_file):
     for module in (attention, train, inference):
         monkeypatch.setattr(module, "peak_flops", lambda dtype: 1e9)
     monkeypatch.setattr(attention, "HEADS", {"toy": (2, 8)})
-    monkeypatch.setattr(attention, "KINDS", ("packed",))
+    monkeypatch.setattr(attention, "FILLINGS", {"packed": attention.packed_rows})
     monkeypatch.setattr(attention, "lengths_and_positions", lambda: ((16,), 64))
     for size in ("tiny", "mini", "base"):
         monkeypatch.setitem(SIZES, size, (1, 16, 2))

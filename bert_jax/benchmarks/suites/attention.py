@@ -32,7 +32,6 @@ from bert_jax.errors import UserError
 from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE
 
 HEADS = {"BERT-base": (12, 64), "MiniLM": (12, 32)}  # N and H
-KINDS = ("full", "padded", "packed")
 QUANTITIES = ("the output", "the gradient of the query", "the gradient of the key", "the gradient of the value")
 CHECKED = 8  # rows of a batch that are compared, at equal distances
 
@@ -53,13 +52,13 @@ class Case:
 
     Attributes:
       model: key of `HEADS`.
-      kind: of `KINDS`.
+      filling: of `FILLINGS`.
       sequence_ids: int32 [B, L].
       gradient: forward plus backward, not forward alone.
     """
 
     model: str
-    kind: str
+    filling: str
     sequence_ids: np.ndarray
     gradient: bool
 
@@ -68,7 +67,7 @@ class Case:
         """Returns what the results call it."""
         rows, length = self.sequence_ids.shape
         work = "forward and backward" if self.gradient else "forward"
-        return f"{self.model}, {rows} x {length}, {self.kind}, {work}"
+        return f"{self.model}, {rows} x {length}, {self.filling}, {work}"
 
     @property
     def max_sequences(self) -> int:
@@ -100,23 +99,29 @@ def random_arrays(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def drawn_rows(kind: str, rows: int, length: int) -> np.ndarray:
-    """Returns int32 [B, L] of sequence numbers, as batches have them: 0 is padding.
+def full_rows(rows: int, length: int) -> np.ndarray:
+    """Returns int32 [B, L] of sequence numbers, as batches have them: one sequence fills each row."""
+    return np.ones((rows, length), np.int32)
 
-    `padded`: a quarter of the row to all of it, the longest just fits; `packed`: an eighth to a half, as many as fit.
-    """
+
+def padded_rows(rows: int, length: int) -> np.ndarray:
+    """Returns rows with one sequence of a quarter of the row to all of it; the longest just fits. 0 is padding."""
+    lengths = np.random.default_rng(0).integers(length // 4, length, rows, endpoint=True)
+    lengths[0] = length
+    return (np.arange(length) < lengths[:, None]).astype(np.int32)
+
+
+def packed_rows(rows: int, length: int) -> np.ndarray:
+    """Returns rows with as many sequences of an eighth to a half of the row as fit. 0 is padding."""
     rng, ids = np.random.default_rng(0), np.zeros((rows, length), np.int32)
-    if kind == "full":
-        return ids + 1
-    if kind == "padded":
-        lengths = rng.integers(length // 4, length, rows, endpoint=True)
-        lengths[0] = length
-        return (np.arange(length) < lengths[:, None]).astype(np.int32)
     for row in ids:
         ends = np.cumsum(rng.integers(length // 8, length // 2, 8, endpoint=True))
         for number, (begin, end) in enumerate(zip([0, *ends[:-1]], ends[ends <= length], strict=False), start=1):
             row[begin:end] = number
     return ids
+
+
+FILLINGS = {"full": full_rows, "padded": padded_rows, "packed": packed_rows}
 
 
 def attention_suite(*, rounds: int) -> Results:
@@ -134,8 +139,8 @@ def attention_suite(*, rounds: int) -> Results:
     results = Results("attention", "Attention alone" if rounds else "Kernels of attention", compared, metadata)
     for model in HEADS:
         for length in lengths:
-            rows = {kind: drawn_rows(kind, positions // length, length) for kind in KINDS}
-            cases = [Case(model, kind, ids, gradient) for gradient in (False, True) for kind, ids in rows.items()]
+            rows = {filling: draw(positions // length, length) for filling, draw in FILLINGS.items()}
+            cases = [Case(model, filling, ids, gradient) for gradient in (False, True) for filling, ids in rows.items()]
             compare_attention(results, cases, rounds)
     results.measurements.sort(key=lambda measurement: measurement.case.endswith("backward"))  # forward first
     return results
