@@ -19,7 +19,7 @@ def unigram_loss(
     """
     counts = np.zeros(len(train_counts), np.int64)
     for batch in batches:
-        counts += np.bincount(batch["input_ids"].ravel(), minlength=len(train_counts))
+        counts += np.bincount(batch["input_ids"].ravel(), minlength=len(counts))
     smoothed = train_counts + 1.0
     counts[list(special_ids)] = smoothed[list(special_ids)] = 0
     occurring = counts > 0

@@ -51,11 +51,10 @@ class Tokenizer:
         backend.no_truncation()
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        vocabulary = backend.get_vocab(with_added_tokens=True)
-        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
-        if missing:
+        ids = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
+        if missing := [token for token, number in ids.items() if number is None]:
             raise UserError(f"the vocabulary lacks {', '.join(missing)}")
-        self.special_ids: tuple[int, ...] = tuple(vocabulary[token] for token in SPECIAL_TOKENS)
+        self.special_ids: tuple[int, ...] = tuple(number for number in ids.values() if number is not None)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
         backend.post_processor = processors.TemplateProcessing(
             single="[CLS]:0 $A:0 [SEP]:0",
@@ -93,7 +92,7 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def load(cls, directory: str) -> "Tokenizer":
+    def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
         """Reads a folder with `tokenizer.json` or `vocab.txt`.
 
         What `tokenizer_config.json`, if there, says of case, accents and Chinese characters holds, also where
@@ -133,7 +132,7 @@ class Tokenizer:
             raise UserError(f"cannot read the tokenizer in {directory}: {error}") from error
         raise UserError(f"no tokenizer in {directory!r}: it holds neither tokenizer.json nor vocab.txt")
 
-    def save(self, directory: str | os.PathLike) -> None:
+    def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes what `tokenizers` and `transformers` load: tokenizer.json, vocab.txt and the two config files."""
         directory = os.fspath(directory)
         normalizer = self._settings
