@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.test_train import products
 from helpers.in_this_process import in_this_process
+from helpers.products import products
 
 from bert_jax.benchmarks import jax_side
 from bert_jax.benchmarks.benchmark import benchmark
@@ -84,6 +84,7 @@ def wrong_at(case, outputs, wanted):
     return beyond_tolerance(differences(case, outputs, wanted), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
 def test_each_side_attends_as_plain_attention_does(side):
     cases = [case_of(kind, gradient) for kind in FILLINGS for gradient in (False, True)]
@@ -122,6 +123,7 @@ def other_kernel(monkeypatch, attend):
     monkeypatch.setitem(jax_side.KERNELS, "splash", kernel)
 
 
+@pytest.mark.slow
 def test_the_attention_suite(tmp_path, monkeypatch, capsys):
     """With another kernel that leaves padding as it finds it, NaN or not: what padding holds is not compared."""
 
@@ -176,6 +178,7 @@ def left_out_of(results, side):
     return {each["case"]: each["reason"] for each in results.left_out if each["side"] == side}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blind", ["padded", "packed"])
 def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
@@ -193,6 +196,7 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
         assert f"bert_jax splash does not attend as plain attention does at {name}" in printed
 
 
+@pytest.mark.slow
 def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch):
     def attend(query, key, value, ids):
         exact = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
@@ -222,6 +226,7 @@ def test_gradients_count_at_padding_too():
 # ------------------------------------------------------------------------------------------------------ what cannot be
 
 
+@pytest.mark.slow
 def test_a_side_that_cannot_do_a_case_is_left_out_of_it(tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
         raise RuntimeError("not enough memory\nat length")

@@ -88,6 +88,7 @@ def test_each_side_has_a_process_on_one_core_and_on_all(monkeypatch):
         assert len(results.rounds(case, "bert_jax", "ratio")) == 3
 
 
+@pytest.mark.slow
 def test_the_corpus_suite(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "started", in_this_process)
     results = benchmark("corpus", tmp_path, source=source, rounds=2)

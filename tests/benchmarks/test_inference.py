@@ -32,6 +32,7 @@ def model(tmp_path_factory):
 VARIANTS = (EmbeddingVariant(), EmbeddingVariant("eager", by_length=False), EmbeddingVariant(max_tokens=20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_both_sides_make_the_same_vectors(model, variant):
     own = JaxEmbedding(Path(model), "float32", TEXTS, 4)
@@ -42,6 +43,7 @@ def test_both_sides_make_the_same_vectors(model, variant):
         check_same_vectors("other", own.metadata["vectors"], peer.metadata["vectors"][::-1], {"float32", "bfloat16"})
 
 
+@pytest.mark.slow
 def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
     """Of a model with a head, the body's; it is the file that computes."""
     make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "bfloat16", TEXTS, 4)[EXPORTED]
@@ -54,6 +56,7 @@ def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
     assert not exported.run().any()
 
 
+@pytest.mark.slow
 def test_in_int8_the_matrices_are_kept_in_eight_bits(model, tmp_path):
     make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "float32", TEXTS, 4)[IN_INT8]
     side = make()
@@ -64,6 +67,7 @@ def test_in_int8_the_matrices_are_kept_in_eight_bits(model, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "started", in_this_process)
     missing = EmbeddingVariant("no_such_attention")
@@ -106,6 +110,7 @@ class OfOtherVectors(TorchEmbedding):
         return super().run() + 1
 
 
+@pytest.mark.slow
 def test_a_side_that_gives_other_vectors_is_not_timed(model, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "started", in_this_process)
     monkeypatch.setattr(module, "TorchEmbedding", OfOtherVectors)
@@ -120,6 +125,7 @@ class OfCoarseMatrices(JaxEmbedding):
         return super().run() * (2 if self.model.dtype == "bfloat16" else 1)
 
 
+@pytest.mark.slow
 def test_a_model_that_wants_more_than_eight_bits_loses_that_side_alone(model, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "started", in_this_process)
     monkeypatch.setattr(module, "EMBEDDING_VARIANTS", {"cpu": (EmbeddingVariant(),)})

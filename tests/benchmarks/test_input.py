@@ -52,6 +52,7 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_input_suite(workdir, capsys):
     cores = os.sched_getaffinity(0)
     results = benchmark("input", workdir, rounds=3)

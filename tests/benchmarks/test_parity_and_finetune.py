@@ -21,6 +21,7 @@ from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE
 from bert_jax.interop import huggingface
 
 
+@pytest.mark.slow
 def test_the_parity_suite(tmp_path, capsys):
     """Each quantity in float32 and bfloat16, of bert_jax and PyTorch; a model that lacks heads says so."""
     huggingface.save(tmp_path / "model", random_model(architecture="BertForMaskedLM"), tokenizer())
@@ -87,6 +88,7 @@ def tasks(tmp_path):
     return {name: str(tmp_path / name) for name in ("model", "mrpc", "stsb", "conll2003")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mrpc", "stsb", "conll2003"])
 def test_both_sides_of_the_finetune_suite_start_alike(tasks, name):
     task = Comparison(name, tasks["model"], tasks[name])
@@ -101,6 +103,7 @@ def test_both_sides_of_the_finetune_suite_start_alike(tasks, name):
         check_same_loss("PyTorch", own.loss(batch), other.loss(batch), "float32")
 
 
+@pytest.mark.slow
 def test_the_finetune_suite(tasks, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(finetune, "CHUNK", 1)
     monkeypatch.setattr(harness, "started", in_this_process)

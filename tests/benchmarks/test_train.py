@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.in_this_process import in_this_process
+from helpers.products import products
 
 from bert_jax.benchmarks import harness, jax_side
 from bert_jax.benchmarks.benchmark import benchmark
@@ -70,6 +71,7 @@ def small_suite(monkeypatch):
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)
 
 
+@pytest.mark.slow
 def test_the_train_suite(tmp_path, monkeypatch, capsys, small_suite):
     variant, missing = StepVariant("sdpa", "all"), StepVariant("no_such_attention")
     monkeypatch.setitem(STEP_VARIANTS, "cpu", (variant, missing))
@@ -104,6 +106,7 @@ class OfAnotherStart(TorchPretraining):
         self.metadata["first_loss"] *= 1.001
 
 
+@pytest.mark.slow
 def test_a_side_that_starts_with_another_loss_is_not_timed(tmp_path, monkeypatch, small_suite):
     monkeypatch.setattr(module, "TorchPretraining", OfAnotherStart)
     with pytest.raises(UserError, match="does not start as bert_jax does"):
@@ -162,6 +165,7 @@ def jax_losses(side, batches):
     return [side.metadata["first_loss"], *(loss_of(side.objective, side.step(batch)) for batch in batches[1:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
     [StepVariant("eager"), StepVariant("sdpa", "all"), StepVariant("sdpa", checkpointed=True)],
@@ -176,6 +180,7 @@ def test_both_sides_take_the_same_steps(jax_losses, start, variant, weights):
     assert losses == pytest.approx(jax_losses, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_products_in_the_step(side, start):
     batch = start["masked"][0]
 
@@ -188,6 +193,7 @@ def test_operations_are_those_of_the_products_in_the_step(side, start):
     assert want == pytest.approx(counted, rel=0.005)  # the pooler and the next-sentence head are left out
 
 
+@pytest.mark.slow
 def test_operations_on_padding_and_between_sequences_do_not_count(batches):
     model, full = SETTING.model(), batches[0]
     packed = {"sequence_ids": np.where(np.arange(48) < 24, 1, 2) * np.ones((4, 1), int)}
@@ -197,22 +203,6 @@ def test_operations_on_padding_and_between_sequences_do_not_count(batches):
     assert batch_flops(model, packed) == step_flops(model, [24] * 8, predicted)
     assert batch_flops(model, padded) == step_flops(model, [24] * 4, predicted / 2)
     assert batch_flops(model, batches[1]) == step_flops(model, [48] * 3, 3 / 4 * predicted)
-
-
-def products(jaxpr) -> int:
-    """Operations of all matrix products of a jaxpr."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval
-            total += 2 * equation.outvars[0].aval.size * int(np.prod([left.shape[axis] for axis in contracted]))
-        for value in equation.params.values():
-            if hasattr(value, "jaxpr"):
-                total += products(value.jaxpr)
-            elif hasattr(value, "eqns"):
-                total += products(value)
-    return total
 
 
 def test_columns_of_padding_are_cut_off():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.subprocess
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = "train-cpu-2026-11-23; tiny*; bert_jax; seconds; ms"
 
