@@ -26,6 +26,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,7 @@ def figure_of(marker: str) -> float:
     return scale * (value / _value(name, case, denominator, metric, choice) if denominator else value)
 
 
-def _value(name: str, case: str, side: str, metric: str, choice) -> float:
+def _value(name: str, case: str, side: str, metric: str, choice: Callable[[list[float]], float] | None) -> float:
     try:
         records = read_records(name)
     except FileNotFoundError:
