@@ -123,6 +123,7 @@ def example_batch(config: ModelConfig, lengths: list[int], labels: int = 3, seed
       config: the architecture.
       lengths: tokens of each row, [B]; L is the largest.
       labels: C.
+      seed: of the draws.
 
     Returns:
       input_ids, token_type_ids, attention_mask int32 [B, L]; tokens and tags int32 [B, L], next_sentence, classes,

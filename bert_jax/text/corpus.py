@@ -155,7 +155,7 @@ class SplitWriter:
             self._files[name] = open(os.path.join(self._folder, f"{name}.bin"), "wb")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             with contextlib.suppress(OSError):  # a full disk, told already by the write that met it
                 file.close()

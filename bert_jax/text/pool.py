@@ -11,6 +11,7 @@ import sys
 import threading
 import types
 from collections.abc import Generator, Iterator
+from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text.encoding import DocumentEncoder, EncodedDocuments
@@ -98,7 +99,7 @@ def _no_main_module() -> Iterator[None]:
 _encoder: DocumentEncoder
 
 
-def _start_worker(*encoder_arguments) -> None:
+def _start_worker(*encoder_arguments: Any) -> None:
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers

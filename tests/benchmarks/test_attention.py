@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.test_train import products
 from helpers.in_this_process import in_this_process
+from helpers.products import products
 
 from bert_jax.benchmarks import jax_side
 from bert_jax.benchmarks.benchmark import benchmark

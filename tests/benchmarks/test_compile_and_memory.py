@@ -22,6 +22,8 @@ from bert_jax.config import SIZES, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.training.optimizer import decay_mask
 
+pytestmark = pytest.mark.slow
+
 SETTING = StepSetting("tiny", 4, 16, "float32", 100)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.in_this_process import in_this_process
+from helpers.products import products
 
 from bert_jax.benchmarks import harness, jax_side
 from bert_jax.benchmarks.benchmark import benchmark
@@ -196,6 +197,7 @@ def test_operations_are_those_of_the_products_in_the_step(side, start):
     assert want == pytest.approx(counted, rel=0.005)  # the pooler and the next-sentence head are left out
 
 
+@pytest.mark.slow
 def test_operations_on_padding_and_between_sequences_do_not_count(batches):
     model, full = SETTING.model(), batches[0]
     packed = {"sequence_ids": np.where(np.arange(48) < 24, 1, 2) * np.ones((4, 1), int)}
@@ -205,22 +207,6 @@ def test_operations_on_padding_and_between_sequences_do_not_count(batches):
     assert batch_flops(model, packed) == step_flops(model, [24] * 8, predicted)
     assert batch_flops(model, padded) == step_flops(model, [24] * 4, predicted / 2)
     assert batch_flops(model, batches[1]) == step_flops(model, [48] * 3, 3 / 4 * predicted)
-
-
-def products(jaxpr) -> int:
-    """Operations of all matrix products of a jaxpr."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval
-            total += 2 * equation.outvars[0].aval.size * int(np.prod([left.shape[axis] for axis in contracted]))
-        for value in equation.params.values():
-            if hasattr(value, "jaxpr"):
-                total += products(value.jaxpr)
-            elif hasattr(value, "eqns"):
-                total += products(value)
-    return total
 
 
 def test_columns_of_padding_are_cut_off():

@@ -202,6 +202,7 @@ def test_passages_of_race_are_in_the_order_of_their_names(tmp_path):
     assert [example.id for example in examples[::2]] == [f"{number}-0" for number in (3, 9, 1, 7, 2, 5, 8)]
 
 
+@pytest.mark.slow
 @torn_rows
 @pytest.mark.parametrize(("name", "split"), [(name, split) for name, split in SPLITS if TASKS[name].tfds])
 @pytest.mark.usefixtures("prepared")
@@ -217,6 +218,8 @@ def test_tfds_gives_the_same_as_the_official_files(official, name, split):
     assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_tfds_is_read_without_tensorflow(prepared, tmp_path):
     code = (
         "import sys\n"
@@ -231,6 +234,7 @@ def test_tfds_is_read_without_tensorflow(prepared, tmp_path):
     assert done.stdout == f"{expected}\nFalse\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_tfds_is_read_in_batches(monkeypatch):
     whole = read_examples(TASKS["squad2"], "train")
@@ -240,6 +244,7 @@ def test_tfds_is_read_in_batches(monkeypatch):
         assert read_examples(TASKS["squad2"], "train") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_other_columns_of_tfds():
     swapped = read_examples(TASKS["rte"], "validation", text="sentence2", text_pair="sentence1")
@@ -263,6 +268,7 @@ def test_source_names(official):
 # ------------------------------------------------------------------------------------------------- real data, counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

@@ -22,7 +22,9 @@ def scaled_dot_product_attention(
     """Computes softmax(Q K^T / sqrt(H)) V, the softmax in float32 (Vaswani et al. 2017, equation 1).
 
     Args:
-      query, key, value: [B, L, N, H].
+      query: [B, L, N, H].
+      key: [B, L, N, H].
+      value: [B, L, N, H].
       mask: bool [B, 1, L, L], True where attention is allowed.
       dropout: applied to the probabilities, as BERT does; None for none.
 
