@@ -30,7 +30,7 @@ def main(_: list[str]) -> None:
     config = command.read_config(PretrainingConfig, _CONFIG)
     print(summary(pretrain(config, workdir, profile=_PROFILE.value)))
     if _SAMPLE.value:
-        model = bert_jax.load(workdir)
+        model = bert_jax.load(str(workdir))
         print("\nThe five likeliest words behind each [MASK]:")
         for text in _SAMPLE.value:
             for predictions in model.fill_mask(text, top_k=5):
