@@ -19,12 +19,14 @@ flags.mark_flag_as_required("source")
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "folder of the vocabulary, as in --tokenizer=runs/tokenizer", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "folder that is written, as in --output=runs/corpus", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write, as in --output=runs/corpus", required=True)
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code for the sentence splitter, as in --language=de")
 _VALIDATION_SHARE = flags.DEFINE_float(
-    "validation_share", 0.01, "share of the documents held out, as in --validation_share=0.05"
+    "validation_share", 0.01, "share of the documents that is held out, as in --validation_share=0.05"
 )
-_PROCESSES = flags.DEFINE_integer("processes", None, "unset: one a core, as in --processes=4", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer(
+    "processes", None, "number of processes, as in --processes=4; one for each core by default", lower_bound=1
+)
 
 
 def main(_: list[str]) -> None:

@@ -28,17 +28,19 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "folder that is new, empty or holds a model that this wrote, as in --output=bert-base",
+    "folder to write, which is new, empty or holds a model written before, as in --output=bert-base",
     required=True,
 )
 _FORMAT = flags.DEFINE_enum(
-    "format", "huggingface", ["huggingface", "stablehlo"], "what is written, as in --format=stablehlo"
+    "format", "huggingface", ["huggingface", "stablehlo"], "format to write, as in --format=stablehlo"
 )
-_UPCAST = flags.DEFINE_bool("upcast", False, "take float16 and bfloat16 weights: their values are kept, as float32")
+_UPCAST = flags.DEFINE_bool(
+    "upcast", False, "also read float16 and bfloat16 weights, and write the same values as float32"
+)
 
 
 def main(_: list[str]) -> None:
-    """Flags in, read, write."""
+    """Reads the model and writes it in the format asked for."""
     model, tokenizer = pretrained.load_pretrained(_INPUT.value, upcast=_UPCAST.value)
     if _FORMAT.value == "stablehlo":
         outputs = export.save(_OUTPUT.value, model, tokenizer)

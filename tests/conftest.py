@@ -1,12 +1,24 @@
-"""What the tests share: a small text, and no programs left in the user's cache."""
+"""What the tests share: a small text, and the programs that they compile, which leave the user's cache alone."""
 
+import atexit
 import os
 import random
+import shutil
+import tempfile
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # scripts that tests start leave no programs in the user's cache
+# Before these modules are imported: each call in the tests is held to the shapes and types of its annotations.
+jaxtyping.install_import_hook(["bert_jax.model.kernels.plain", "bert_jax.training.losses"], "beartype.beartype")
+pytest_plugins = ["helpers.fixtures"]
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the process that starts the others, or who wants to keep them
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bert_jax_programs_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 @pytest.fixture(scope="session")

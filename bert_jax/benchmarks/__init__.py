@@ -1,0 +1,1 @@
+"""Measures training, inference and data beside PyTorch: each side in its own process, in turns."""

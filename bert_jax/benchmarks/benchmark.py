@@ -1,123 +1,103 @@
-"""Measures speed: suites of named measurements, printed as a table and saved as JSON with all that they depend on."""
+"""Runs suites: prints their tables, and saves their results as JSON and pictures."""
 
-import contextlib
-import datetime
-import functools
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
+import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from bert_jax.benchmarks.attention_speed import attention_suite
-from bert_jax.benchmarks.compile_speed import compile_suite
-from bert_jax.benchmarks.corpus_speed import corpus_suite
-from bert_jax.benchmarks.finetuning_comparison import finetuning_suite
-from bert_jax.benchmarks.inference_speed import inference_suite
-from bert_jax.benchmarks.input_speed import input_suite
-from bert_jax.benchmarks.memory import memory_suite
-from bert_jax.benchmarks.packing_comparison import packing_suite
-from bert_jax.benchmarks.picture import draw
-from bert_jax.benchmarks.training_speed import training_suite
+from bert_jax.benchmarks.record import Results, describe_environment
+from bert_jax.benchmarks.report import draw, table
+from bert_jax.benchmarks.suites.attention import attention_suite
+from bert_jax.benchmarks.suites.compile import compile_suite
+from bert_jax.benchmarks.suites.corpus import corpus_suite
+from bert_jax.benchmarks.suites.finetune import finetune_suite
+from bert_jax.benchmarks.suites.inference import inference_suite
+from bert_jax.benchmarks.suites.input import input_suite
+from bert_jax.benchmarks.suites.memory import memory_suite
+from bert_jax.benchmarks.suites.parity import parity_suite
+from bert_jax.benchmarks.suites.quickstart import quickstart_suite
+from bert_jax.benchmarks.suites.train import train_suite
 from bert_jax.errors import UserError
-from bert_jax.experiments.parity import parity_suite
-from bert_jax.runtime.files import write_whole
 
-PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy", "torch", "transformers")
+# Each takes `workdir` and `model` where it needs them, and its settings, which are flags of scripts/benchmark.py.
+SUITES: dict[str, Callable[..., Results]] = {
+    "input": input_suite,
+    "parity": parity_suite,
+    "finetune": finetune_suite,
+    "train": train_suite,
+    "inference": inference_suite,
+    "attention": attention_suite,
+    "corpus": corpus_suite,
+    "compile": compile_suite,
+    "memory": memory_suite,
+    "quickstart": quickstart_suite,
+}
 
-Suite = Callable[..., tuple[str, dict]]  # of a workdir, a MODEL and its settings; a table for people, figures for JSON
+
+def settings_of(suite: Callable[..., Any]) -> tuple[str, ...]:
+    """Returns the names of a suite's settings, which are its keyword arguments and the script's flags."""
+    parameters = inspect.signature(suite).parameters.values()
+    return tuple(each.name for each in parameters if each.kind == inspect.Parameter.KEYWORD_ONLY)
 
 
-def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> dict:
+def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> Results:
     """Runs a suite, prints its table, and writes WORKDIR/benchmark/SUITE.json and a picture, SUITE.svg.
 
     Args:
       suite: of `SUITES`.
-      workdir: of a run, for `input` and `packing`; gets the result.
+      workdir: gets the result; for `input` and `train`, of a run.
       model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
     Returns:
-      The figures of the suite.
+      What the suite has measured.
 
     Raises:
       UserError: no such suite, or what it needs is not there.
     """
+    results = run_suite(suite, workdir, model, **settings)
+    print(table(results))
+    print(keep(results, workdir))
+    return results
+
+
+def run_suite(suite: str, workdir: Path, model: str = "", **settings: Any) -> Results:
+    """Runs a suite; the same as `benchmark`, but nothing is written."""
     if suite not in SUITES:
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
-    setting = describe_setting()
-    jax.config.update("jax_enable_compilation_cache", False)  # how long it takes to compile is told, too
-    print(f"suite {suite} on {setting['processor']}, {setting['device']}, {setting['threads']} threads")
-    lines, figures = SUITES[suite](workdir, model, **settings)
-    print(lines)
-    path = workdir / "benchmark" / f"{suite}.json"
-    save(path, {"suite": suite, **setting, **figures})
-    print(f"written to {path}")
-    print(draw(path))
-    return figures
+    environment = describe_environment()
+    jax.config.update("jax_enable_compilation_cache", False)  # how long it takes to compile is reported, too
+    machine = (environment["processor"], environment["device"], f"{environment['threads']} threads")
+    print(f"suite {suite} on {', '.join(machine)}", flush=True)
+    inputs = {"workdir": workdir, "model": model}
+    wanted = inspect.signature(SUITES[suite]).parameters
+    results = SUITES[suite](**{name: inputs[name] for name in inputs if name in wanted}, **settings)
+    results.environment = environment
+    results.commands = [command_line(suite, workdir, model, settings)]
+    return results
 
 
-def describe_setting() -> dict:
-    """What a speed depends on besides the code: date, machine, device, threads, and versions."""
-    device = jax.devices()[0]
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        "processor": _processor(),
-        "threads": len(os.sched_getaffinity(0)),
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),  # beside those that `turns.started` gives each side
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "versions": {name: _version(name) for name in PACKAGES},
-    }
+def keep(results: Results, workdir: Path) -> str:
+    """Writes WORKDIR/benchmark/SUITE.json, and the picture; returns where they are, as lines for people."""
+    path = workdir / "benchmark" / f"{results.suite}.json"
+    results.save(path)
+    return f"written to {path}\n{draw(path)}"
 
 
-def save(path: Path, result: dict) -> None:
-    """Writes the setting and every figure as JSON."""
-    try:
-        write_whole(path, json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror})") from error
-
-
-def _commit() -> str:
-    """Of this checkout, "-dirty" if files differ from it; nothing if it is none."""
-    git = functools.partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, no checkout, or another project's
-        git(["git", "ls-files", "--error-unmatch", Path(__file__).name])
-        return git(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
-    return ""
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-SUITES: dict[str, Suite] = {
-    "input": input_suite,
-    "parity": parity_suite,
-    "finetune": finetuning_suite,
-    "train": training_suite,
-    "inference": inference_suite,
-    "attention": attention_suite,
-    "packing": packing_suite,
-    "corpus": corpus_suite,
-    "compile": compile_suite,
-    "memory": memory_suite,
-}
+def command_line(suite: str, workdir: Path, model: str, settings: dict[str, Any]) -> str:
+    """Returns the command that runs a suite with these settings."""
+    flags = {"suite": suite, "workdir": workdir} | ({"model": model} if model else {}) | settings
+    words = ["python", "scripts/benchmark.py"]
+    for name, value in flags.items():
+        if isinstance(value, dict):
+            value = [f"{key}={each}" for key, each in value.items()]
+        if isinstance(value, list):
+            value = ",".join(value)
+        if isinstance(value, bool):
+            words += [f"--{name}"] if value else []
+        elif value != "":
+            words.append(f"--{name}={value}")
+    return shlex.join(words)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_dict
 
-from bert_jax.config.fields import Section, keys, names
+from bert_jax.config.fields import Section, is_section, keys, names
 from bert_jax.errors import UserError
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -26,8 +26,8 @@ def to_config_dict(config: Section) -> ConfigDict:
     return values
 
 
-def _type_besides_none(kind: Any) -> type:
-    return next(each for each in typing.get_args(kind) if each is not type(None))
+def _type_besides_none(annotation: Any) -> type:
+    return next(option for option in typing.get_args(annotation) if option is not type(None))
 
 
 def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnySection:
@@ -42,20 +42,20 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
       UserError: a key is unknown (names the nearest), or a value has the wrong type or is not allowed.
     """
     fields = [field.name for field in dataclasses.fields(cls)]
-    kinds = typing.get_type_hints(cls)
+    types = typing.get_type_hints(cls)
     values = {}
     for key, value in dict(config).items():
         if key not in fields:
             raise unknown_key(key, fields, path)
-        kind = kinds[key]
-        if dataclasses.is_dataclass(kind) and isinstance(value, (dict, ConfigDict)):
-            values[key] = from_config_dict(kind, value, f"{path}{key}.")
-        elif kind in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
+        wanted = types[key]
+        if is_section(wanted) and isinstance(value, (dict, ConfigDict)):
+            values[key] = from_config_dict(wanted, value, f"{path}{key}.")
+        elif wanted in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)
-        elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
             values[key] = value
         else:
-            raise UserError(f"config key {path}{key} wants {getattr(kind, '__name__', kind)}, got {value!r}")
+            raise UserError(f"config key {path}{key} wants {getattr(wanted, '__name__', wanted)}, got {value!r}")
     return cls(**values)
 
 

@@ -23,7 +23,7 @@ class CleaningConfig(Section):
     )
     unicode_form: str = option(
         "NFC",
-        choices=("", "NFC", "NFKC", "NFD", "NFKD"),
+        choices=("NFC", "NFKC", "NFD", "NFKD", ""),
         role="data",
         help="Unicode normalisation; empty leaves the text as it is",
     )

@@ -9,7 +9,7 @@ import functools
 import math
 import typing
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from bert_jax.errors import UserError
 
@@ -111,6 +111,11 @@ class Section:
                 _option_of(field).check(f"{self.path}{field.name}", value)
 
 
+def is_section(kind: Any) -> TypeGuard[type[Section]]:
+    """Says whether the type of a field is that of a section."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
 class Key(NamedTuple):
     """A key of a whole config."""
 
@@ -124,7 +129,7 @@ def keys(section: type[Section], path: str = "") -> Iterator[Key]:
     """Yields the keys of a section, and of the sections in it, in their order."""
     kinds = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
-        if dataclasses.is_dataclass(kinds[field.name]):
+        if is_section(kinds[field.name]):
             yield from keys(kinds[field.name], f"{path}{field.name}.")
         else:
             yield Key(f"{path}{field.name}", kinds[field.name], field.default, _option_of(field))

@@ -1,0 +1,1 @@
+"""Runs many trainings as one, and compares the numbers with PyTorch's."""

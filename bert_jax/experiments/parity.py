@@ -1,31 +1,26 @@
 """How far this implementation is from `transformers` in PyTorch with the same weights, quantity by quantity.
 
-The tests assert these differences and `scripts/benchmark.py --suite=parity` shows them on the user's own device.
+The tests assert these differences, and `scripts/benchmark.py --suite=parity` shows them on the user's own device.
 """
 
 import dataclasses
-import functools
 import os
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import ModelConfig, model_config
+from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.interop import huggingface, pretrained
-from bert_jax.interop.layout import Pretrained, disassemble, with_heads
+from bert_jax.interop.layout import Pretrained, disassemble
 from bert_jax.model import heads
 from bert_jax.model.encoder import Bert
 from bert_jax.model.inputs import Inputs
 from bert_jax.model.intermediates import apply_and_collect
 from bert_jax.model.parameters import body
 from bert_jax.runtime.execution import Execution
-from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.training.losses import binary_cross_entropy, cross_entropy, span_cross_entropy, squared_error
 from bert_jax.training.objective import Mean
 
@@ -40,14 +35,14 @@ Batch = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """A class of Hugging Face's, ours of the same name, and the loss of both.
+class Architecture:
+    """Describes a class of Hugging Face's, the one of the same name here, and the loss of both.
 
     Attributes:
-      loss: (our outputs, batch) -> the means whose sum is the loss.
-      outputs: theirs, by name, in the order of ours.
+      loss: (outputs here, batch) -> the means whose sum is the loss.
+      outputs: those of PyTorch, by name, in the order of those here.
       for_tokens: those that have a place for each token, [B, L, ...].
-      labels: their arguments, and the arrays of the batch that they take.
+      labels: PyTorch's arguments, and the arrays of the batch that they take.
       problem_type: of a sequence classification.
     """
 
@@ -58,56 +53,61 @@ class Task:
     for_tokens: tuple[str, ...] = ()
 
     def at_tokens(self, values: Values, inside: np.ndarray) -> Values:
-        """States, attentions and outputs at real tokens only: [tokens, ...] where there was [B, L, ...]."""
+        """Returns states, attentions and outputs at real tokens only: [tokens, ...] where there was [B, L, ...]."""
         whole = set(self.outputs) - set(self.for_tokens)
         return {name: array if name in whole else array[inside] for name, array in values.items()}
 
 
 _CLASSES = {"labels": "classes"}
-TASKS: dict[str, Task] = {
-    "BertForPreTraining": Task(
-        lambda out, batch: [cross_entropy(out[0], batch["tokens"]), cross_entropy(out[1][:, 0], batch["follows"])],
+TASKS: dict[str, Architecture] = {
+    "BertForPreTraining": Architecture(
+        lambda out, batch: [
+            cross_entropy(out[0], batch["tokens"]),
+            cross_entropy(out[1][:, 0], batch["next_sentence"]),
+        ],
         ("prediction_logits", "seq_relationship_logits"),
-        {"labels": "tokens", "next_sentence_label": "follows"},
+        {"labels": "tokens", "next_sentence_label": "next_sentence"},
         for_tokens=("prediction_logits",),
     ),
-    "BertForMaskedLM": Task(
+    "BertForMaskedLM": Architecture(
         lambda out, batch: [cross_entropy(out[0], batch["tokens"])],
         ("logits",),
         {"labels": "tokens"},
         for_tokens=("logits",),
     ),
-    "BertForNextSentencePrediction": Task(
-        lambda out, batch: [cross_entropy(out[0][:, 0], batch["follows"])], ("logits",), {"labels": "follows"}
+    "BertForNextSentencePrediction": Architecture(
+        lambda out, batch: [cross_entropy(out[0][:, 0], batch["next_sentence"])],
+        ("logits",),
+        {"labels": "next_sentence"},
     ),
-    "BertForSequenceClassification": Task(
+    "BertForSequenceClassification": Architecture(
         lambda out, batch: [cross_entropy(out[0][:, 0], batch["classes"])],
         ("logits",),
         _CLASSES,
         "single_label_classification",
     ),
-    "BertForSequenceClassification, several labels": Task(
-        lambda out, batch: [binary_cross_entropy(out[0][:, 0], batch["several"])],
+    "BertForSequenceClassification, multi_label": Architecture(
+        lambda out, batch: [binary_cross_entropy(out[0][:, 0], batch["multi_label"])],
         ("logits",),
-        {"labels": "several"},
+        {"labels": "multi_label"},
         "multi_label_classification",
     ),
-    "BertForSequenceClassification, regression": Task(
+    "BertForSequenceClassification, regression": Architecture(
         lambda out, batch: [squared_error(out[0][:, 0, 0], batch["numbers"])],
         ("logits",),
         {"labels": "numbers"},
         "regression",
     ),
-    "BertForTokenClassification": Task(
+    "BertForTokenClassification": Architecture(
         lambda out, batch: [cross_entropy(out[0], batch["tags"])],
         ("logits",),
         {"labels": "tags"},
         for_tokens=("logits",),
     ),
-    "BertForMultipleChoice": Task(
+    "BertForMultipleChoice": Architecture(
         lambda out, batch: [cross_entropy(out[0], batch["choices"])], ("logits",), {"labels": "choices"}
     ),
-    "BertForQuestionAnswering": Task(
+    "BertForQuestionAnswering": Architecture(
         lambda out, batch: [span_cross_entropy(*out, batch["starts"], batch["ends"])],
         ("start_logits", "end_logits"),
         {"start_positions": "starts", "end_positions": "ends"},
@@ -117,16 +117,17 @@ TASKS: dict[str, Task] = {
 
 
 def example_batch(config: ModelConfig, lengths: list[int], labels: int = 3, seed: int = 1) -> Values:
-    """A padded batch of random tokens, both token types, and labels for every task.
+    """Returns a padded batch of random tokens, both token types, and labels for every task.
 
     Args:
       config: the architecture.
       lengths: tokens of each row, [B]; L is the largest.
       labels: C.
+      seed: of the draws.
 
     Returns:
-      input_ids, token_type_ids, attention_mask int32 [B, L]; tokens and tags int32 [B, L], follows, classes, choices,
-      starts and ends int32 [B], several float32 [B, C], numbers float32 [B]. A label of -1 counts for nothing.
+      input_ids, token_type_ids, attention_mask int32 [B, L]; tokens and tags int32 [B, L], next_sentence, classes,
+      choices, starts and ends int32 [B], multi_label float32 [B, C], numbers float32 [B]. A label of -1 does not count.
     """
     rng = np.random.default_rng(seed)
     rows, length = len(lengths), max(lengths)
@@ -142,22 +143,22 @@ def example_batch(config: ModelConfig, lengths: list[int], labels: int = 3, seed
             inside & (rng.random((rows, length)) < 0.3), rng.integers(0, config.vocab_size, ids.shape), -1
         ),
         "tags": np.where(inside & (rng.random((rows, length)) < 0.7), rng.integers(0, labels, ids.shape), -1),
-        "follows": rng.integers(0, 2, rows),
+        "next_sentence": rng.integers(0, 2, rows),
         "classes": rng.integers(0, labels, rows),
         "choices": rng.integers(0, 2, rows // 2),  # of rows taken in pairs
         "starts": starts,
         "ends": np.array([rng.integers(start, count) for start, count in zip(starts, lengths, strict=True)]),
     }
     return {name: np.asarray(value, np.int32) for name, value in batch.items()} | {
-        "several": rng.integers(0, 2, (rows, labels)).astype(np.float32),
+        "multi_label": rng.integers(0, 2, (rows, labels)).astype(np.float32),
         "numbers": rng.normal(size=rows).astype(np.float32),
     }
 
 
-def our_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.float32) -> Values:
-    """Hidden states, attentions, pooled state, outputs, loss and gradients of a task of `TASKS`, by their names.
+def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.float32) -> Values:
+    """Returns hidden states, attentions, pooled state, outputs, loss and gradients of a task of `TASKS`, by name.
 
-    Everything that has a place for each token is given at real tokens only: padding is nobody's business.
+    Everything that has a place for each token is given at real tokens only: padding does not matter.
     """
     task, architecture = TASKS[name], name.split(",")[0]
     inside = batch["attention_mask"] > 0
@@ -184,22 +185,22 @@ def our_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
             pooled = bert.apply({"params": body(params)}, states.hidden[-1], starts, method="pool")[:, 0]
         return sum(mean.total / mean.count for mean in task.loss(out, batch)), (out, states, pooled)
 
-    (value, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
-    found = {"hidden states 0": states.embedded}
+    (total, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+    values = {"hidden states 0": states.embedded}
     for index, (hidden, probabilities) in enumerate(zip(states.hidden, states.attentions, strict=True), 1):
-        found[f"hidden states {index}"] = hidden
-        found[f"attentions {index}"] = probabilities.swapaxes(1, 2)
-    found |= dict(zip(task.outputs, out, strict=True))
-    found = task.at_tokens({name: np.asarray(array, np.float32) for name, array in found.items()}, inside)
-    found |= {"loss": np.asarray(value)} | ({} if pooled is None else {"pooled": np.asarray(pooled, np.float32)})
+        values[f"hidden states {index}"] = hidden
+        values[f"attentions {index}"] = probabilities.swapaxes(1, 2)
+    values |= dict(zip(task.outputs, out, strict=True))
+    values = task.at_tokens({name: np.asarray(array, np.float32) for name, array in values.items()}, inside)
+    values |= {"loss": np.asarray(total)} | ({} if pooled is None else {"pooled": np.asarray(pooled, np.float32)})
     gradients = disassemble(dataclasses.replace(model, params=jax.device_get(gradients)))
-    return found | {f"gradient of {name}": array for name, array in gradients.items()}
+    return values | {f"gradient of {name}": array for name, array in gradients.items()}
 
 
-def their_values(
+def torch_values(
     directory: str | os.PathLike, name: str, batch: Batch, dtype: str = "float32", device: str = "cpu"
 ) -> Values:
-    """The same quantities from `transformers`, which loads the folder itself.
+    """Returns the same quantities from `transformers`, which loads the folder itself.
 
     Args:
       directory: in Hugging Face layout.
@@ -221,24 +222,24 @@ def their_values(
     network = getattr(transformers, architecture).from_pretrained(directory, attn_implementation="eager")
     network = network.to(device, torch.float64 if dtype == "float64" else torch.float32).eval()
     inside = batch["attention_mask"] > 0
-    inputs, labels = _their_arguments(task, architecture, batch, network)
+    inputs, labels = _torch_arguments(task, architecture, batch, network)
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bfloat16"):
         output = network(**inputs, **labels, output_hidden_states=True, output_attentions=True)
         loss = _span_loss(output, inside, labels) if architecture == "BertForQuestionAnswering" else output.loss
         pooled = network.bert.pooler(output.hidden_states[-1]) if network.bert.pooler is not None else None
     loss.backward()
     array = lambda tensor: tensor.detach().cpu().to(torch.float64).numpy()  # noqa: E731
-    found = {f"hidden states {index}": array(state) for index, state in enumerate(output.hidden_states)}
+    values = {f"hidden states {index}": array(state) for index, state in enumerate(output.hidden_states)}
     for index, probabilities in enumerate(output.attentions, 1):
-        found[f"attentions {index}"] = array(probabilities).swapaxes(1, 2)
-    found = task.at_tokens(found | {key: array(output[key]) for key in task.outputs}, inside)
-    found |= {"loss": array(loss)} | ({} if pooled is None else {"pooled": array(pooled)})
+        values[f"attentions {index}"] = array(probabilities).swapaxes(1, 2)
+    values = task.at_tokens(values | {key: array(output[key]) for key in task.outputs}, inside)
+    values |= {"loss": array(loss)} | ({} if pooled is None else {"pooled": array(pooled)})
     gradients = {key: value.grad for key, value in network.named_parameters() if value.grad is not None}
-    return found | {f"gradient of {key}": array(value) for key, value in gradients.items()}
+    return values | {f"gradient of {key}": array(value) for key, value in gradients.items()}
 
 
-def _their_arguments(task: Task, architecture: str, batch: Batch, network: Any) -> tuple[dict, dict]:
-    """Inputs and labels as PyTorch tensors; a label of -1 is theirs of -100."""
+def _torch_arguments(task: Architecture, architecture: str, batch: Batch, network: Any) -> tuple[dict, dict]:
+    """Returns inputs and labels as PyTorch tensors; a label of -1 is -100 there."""
     import torch
 
     device, dtype = network.device, network.dtype
@@ -250,7 +251,7 @@ def _their_arguments(task: Task, architecture: str, batch: Batch, network: Any) 
         inputs = {key: value.reshape(-1, 2, value.shape[1]) for key, value in inputs.items()}
     labels = {}
     for key, label in task.labels.items():
-        if batch[label].dtype.kind == "f":
+        if np.issubdtype(batch[label].dtype, np.floating):
             labels[key] = torch.tensor(batch[label], dtype=dtype, device=device)
         else:
             labels[key] = torch.tensor(np.where(batch[label] < 0, -100, batch[label]), dtype=torch.long, device=device)
@@ -258,7 +259,7 @@ def _their_arguments(task: Task, architecture: str, batch: Batch, network: Any) 
 
 
 def _span_loss(output: Any, inside: np.ndarray, labels: dict[str, Any]) -> Any:
-    """Their loss with padding out of the softmax, where we leave it out; without padding it is theirs to the bit."""
+    """Returns PyTorch's loss with padding out of the softmax, as here; without padding it is its own to the bit."""
     import torch
 
     outside = torch.tensor(~inside, device=output.start_logits.device)
@@ -273,103 +274,26 @@ def _span_loss(output: Any, inside: np.ndarray, labels: dict[str, Any]) -> Any:
 
 
 def differences(got: Values, want: Values) -> dict[str, float]:
-    """Norm of the difference over the norm of what is wanted, for each of the wanted quantities.
+    """Returns the norm of the difference over the norm of what is wanted, for each of the wanted quantities.
 
     Some biases have a gradient of zero, because a constant added to every score changes no softmax: a key's, those of
-    question answering and multiple choice. What either side finds there is rounding; it is measured against the
+    question answering and multiple choice. What either side computes there is rounding; it is measured against the
     gradient of the same module's weight.
     """
-    found = {}
+    shares = {}
     for name, reference in want.items():
         scale, weight = np.linalg.norm(reference), want.get(name.replace(".bias", ".weight"), reference)
         if scale < 1e-5 * np.linalg.norm(weight):
             scale = np.linalg.norm(weight)
         value = got[name].reshape(reference.shape).astype(np.float64)
-        found[name] = float(np.linalg.norm(value - reference) / scale)
-    return found
+        shares[name] = float(np.linalg.norm(value - reference) / scale)
+    return shares
 
 
-def beyond_tolerance(found: dict[str, float]) -> dict[str, float]:
-    """The differences that are larger than float32 allows; not a number counts as such."""
+def beyond_tolerance(shares: dict[str, float]) -> dict[str, float]:
+    """Returns the differences that are larger than float32 allows; not a number counts as such."""
     return {
         name: value
-        for name, value in found.items()
+        for name, value in shares.items()
         if not value <= (GRADIENT_TOLERANCE if name.startswith("gradient") else OUTPUT_TOLERANCE)
     }
-
-
-# --- suite parity
-
-
-def parity_suite(_workdir: Path, model: str) -> tuple[str, dict]:
-    """Ours and theirs, in float32 and bfloat16 on this machine's device, against theirs in float64 on the CPU.
-
-    Args:
-      model: MODEL; heads of pre-training that it lacks are drawn. Empty: random weights of the size mini.
-    """
-    ours, tokenizer = _model_to_compare(model)
-    length = min(128, ours.config.max_position_embeddings)
-    batch = example_batch(ours.config, [length, *range(3, length, max(1, length // 7))])
-    device = "cuda" if jax.default_backend() == "gpu" and _has_cuda() else "cpu"
-    name = "BertForPreTraining"
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder) / "model"
-        huggingface.save(directory, ours, tokenizer)
-        want = their_values(directory, name, batch, "float64")
-        columns = {}
-        for dtype in ("float32", "bfloat16"):
-            columns[f"bert_jax {dtype}"] = our_values(ours, name, batch, jnp.dtype(dtype))
-            columns[f"PyTorch {dtype}"] = their_values(directory, name, batch, dtype, device)
-    columns = {column: largest(differences(values, want)) for column, values in columns.items()}
-    shape = f"{len(batch['input_ids'])} rows of up to {length} tokens"
-    figures = {"model": model or "random", "batch": shape, "pytorch_device": device, "differences": columns}
-    return parity_table(figures), figures
-
-
-def _model_to_compare(model: str) -> tuple[Pretrained, Tokenizer]:
-    config = model_config("mini")
-    if model:
-        loaded, tokenizer = pretrained.load_pretrained(model)
-        config = loaded.config
-    else:
-        tokenizer = numbered_vocabulary(config.vocab_size)
-    ids, starts = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
-    init = functools.partial(heads.BertForPreTraining(config).init, sequence_starts=starts, masked_positions=starts)
-    drawn = jax.device_get(jax.jit(init)(jax.random.key(0), Inputs(ids, ids, ids, ids))["params"])
-    return Pretrained(with_heads(model, loaded.params, drawn) if model else drawn, config), tokenizer
-
-
-def numbered_vocabulary(size: int) -> Tokenizer:
-    """The special tokens, then numbers: what an export needs when nobody reads text."""
-    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def largest(found: dict[str, float]) -> dict[str, float]:
-    """The largest difference among the layers and among the parameters."""
-    result: dict[str, float] = {}
-    for name, value in found.items():
-        group = "gradients" if name.startswith("gradient") else name.rstrip(" 0123456789")
-        result[group] = float(np.maximum(result.get(group, 0.0), value))  # which keeps what is not a number
-    return result
-
-
-def parity_table(figures: dict) -> str:
-    """The differences of each quantity as lines of text, and whether float32 is within the tolerances."""
-    columns = figures["differences"]
-    lines = [
-        f"{figures['model']}, {figures['batch']}; norm of the difference from PyTorch in float64 over the tensor's "
-        f"norm, the largest of all layers; PyTorch on {figures['pytorch_device']}",
-        " " * 24 + "".join(f"{column:>20}" for column in columns),
-    ]
-    for group in columns["bert_jax float32"]:
-        limit = GRADIENT_TOLERANCE if group == "gradients" else OUTPUT_TOLERANCE
-        verdict = "within" if columns["bert_jax float32"][group] <= limit else "BEYOND"
-        values = "".join(f"{column[group]:>20.1e}" for column in columns.values())
-        lines.append(f"{group:<24}{values}   float32 {verdict} {limit:.0e}")
-    return "\n".join(lines)

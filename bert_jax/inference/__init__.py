@@ -1,0 +1,1 @@
+"""Answers with a finished model: in Python, from lines of JSON, and as an exported program."""

@@ -1,0 +1,1 @@
+"""Reads and writes the weights of Hugging Face and of Google's TensorFlow checkpoints."""

@@ -21,7 +21,7 @@ _LEAVES = {
     "vector": (("bias", "bias"),),
 }
 
-# Path, name in a file, kind, and shape here in the letters of `tensors_of`. `#` is the index of an encoder layer.
+# Path, name in a file, type of module, and shape here in the letters of `tensors_of`. `#` is the index of an encoder layer.
 _MODULES = (
     ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
     ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
@@ -111,14 +111,14 @@ def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Te
         "1": 1,
         "2": 2,
     }
-    for module_path, module_name, kind, letters in _MODULES:
+    for module_path, module_name, module_type, letters in _MODULES:
         if _part(module_path) not in {"body", *parts}:
             continue
         for index in range(config.num_hidden_layers) if "#" in module_path else [0]:
-            for leaf, file_leaf in _LEAVES[kind]:
+            for leaf, file_leaf in _LEAVES[module_type]:
                 path = (*module_path.replace("#", str(index)).split("/"), leaf)
                 shape = tuple(sizes[letter] for letter in letters)
-                if kind == "dense":
+                if module_type == "dense":
                     shape = shape[::-1] if leaf == "kernel" else shape[1:]
                 name = f"{module_name.replace('#', str(index))}.{file_leaf}"
                 yield Tensor(path, name, shape, transposed=leaf == "kernel")
@@ -190,14 +190,14 @@ def assemble(
 
 
 def _check_values(file: Path, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], upcast: bool) -> None:
-    wide = {np.dtype(kind) for kind in ("float32", *(("float16", ml_dtypes.bfloat16) if upcast else ()))}
+    wide = {np.dtype(name) for name in ("float32", *(("float16", ml_dtypes.bfloat16) if upcast else ()))}
     others = [name for name in expected if arrays[name].dtype not in wide]
     if others:
-        kind = arrays[others[0]].dtype
+        dtype = arrays[others[0]].dtype
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        half = kind in (np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
+        half = dtype in (np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
         advice = "; scripts/convert.py --upcast writes it as float32" if half else ""
-        raise UserError(f"{file}: {others[0]} is {kind}{more}, wanted float32{advice}")
+        raise UserError(f"{file}: {others[0]} is {dtype}{more}, wanted float32{advice}")
     for name in expected:
         if not np.isfinite(arrays[name].astype(np.float32, copy=False)).all():
             raise UserError(f"{file}: {name} holds numbers that are not finite: the run that wrote it had diverged")

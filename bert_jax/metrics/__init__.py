@@ -1,0 +1,1 @@
+"""Scores predictions, a file for each family of metrics."""

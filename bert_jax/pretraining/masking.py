@@ -1,4 +1,4 @@
-"""Masked language modelling on the device: which tokens are hidden, and behind what (Devlin et al. 2018, A.1)."""
+"""Draws on the device which tokens are hidden, and behind what (Devlin et al. 2018, A.1)."""
 
 import math
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def predictions_per_row(length: int, mask_rate: float) -> int:
-    """P, the static number of predicted positions of a row: its share of L, rounded up to a multiple of four."""
+    """Returns P, the static number of predicted positions of a row: its share of L, up to a multiple of four."""
     return min(length, 4 * math.ceil(length * mask_rate / 4))
 
 

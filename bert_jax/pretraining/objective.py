@@ -1,4 +1,4 @@
-"""The task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
+"""Defines the task of pre-training: masked language model plus next sentence (Devlin et al. 2018, section 3.1)."""
 
 import dataclasses
 import math
@@ -41,18 +41,18 @@ class PretrainingObjective(Objective):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The means whose sum is trained on."""
+        """Names the means whose sum is trained on."""
         return ("mlm_loss",) if self.data.objective == "none" else ("mlm_loss", "nsp_loss")
 
     def init(self, key: jax.Array) -> Parameters:
-        """Random parameters as BERT draws them, float32."""
+        """Draws parameters as BERT does, float32."""
         ids = jnp.zeros((1, 8), jnp.int32)
         inputs, first = Inputs(ids, ids, ids, ids), ids[:, :1]
         network = BertForPreTraining(self.model)
         return network.init(key, inputs, sequence_starts=first, masked_positions=first)["params"]
 
     def prepare(self, batch: Batch, keys: jax.Array, *, training: bool) -> Batch:
-        """Rows of `PretrainingBatches` -> rows with masked `input_ids`, `positions`, `labels`, `sequence_starts`.
+        """Masks rows of `PretrainingBatches`, and adds `positions`, `labels` and `sequence_starts`.
 
         Evaluation masks as the paper does whatever the run does, so that the losses of all runs compare.
 

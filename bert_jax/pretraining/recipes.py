@@ -1,4 +1,4 @@
-"""The recipe of the BERT paper, for each of the published sizes."""
+"""Holds the recipe of the BERT paper, for all published sizes."""
 
 from bert_jax.config import (
     DataConfig,
@@ -11,7 +11,7 @@ from bert_jax.errors import UserError
 
 
 def original(size: str, phase: str) -> PretrainingConfig:
-    """Devlin et al. 2018, appendix A.2: one million steps of 256 rows, 90 % of them at length 128, the rest at 512.
+    """Returns a phase of Devlin et al. 2018, appendix A.2: one million steps of 256 rows, 90 % at length 128, then 512.
 
     The two phases are two runs. The learning rate goes down in one line over both, from 1e-4 after 10,000 steps to 0;
     Adam's moments start anew in the second, as in the released code, hence its short warm-up.
@@ -19,6 +19,9 @@ def original(size: str, phase: str) -> PretrainingConfig:
     Args:
       size: a key of `bert_jax.config.SIZES`.
       phase: "128", or "512" with `init_from` the workdir of the first.
+
+    Raises:
+      UserError: there is no such phase or size.
     """
     if phase not in ("128", "512"):
         raise UserError(f"phase {phase!r} is not known: choose 128, or 512 to go on from a run of 128")

@@ -1,4 +1,4 @@
-"""A pre-training run from text to an exported model: vocabulary, corpus, training, export."""
+"""Runs pre-training from text to an exported model: vocabulary, corpus, training, export."""
 
 import dataclasses
 import functools
@@ -114,7 +114,7 @@ def check(config: PretrainingConfig) -> None:
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
-    """WORKDIR/tokenizer; at first a copy of the given one or of that of `init_from`, else trained from the source.
+    """Opens WORKDIR/tokenizer, which is first copied from the given one or `init_from`, else trained on the source.
 
     Raises:
       UserError: the vocabularies given, of `init_from` and in the workdir are not one, or not of the model's size.
@@ -149,7 +149,7 @@ def text_source(data: DataConfig) -> TextSource:
 
 
 def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
-    """A vocabulary of the source, of at most `model.vocab_size` entries."""
+    """Trains a vocabulary of at most `model.vocab_size` entries on the source."""
     documents = Documents(text_source(config.data), progress=True)
     return train_tokenizer(
         documents, config.model.vocab_size, lower_case=config.data.lower_case, min_frequency=config.data.min_frequency
@@ -157,7 +157,7 @@ def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
 
 
 def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) -> Path:
-    """`corpus_folder`, built from the source if it is not there yet."""
+    """Returns `corpus_folder`; the corpus is built from the source if it is not there yet."""
     directory = corpus_folder(config, workdir)
     if not (config.data.corpus or (directory / "header.json").exists()):
         build_corpus(
@@ -172,12 +172,12 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
 
 
 def corpus_folder(config: PretrainingConfig, workdir: Path) -> Path:
-    """The given corpus, else WORKDIR/corpus."""
+    """Returns the folder of the given corpus, else WORKDIR/corpus."""
     return Path(config.data.corpus or workdir / "corpus")
 
 
 def read_run(workdir: Path) -> PretrainingConfig:
-    """The config of the pre-training run in WORKDIR.
+    """Reads the config of the pre-training run in WORKDIR.
 
     Raises:
       UserError: there is none.
@@ -192,7 +192,7 @@ def read_run(workdir: Path) -> PretrainingConfig:
 
 
 def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Corpus, Data]:
-    """The training text, and the batches of the run.
+    """Returns the training text, and the batches of the run.
 
     Raises:
       UserError: the corpus is of another tokenizer, or holds no validation documents.
@@ -220,7 +220,7 @@ def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) 
 
 
 def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
-    """What the run starts from: the parameters as drawn, or with a better start made for `text`, or `init_from`'s.
+    """Returns what the run starts from: the parameters as drawn, with a better start made for `text`, or `init_from`'s.
 
     Says which heads `init_from` does not have, and takes those from the `drawn` parameters.
 

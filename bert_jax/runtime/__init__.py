@@ -1,0 +1,1 @@
+"""Knows the machine that a run computes on: devices, memory, files, signals and the command line."""

@@ -1,11 +1,11 @@
-"""Files that are whole or not there."""
+"""Writes files that are whole or not there."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """The file with all of the content, or as it was; its folder is made if need be."""
+    """Writes a file so that it has all of the content or is as it was; makes its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,4 +1,4 @@
-"""What this process is given by its machine: cores, memory that stays, and programs that are found compiled."""
+"""Sets up what the machine gives to a process: cores, memory that is kept, and programs that are found compiled."""
 
 import ctypes
 import hashlib
@@ -24,8 +24,8 @@ def keep_memory() -> None:
 
     XLA on CPU allocates the temporaries of a program anew at each call. To get such large blocks from the system, page
     by page, and give them back, cost a seventh of a fine-tuning step. The threads of `tokenizers` would wait for each
-    other at the one arena: a vocabulary took 9 s with two of them, and 6 s with one. Processes that a script starts do
-    as they are told by whoever starts them.
+    other at the one arena: a vocabulary took 9 s with two of them, and 6 s with one. Processes that a script starts
+    are left to whoever starts them.
 
     The price is memory. With GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432 blocks above
     32 MB come from mmap, in huge pages, and go back: half the memory, and a step that takes 4 to 10 % longer.
@@ -62,15 +62,15 @@ def keep_programs() -> None:
 
 
 def machine_name() -> str:
-    """The same for processors with the same instructions and as many cores for this process.
+    """Returns a name shared by processors with the same instructions and as many cores for this process.
 
     On a CPU, JAX finds a program by neither: it would load one that uses instructions which are missing here, or one
     that was divided among fewer cores.
     """
     try:
-        described = Path("/proc/cpuinfo").read_text()
+        processor = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux
-        described = ""
-    instructions = re.search(r"^(flags|Features)\s*:.*$", described, re.MULTILINE)
-    facts = (platform.machine(), instructions[0] if instructions else platform.processor(), cores())
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        processor = ""
+    instructions = re.search(r"^(flags|Features)\s*:.*$", processor, re.MULTILINE)
+    properties = (platform.machine(), instructions[0] if instructions else platform.processor(), cores())
+    return hashlib.sha256(repr(properties).encode()).hexdigest()[:16]

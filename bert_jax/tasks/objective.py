@@ -33,7 +33,10 @@ class TaskObjective(Objective):
     class_weights: tuple[float, ...] = ()
     execution: Execution = Execution()
 
-    losses = ("task_loss",)
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names the one loss."""
+        return ("task_loss",)
 
     @property
     def network(self) -> nn.Module:

@@ -16,7 +16,7 @@ from bert_jax.errors import UserError
 from bert_jax.runtime.machine import cores
 from bert_jax.text import corpus
 from bert_jax.text.cleaning import Cleaning, Deduplicator
-from bert_jax.text.encoding import Encoded
+from bert_jax.text.encoding import EncodedDocuments
 from bert_jax.text.pool import encoded_batches
 from bert_jax.text.report import Report, advance, progress_bar
 from bert_jax.text.sources import TextSource, bounded, read_raw
@@ -136,7 +136,7 @@ def _no_documents(source: str, report: Report) -> str:
 
 
 def _write(
-    batches: Iterator[Encoded],
+    batches: Iterator[EncodedDocuments],
     writers: dict[str, corpus.SplitWriter],
     options: _Options,
     report: Report,

@@ -39,7 +39,7 @@ _CONTROL_REPLACEMENTS = _control_replacements()
 
 
 class CleanDocument(NamedTuple):
-    """A document that stays, after cleaning."""
+    """Holds a document that stays, after cleaning."""
 
     text: str
     hash: int  # `document_hash` of the text
@@ -119,15 +119,16 @@ class Deduplicator:
 class SeenDocuments:
     """Remembers the hashes of documents in 128 MiB, however many there are.
 
-    A table of 2^21 buckets of 8 hashes each. A full bucket forgets its oldest hash, so a duplicate may be missed (about
-    0.02 % of them among 4 million documents, 2 % among 8 million); a new document is taken for a duplicate only
-    if two 64-bit hashes agree (3e-6 in all for 10 million documents).
+    They stand in a table of 2^21 buckets of 8 hashes each. A full bucket forgets its oldest hash, so a duplicate may be
+    missed (about 0.02 % of them among 4 million documents, 2 % among 8 million); a new document is taken for a
+    duplicate only if two 64-bit hashes agree (3e-6 in all for 10 million documents).
     """
 
     BUCKETS = 1 << 21
     WAYS = 8
 
     def __init__(self) -> None:
+        """Starts with an empty table."""
         self._table = np.zeros((self.BUCKETS, self.WAYS), np.uint64)  # pages are taken when first written
         self._next = np.zeros(self.BUCKETS, np.uint8)
 

@@ -8,7 +8,7 @@ from bert_jax.text.lines import read_text
 
 
 class Sentence(NamedTuple):
-    """The lines of a sentence: the number of the first, and the columns of each."""
+    """Holds the lines of a sentence: the number of the first, and the columns of all."""
 
     line: int
     lines: list[list[str]]

@@ -12,7 +12,7 @@ LINE_LIMIT = 64 << 20  # bytes of a line that is read whole
 
 
 class NotUTF8Error(UserError):
-    """Bytes that are not UTF-8; the message names the place."""
+    """Says that a text is not UTF-8, and where."""
 
 
 def read_lines(

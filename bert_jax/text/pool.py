@@ -10,21 +10,24 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 from bert_jax.errors import UserError
-from bert_jax.text.encoding import Encoded, Encoder
+from bert_jax.text.encoding import DocumentEncoder, EncodedDocuments
 
 BATCH = 1 << 18  # characters handed to a process at once
 _IN_FLIGHT = 1 << 24  # characters handed out and not yet written
 
 
-def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processes: int) -> Iterator[Encoded]:
+def encoded_batches(
+    documents: Iterator[str], encoder_arguments: tuple, processes: int
+) -> Generator[EncodedDocuments, None, None]:
     """Encodes documents in batches, in order, a bounded number of them at a time.
 
     Args:
       documents: raw.
-      encoder_arguments: what each process makes its `Encoder` of.
+      encoder_arguments: what each process makes its `DocumentEncoder` of.
       processes: with 1, or with little text, this process does the work itself.
 
     Raises:
@@ -34,7 +37,7 @@ def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processe
     first_two = list(itertools.islice(batches, 2))
     batches = itertools.chain(first_two, batches)
     if processes == 1 or len(first_two) < 2:  # too little text to start processes for
-        yield from map(Encoder(*encoder_arguments), batches)
+        yield from map(DocumentEncoder(*encoder_arguments), batches)
         return
     # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
     executor = concurrent.futures.ProcessPoolExecutor(
@@ -43,14 +46,16 @@ def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processe
     pending: collections.deque[tuple[concurrent.futures.Future, int]] = collections.deque()  # with their characters
     in_flight = 0
     try:
+        # In a thread, because Python handles signals in the main one: none comes between a process and its record.
+        with concurrent.futures.ThreadPoolExecutor(1) as starter:
+            starter.submit(_start_processes, executor, processes).result()
         for batch in batches:
             size = sum(map(len, batch))
             while pending and (len(pending) > 2 * processes or in_flight + size > _IN_FLIGHT):
                 future, characters = pending.popleft()
                 in_flight -= characters
                 yield future.result()
-            with _no_main_module():  # a task may start a process
-                pending.append((executor.submit(_encode, batch), size))
+            pending.append((executor.submit(_encode, batch), size))
             in_flight += size
         while pending:
             yield pending.popleft()[0].result()
@@ -72,6 +77,12 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def _start_processes(executor: concurrent.futures.ProcessPoolExecutor, processes: int) -> None:
+    with _no_main_module():
+        for _ in range(processes):
+            executor.submit(int)  # a task starts a process as long as none is idle
+
+
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
     """Keeps a spawned process from importing the caller's script, and with it JAX: it needs `bert_jax.text` only."""
@@ -83,17 +94,17 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-# ---- in a worker process -------------------------------------------------------------------------------------------
+# ---- in a worker process -------------------------------------------------------------------------
 
-_encoder: Encoder
+_encoder: DocumentEncoder
 
 
-def _start_worker(*encoder_arguments) -> None:
+def _start_worker(*encoder_arguments: Any) -> None:
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _encoder = Encoder(*encoder_arguments)
+    _encoder = DocumentEncoder(*encoder_arguments)
 
 
 def _die_with_parent() -> None:
@@ -104,5 +115,5 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _encode(batch: list[str]) -> Encoded:
+def _encode(batch: list[str]) -> EncodedDocuments:
     return _encoder(batch)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import tqdm
@@ -91,7 +92,7 @@ class Report:
 _SENTENCE_EDGES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 
 
-def _buckets(counts: np.ndarray, edges, power: bool = False) -> dict[str, int]:
+def _buckets(counts: np.ndarray, edges: Iterable[int], power: bool = False) -> dict[str, int]:
     """Sums counts between edges; the empty buckets at both ends are left out."""
     edges = list(edges)
     ends = [*edges[1:], len(counts)]

@@ -33,7 +33,7 @@ _PARQUET_BATCH = 256  # rows
 
 
 class Record(NamedTuple):
-    """A row of a file, or a record of TFDS.
+    """Holds a row of a file, or a record of TFDS.
 
     Attributes:
       source: the file, or ``tfds:NAME:SPLIT``.
@@ -49,7 +49,7 @@ class Record(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where the record stands, for messages."""
+        """Names where the record stands, for messages."""
         if self.source.startswith("tfds:"):
             return f"{self.source} record {self.number}"
         return f"{self.source} {'row' if self.source.lower().endswith('.parquet') else 'line'} {self.number}"
@@ -135,7 +135,7 @@ def _at_least_one(path: str, records: Iterator[Record]) -> Iterator[Record]:
         raise UserError(f"{path} has no rows")
 
 
-# ---- csv and tsv ---------------------------------------------------------------------------------------------------
+# ---- csv and tsv ---------------------------------------------------------------------------------
 
 
 def _table(path: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool) -> Iterator[Record]:
@@ -201,7 +201,7 @@ def _tsv(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-# ---- jsonl ---------------------------------------------------------------------------------------------------------
+# ---- jsonl ---------------------------------------------------------------------------------------
 
 
 def _objects(path: str, lines: Iterable[str]) -> Iterator[Record]:
@@ -231,7 +231,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return cells
 
 
-# ---- parquet -------------------------------------------------------------------------------------------------------
+# ---- parquet -------------------------------------------------------------------------------------
 
 
 def _parquet(path: str, column: str, errors: str, on_read: Callable[[int], object]) -> Iterator[Record]:

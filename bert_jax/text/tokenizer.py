@@ -1,4 +1,4 @@
-"""WordPiece: the vocabulary, trained and loaded, around the `tokenizers` library (Devlin et al. 2018, section 3)."""
+"""Trains, loads and applies WordPiece vocabularies with the `tokenizers` library (Devlin et al. 2018, section 3)."""
 
 import collections
 import functools
@@ -18,13 +18,13 @@ from bert_jax.text.cleaning import without_surrogates
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORD_LIMIT = 100  # characters; a longer word is [UNK], as in `transformers` (above 200 in Google's code)
-_MOST_WORDS = 1 << 19  # different words counted in training; about 500 MB at the most, measured with 12 M words
+_MAX_WORDS = 1 << 19  # different words counted in training; about 500 MB at the most, measured with 12 M words
 _INPUTS_AT_ONCE = 256  # the library's encodings take about 110 bytes a token, and nothing is cut yet
 _Item = TypeVar("_Item")
 
 
 class Encoded(NamedTuple):
-    """One input of a model, [CLS] A [SEP] or [CLS] A [SEP] B [SEP]: L tokens, and three lists of L."""
+    """Holds one input of a model, [CLS] A [SEP] or [CLS] A [SEP] B [SEP]: L tokens, and three lists of L."""
 
     ids: list[int]
     token_type_ids: list[int]  # 0 up to and with the first [SEP], 1 behind it
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer:
-    """A WordPiece vocabulary of V entries and the rules that cut text into them.
+    """Holds a WordPiece vocabulary of V entries and the rules that cut text into them.
 
     Attributes:
       backend: the `tokenizers.Tokenizer`, which adds [CLS] A [SEP] B [SEP] when asked for special tokens.
@@ -40,16 +40,21 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        """Takes the library's tokenizer over, without its padding and truncation.
+
+        Raises:
+          UserError: it is not WordPiece, or lacks a special token.
+        """
         if not isinstance(backend.model, models.WordPiece):
             raise UserError(f"the tokenizer is not WordPiece but {type(backend.model).__name__}: BERT's is needed")
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
-        if missing:
+        ids = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
+        if missing := [token for token, number in ids.items() if number is None]:
             raise UserError(f"the vocabulary lacks {', '.join(missing)}")
-        self.special_ids = tuple(backend.token_to_id(token) for token in SPECIAL_TOKENS)
+        self.special_ids: tuple[int, ...] = tuple(number for number in ids.values() if number is not None)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
         backend.post_processor = processors.TemplateProcessing(
             single="[CLS]:0 $A:0 [SEP]:0",
@@ -66,13 +71,16 @@ class Tokenizer:
         strip_accents: bool | None = None,
         split_chinese: bool = True,
     ) -> "Tokenizer":
-        """A tokenizer whose id i is `vocabulary[i]`.
+        """Makes a tokenizer whose id i is `vocabulary[i]`.
 
         Args:
           vocabulary: [V].
           lower_case: it lower-cases.
           strip_accents: None strips them where it lower-cases.
           split_chinese: each Chinese character is a word.
+
+        Raises:
+          UserError: a token stands twice in the vocabulary, or a special one is missing.
         """
         ids = {token: number for number, token in enumerate(vocabulary)}
         if len(ids) != len(vocabulary):
@@ -84,12 +92,15 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def load(cls, directory: str) -> "Tokenizer":
+    def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
         """Reads a folder with `tokenizer.json` or `vocab.txt`.
 
         What `tokenizer_config.json`, if there, says of case, accents and Chinese characters holds, also where
         `tokenizer.json` says otherwise: so `transformers` has it. Without it text is lower-cased, but beside Google's
         `bert_config.json` only if the vocabulary has no capitals.
+
+        Raises:
+          UserError: there is no tokenizer, or it cannot be read.
         """
         directory = os.fspath(directory)
         fast = os.path.join(directory, "tokenizer.json")
@@ -100,7 +111,7 @@ class Tokenizer:
             if os.path.exists(fast):
                 with open(fast, encoding="utf-8") as file:
                     backend = tokenizers.Tokenizer.from_str(file.read())
-                _follow_config(backend, config)
+                _apply_config(backend, config)
                 return cls(backend)
             if os.path.exists(plain):
                 if os.path.exists(os.path.join(directory, "added_tokens.json")):
@@ -121,7 +132,7 @@ class Tokenizer:
             raise UserError(f"cannot read the tokenizer in {directory}: {error}") from error
         raise UserError(f"no tokenizer in {directory!r}: it holds neither tokenizer.json nor vocab.txt")
 
-    def save(self, directory: str) -> None:
+    def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes what `tokenizers` and `transformers` load: tokenizer.json, vocab.txt and the two config files."""
         directory = os.fspath(directory)
         normalizer = self._settings
@@ -152,7 +163,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _settings(self) -> dict:
-        """The normaliser's settings, as tokenizer.json names them."""
+        """Returns the normaliser's settings, as tokenizer.json names them."""
         settings = json.loads(self.backend.to_str())
         normalizer = settings.get("normalizer") or {}
         if normalizer.get("type") != "BertNormalizer":
@@ -161,12 +172,12 @@ class Tokenizer:
 
     @property
     def lower_case(self) -> bool:
-        """Whether text is lower-cased."""
+        """Tells whether text is lower-cased."""
         return self._settings["lowercase"]
 
     @functools.cached_property
     def tokens(self) -> list[str]:
-        """The vocabulary by id, [V]."""
+        """Lists the vocabulary by id, [V]."""
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         tokens = [""] * self.vocab_size
         for token, number in vocabulary.items():
@@ -177,25 +188,25 @@ class Tokenizer:
 
     @functools.cached_property
     def is_continuation(self) -> np.ndarray:
-        """bool [V]: the token goes on with the word of the token before it (it begins with ##)."""
+        """Tells which tokens go on with the word of the token before them (they begin with ##), bool [V]."""
         return np.array([token.startswith("##") and len(token) > 2 for token in self.tokens])
 
     @functools.cached_property
     def hash(self) -> str:
-        """sha256 of the vocabulary and of the rules that decide ids: what a corpus is bound to."""
+        """Returns the sha256 of the vocabulary and of the rules that decide ids, to which a corpus is bound."""
         settings = dict(self._settings)
         if settings["strip_accents"] is None:
             settings["strip_accents"] = settings["lowercase"]
         text = json.dumps([self.tokens, sorted(settings.items())], ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, without [CLS] and [SEP]; "[MASK]" in a text is the mask token."""
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without [CLS] and [SEP]; "[MASK]" in a text is the mask token."""
         texts = [without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_inputs(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Encoded]:
-        """[CLS] A [SEP] of each text, [CLS] A [SEP] B [SEP] of each pair, in their order, unpadded.
+        """Encodes texts as [CLS] A [SEP] and pairs as [CLS] A [SEP] B [SEP], in their order, unpadded.
 
         A text that is too long loses its end; a pair is cut by `truncate_pair`. "[MASK]" or "[SEP]" written in a text
         is that token, as in `transformers`, and has an offset like any word.
@@ -221,7 +232,7 @@ class Tokenizer:
         return inputs
 
     def _joined(self, encodings: list[tokenizers.Encoding], max_length: int) -> Encoded:
-        """The encodings of one text or of two as one input."""
+        """Joins the encodings of one text or of two to one input."""
         room = max_length - 1 - len(encodings)
         ids = _truncated([encoding.ids for encoding in encodings], room)
         offsets = _truncated([encoding.offsets for encoding in encodings], room)
@@ -233,15 +244,22 @@ class Tokenizer:
         return joined
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token; None if it is not in the vocabulary."""
+        """Returns the id of a token; None if it is not in the vocabulary."""
         return self.backend.token_to_id(token)
 
-    def id_to_token(self, number: int) -> str | None:
-        """The token of an id; None if there is none."""
-        return self.backend.id_to_token(int(number))
+    def id_to_token(self, number: int) -> str:
+        """Returns the token of an id.
+
+        Raises:
+          IndexError: there is none.
+        """
+        token = self.backend.id_to_token(int(number))
+        if token is None:
+            raise IndexError(f"the vocabulary has no id {number}")
+        return token
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of some ids, its words joined again."""
+        """Returns the text of some ids, its words joined again."""
         return self.backend.decode([int(number) for number in ids], skip_special_tokens=skip_special_tokens)
 
 
@@ -288,6 +306,7 @@ def train_tokenizer(
     Args:
       documents: read once.
       vocab_size: V.
+      lower_case: text is lower-cased, as in bert-base-uncased.
       strip_accents: None strips them where it lower-cases, as BERT does.
       min_frequency: a character or pair seen less often gets no entry.
       limit_alphabet: at most so many characters, the most frequent; None keeps all.
@@ -326,7 +345,7 @@ def train_tokenizer(
 
 
 def _count_words(documents: Iterable[str], backend: tokenizers.Tokenizer) -> collections.Counter:
-    """How often the text has each word as BERT's normaliser and pre-tokenizer see words."""
+    """Counts how often the text has each word, as BERT's normaliser and pre-tokenizer see words."""
     words: collections.Counter = collections.Counter()
     raw: collections.Counter = collections.Counter()  # between white space: each is normalised once, not at every use
 
@@ -336,25 +355,25 @@ def _count_words(documents: Iterable[str], backend: tokenizers.Tokenizer) -> col
                 words[piece] += count
         raw.clear()
         rarest = 1
-        while len(words) > _MOST_WORDS:
+        while len(words) > _MAX_WORDS:
             for word in [word for word, count in words.items() if count <= rarest]:
                 del words[word]
             rarest += 1
 
     for text in documents:
-        found = text.split()
-        if max(map(len, found), default=0) > WORD_LIMIT:
+        parts = text.split()
+        if max(map(len, parts), default=0) > WORD_LIMIT:
             # A script without spaces gives huge "words", and the trainer work that grows with their square.
-            found = [word[start : start + WORD_LIMIT] for word in found for start in range(0, len(word), WORD_LIMIT)]
-        raw.update(found)
-        if len(raw) > _MOST_WORDS // 4:
+            parts = [word[start : start + WORD_LIMIT] for word in parts for start in range(0, len(word), WORD_LIMIT)]
+        raw.update(parts)
+        if len(raw) > _MAX_WORDS // 4:
             fold()
     fold()
     return words
 
 
 def _alphabet(words: collections.Counter, min_frequency: int, limit: int | None) -> tuple[list[str], list[str]]:
-    """The characters that get an entry, and those of them inside words with ## before, in code point order."""
+    """Returns the characters that get an entry, and those inside words with ## before, in code point order."""
     counts: collections.Counter = collections.Counter()
     inside = set()
     for word, count in words.items():
@@ -368,7 +387,7 @@ def _alphabet(words: collections.Counter, min_frequency: int, limit: int | None)
 
 
 def _repeated(words: collections.Counter) -> Iterator[str]:
-    """The words as a text with each as often as counted: the trainer takes no counts."""
+    """Yields the words as a text with each as often as counted: the trainer takes no counts."""
     for word, count in words.items():
         for start in range(0, count, 2_000):
             yield " ".join([word] * min(2_000, count - start))
@@ -387,7 +406,7 @@ def _empty_backend(lower_case: bool, strip_accents: bool | None, split_chinese: 
     return backend
 
 
-def _follow_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+def _apply_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         backend.normalizer = normalizers.BertNormalizer(
@@ -399,7 +418,7 @@ def _follow_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> Non
 
 
 def _has_capitals(vocabulary: list[str]) -> bool:
-    """Whether a vocabulary is of cased text. The Chinese one of lower-cased text holds <S> and <T>."""
+    """Tells whether a vocabulary is of cased text. The Chinese one of lower-cased text holds <S> and <T>."""
     return set(string.ascii_uppercase) <= set(vocabulary)
 
 

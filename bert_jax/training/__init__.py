@@ -1,0 +1,1 @@
+"""Trains any objective: the one loop, the optimizer, checkpoints and metrics; knows nothing of BERT."""

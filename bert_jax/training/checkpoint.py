@@ -16,14 +16,14 @@ from bert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a checkpoint holds besides the state.
+    """How far a run has come: what a checkpoint holds besides the state.
 
     Attributes:
-      seconds: of wall time, in all processes of the run so far.
-      total_steps: of the run; 0 is not known yet.
-      total_minutes: that `total_steps` was planned for; 0 if it was not planned by time.
+      seconds: wall time, in all processes of the run so far.
+      total_steps: steps of the run; 0 if they are not known yet.
+      total_minutes: the duration that `total_steps` was planned for; 0 if it was not planned by time.
       vocabulary: names what the ids mean.
-      sums: of the metrics of the unfinished interval.
+      sums: those of the metrics of the unfinished interval.
       best: highest rank so far, and evaluations since; empty before the first.
     """
 
@@ -32,13 +32,14 @@ class Progress:
     total_minutes: float = 0.0
     vocabulary: str = ""
     sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    best: Sequence[float] = ()
+    best: Sequence[Any] = ()
 
 
 class Checkpoints:
-    """WORKDIR/checkpoints/STEP/{state,progress}."""
+    """Writes and reads WORKDIR/checkpoints/STEP/{state,progress}."""
 
     def __init__(self, directory: Path, *, keep: int) -> None:
+        """Opens the folder, of which the newest `keep` checkpoints and the best are kept."""
         self.directory = directory
         options = ocp.CheckpointManagerOptions(
             best_fn=lambda metrics: metrics["rank"],
@@ -93,7 +94,7 @@ class Checkpoints:
             ) from error
 
     def restore(self, abstract_state: Any, shardings: Any) -> tuple[Any, Progress] | None:
-        """The newest checkpoint that can be read, laid out by `shardings`; None if there is none at all.
+        """Reads the newest checkpoint that can be read, laid out by `shardings`; None if there is none at all.
 
         A torn checkpoint is reported, put aside as STEP.torn, and passed over for the one before.
 
@@ -121,10 +122,11 @@ class Checkpoints:
         return None
 
     def restore_best(self, abstract_state: Any, shardings: Any) -> Any:
-        """The state of the highest rank, after all is written; the newest if none has a rank."""
+        """Reads the state of the highest rank once all is written; the newest, if none has a rank."""
         self.manager.wait_until_finished()
         best = self.manager.best_step()
         step = self.manager.latest_step() if best is None else best
+        assert step is not None, "no checkpoint was written"
         return self._read(step, _laid_out(abstract_state, shardings))[0]
 
     def _read(self, step: int, abstract_state: Any) -> tuple[Any, Progress]:
@@ -135,7 +137,7 @@ class Checkpoints:
         return restored["state"], Progress(**restored["progress"])
 
     def close(self) -> None:
-        """Waits until all is written."""
+        """Waits until all is written, and closes the folder."""
         with self._writing():
             self.manager.wait_until_finished()
             self.manager.check_for_errors()

@@ -50,7 +50,8 @@ def put(arrays: Any, mesh: Mesh, *, divide_rows: bool = False) -> Any:
         if isinstance(array, jax.Array):
             return array
         divides = divide_rows and array.ndim and len(array) % shards == 0
-        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(BATCH_AXES if divides else None)))
+        spec = PartitionSpec(BATCH_AXES) if divides else PartitionSpec()
+        return jax.device_put(array, NamedSharding(mesh, spec))
 
     return jax.tree.map(place, arrays)
 

@@ -245,6 +245,7 @@ class StepByShape:
         self._for_shape(state, batch)
 
     def __call__(self, state: TrainState, batch: Batch, total_steps: np.int32) -> tuple:
+        """Makes a step with the program of the batch's shape."""
         return self._for_shape(state, batch)(state, batch, total_steps)
 
     @property

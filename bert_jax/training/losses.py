@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, Num
 
 from bert_jax.training.objective import Mean
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> Mean:
+def cross_entropy(logits: Float[Array, "*rows C"], labels: Int[Array, "*rows"]) -> Mean:
     """Computes the cross-entropy in nats from logits float32 [..., C] and labels int32 [...], one class for each."""
     weights = (labels >= 0).astype(jnp.float32)
     losses = jax.nn.logsumexp(logits, axis=-1) - _at_labels(logits, labels)
@@ -28,7 +29,7 @@ def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array
     return _at_labels(logits, labels), jnp.where(classes == labels[..., None], change, 0).sum(axis=-1)
 
 
-def accuracy(logits: jax.Array, labels: jax.Array) -> Mean:
+def accuracy(logits: Float[Array, "*rows C"], labels: Int[Array, "*rows"]) -> Mean:
     """Computes the share of labels int32 [...] whose logit in [..., C] is the largest."""
     weights = (labels >= 0).astype(jnp.float32)
     # The maximum is at hand in the softmax; an argmax over V costs as much as the product with the word table on CPU.
@@ -37,7 +38,10 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> Mean:
 
 
 def weighted_cross_entropy(
-    logits: jax.Array, labels: jax.Array, label_smoothing: float, class_weights: tuple[float, ...]
+    logits: Float[Array, "*rows C"],
+    labels: Int[Array, "*rows"],
+    label_smoothing: float,
+    class_weights: tuple[float, ...],
 ) -> Mean:
     """Smoothed and weighted cross-entropy: the mean is over the weights, as in PyTorch.
 
@@ -55,21 +59,26 @@ def weighted_cross_entropy(
     return Mean(jnp.where(labels >= 0, losses, 0.0).sum(), weights.sum())
 
 
-def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> Mean:
+def binary_cross_entropy(logits: Float[Array, "*rows C"], labels: Num[Array, "*rows C"]) -> Mean:
     """Computes nats where several classes may hold at once: logits float32 [..., C], labels [..., C] of 0 or 1."""
     weights = (labels >= 0).astype(jnp.float32)
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     return Mean((losses * weights).sum(), weights.sum())
 
 
-def squared_error(predictions: jax.Array, targets: jax.Array) -> Mean:
+def squared_error(predictions: Float[Array, "*rows"], targets: Float[Array, "*rows"]) -> Mean:
     """Computes the loss of regression from float32 [...] twice; a target that is not a number has no part."""
     known = ~jnp.isnan(targets)
     errors = jnp.where(known, predictions - jnp.where(known, targets, 0), 0)
     return Mean((errors**2).sum(), known.sum().astype(jnp.float32))
 
 
-def span_cross_entropy(start_logits: jax.Array, end_logits: jax.Array, starts: jax.Array, ends: jax.Array) -> Mean:
+def span_cross_entropy(
+    start_logits: Float[Array, "B L"],
+    end_logits: Float[Array, "B L"],
+    starts: Int[Array, " B"],
+    ends: Int[Array, " B"],
+) -> Mean:
     """Computes the mean cross-entropy of starts and ends: logits float32 [B, L] twice, positions int32 [B] twice."""
     first, last = cross_entropy(start_logits, starts), cross_entropy(end_logits, ends)
     return Mean(first.total + last.total, first.count + last.count)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -149,7 +150,7 @@ class Clock:
 
     def __init__(self) -> None:
         """Starts the first interval."""
-        self._queued: dict[int, jax.Array] = {}  # of the last steps of intervals that the device may be working on
+        self._queued: dict[int, Any] = {}  # of the last steps of intervals that the device may be working on
         self._finished: dict[int, float] = {}  # when it had done them
         self._seconds = 0.0  # before the last pause
         self._started = time.monotonic()

@@ -14,7 +14,7 @@ class Mean(NamedTuple):
     """A mean that is not divided yet, so that the mean over devices, micro-batches and steps is exact."""
 
     total: jax.Array
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Objective(Protocol):

@@ -25,7 +25,7 @@ def scale_by_bert_adam(b1: float, b2: float, eps: float) -> optax.GradientTransf
     def init(params: optax.Params) -> BertAdamState:
         return BertAdamState(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
-    def update(updates: optax.Updates, state: BertAdamState, params: Any = None) -> tuple[Any, BertAdamState]:
+    def update(updates: optax.Updates, state: Any, params: Any = None) -> tuple[Any, BertAdamState]:
         del params
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
@@ -115,7 +115,7 @@ def make_optimizer(
 def _scale_by_layer(
     config: OptimizerConfig, layer_depths: Callable[[optax.Params], Any]
 ) -> optax.GradientTransformation:
-    def update(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def update(updates: optax.Updates, params: Any) -> optax.Updates:
         return jax.tree.map(jnp.multiply, updates, layer_scales(layer_depths(params), config))
 
     return optax.stateless(update)

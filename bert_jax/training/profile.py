@@ -18,30 +18,31 @@ _CONTAINERS = re.compile(r"(while|call|conditional|async-start)([.\d]*)$")  # th
 
 
 class Cost(NamedTuple):
-    """Of one operation of the compiled step."""
+    """What one operation of the compiled step takes."""
 
     name: str  # in the compiled program
-    source: str  # where in the model it comes from; of a fused operation, where its last part does
-    milliseconds: float  # a step
-    calls: float  # a step
+    source: str  # where in the model it comes from; for a fused operation, where its last part does
+    milliseconds: float  # in a step
+    calls: float  # in a step
 
 
 class Profiler:
-    """Traces `TRACED` steps of a run, once the first `SKIPPED` are done; unless it is wanted, it does nothing."""
+    """Traces `TRACED` steps of a run, once the first `SKIPPED` are done."""
 
     def __init__(self, folder: Path, wanted: bool) -> None:
+        """Takes the folder of the trace; unless it is wanted, nothing is done."""
         self._folder, self._wanted, self._tracing = folder, wanted, False
 
     def after(self, steps: int, state: object, programs: Iterable[jax.stages.Compiled]) -> str:
-        """To be called after each step.
+        """Starts or ends the trace if it is time; called after each step.
 
         Args:
-          steps: of this process so far.
-          state: what the newest step gives; is waited for.
-          programs: that the steps have run.
+          steps: how many this process has run so far.
+          state: the result of the newest step, which is waited for at both ends of the trace.
+          programs: the compiled steps.
 
         Returns:
-          When the trace is whole, a table for people; otherwise nothing.
+          A table for people once the trace is whole, otherwise an empty text.
         """
         if self._wanted and steps == SKIPPED:
             jax.block_until_ready(state)
@@ -52,11 +53,11 @@ class Profiler:
         jax.block_until_ready(state)
         jax.profiler.stop_trace()
         self._wanted = self._tracing = False
-        found = costs(self._folder, [program.as_text() for program in programs], TRACED)
-        return f"{cost_table(found)}\ntrace of {TRACED} steps, for XProf or Perfetto: {self._folder}"
+        measured = costs(self._folder, [program.as_text() or "" for program in programs], TRACED)
+        return f"{cost_table(measured)}\ntrace of {TRACED} steps, for XProf or Perfetto: {self._folder}"
 
     def close(self) -> None:
-        """Of a run that ended before its trace was whole, there is none."""
+        """Gives up a trace that is not whole, and says so."""
         if self._tracing:
             jax.profiler.stop_trace()
         if self._wanted:
@@ -64,15 +65,15 @@ class Profiler:
 
 
 def costs(folder: Path, programs: list[str], steps: int) -> list[Cost]:
-    """What each operation of the programs took in the newest trace in `folder`, the costliest first.
+    """Returns what each operation of the programs took in the newest trace in a folder, the costliest first.
 
     Args:
-      folder: given to `jax.profiler.start_trace`.
-      programs: their texts, as compiled.
-      steps: in the trace.
+      folder: the one given to `jax.profiler.start_trace`.
+      programs: the texts of the compiled programs.
+      steps: how many steps were traced.
     """
-    modules = {_MODULE.match(text)["name"] for text in programs}
-    sources = {found["name"]: found["path"] for text in programs for found in _INSTRUCTION.finditer(text)}
+    modules = {name for text in programs for name in _MODULE.findall(text)}
+    sources = {match["name"]: match["path"] for text in programs for match in _INSTRUCTION.finditer(text)}
     newest = max(folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     nanoseconds: collections.Counter[str] = collections.Counter()
     calls: collections.Counter[str] = collections.Counter()
@@ -90,30 +91,31 @@ def costs(folder: Path, programs: list[str], steps: int) -> list[Cost]:
     ]
 
 
-def by_module(found: list[Cost]) -> collections.Counter[str]:
-    """Milliseconds a step of each module of the model, forward and backward and all its layers together."""
-    milliseconds: collections.Counter[str] = collections.Counter()
-    for each in found:
-        parts = each.source.split("/")[:-1]  # the last is the operation
+def by_module(operations: list[Cost]) -> dict[str, float]:
+    """Returns the milliseconds of each module of the model in a step, forward and backward and all layers together."""
+    milliseconds: dict[str, float] = collections.defaultdict(float)
+    for operation in operations:
+        parts = operation.source.split("/")[:-1]  # the last is the operation
         modules = [part for part in parts if not part.startswith(_TRANSFORMATIONS) and "->" not in part]
         name = re.sub(r"_\d+(?=/|$)", "_#", "/".join(modules[:_DEPTH]))
-        milliseconds[name or "outside the model"] += each.milliseconds
+        milliseconds[name or "outside the model"] += operation.milliseconds
     return milliseconds
 
 
-def cost_table(found: list[Cost]) -> str:
-    """The costliest operations as lines of text, and the modules of the model that take a hundredth of the time."""
-    total = sum(each.milliseconds for each in found)
-    lines = [f"The costliest of {len(found):,} operations; all take {total:,.1f} ms a step"]
-    for each in found[:COSTLIEST]:
+def cost_table(operations: list[Cost]) -> str:
+    """Returns lines with the costliest operations, and with the modules that take a hundredth of the time or more."""
+    total = sum(operation.milliseconds for operation in operations)
+    lines = [f"The costliest of {len(operations):,} operations; all take {total:,.1f} ms a step"]
+    for operation in operations[:COSTLIEST]:
         source = "/".join(
-            part for part in each.source.split("/") if not part.startswith(("jit(", "jvp(", "while", "body"))
+            part for part in operation.source.split("/") if not part.startswith(("jit(", "jvp(", "while", "body"))
         )
-        lines.append(f"{each.milliseconds:>9.2f} ms {each.milliseconds / total:>6.1%}  {each.name:<32} {source}")
+        share = operation.milliseconds / total
+        lines.append(f"{operation.milliseconds:>9.2f} ms {share:>6.1%}  {operation.name:<32} {source}")
     lines.append("By module; a fused operation counts where its last part does")
     lines += [
         f"{time:>9.2f} ms {time / total:>6.1%}  {name}"
-        for name, time in by_module(found).most_common()
+        for name, time in sorted(by_module(operations).items(), key=lambda item: -item[1])
         if time > total / 100
     ]
     return "\n".join(lines)

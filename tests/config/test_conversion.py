@@ -96,6 +96,7 @@ def by_flags(tmp_path: Path, *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.subprocess
 def test_flags_set_keys_that_are_none_and_replace_the_duration_of_the_file(tmp_path: Path) -> None:
     flags = ("count=3", "inner.text=5", "inner.rate=1", "switch=False", "total_steps=60")
     done = by_flags(tmp_path, *(f"--config.{flag}" for flag in flags))
@@ -111,6 +112,7 @@ def test_flags_set_keys_that_are_none_and_replace_the_duration_of_the_file(tmp_p
     assert below_a_value.stderr == "error: config key switch is a value and has no keys: found switch.x\n"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("flags", "total_steps"),
     [

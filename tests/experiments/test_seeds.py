@@ -162,6 +162,8 @@ def test_table():
     )
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_command(tmp_path):
     """scripts/finetune.py trains two seeds, which differ; one seed in the same folder is refused."""
     huggingface.save(tmp_path / "body", random_model.random_model(), random_model.tokenizer())

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import transformers
 from helpers import random_model
+from helpers.finetuning_runs import config_for
 
 from bert_jax.config import (
     FinetuningConfig,
     HeadSettings,
     ModelConfig,
     OptimizerConfig,
-    ScheduleConfig,
     TaskDataConfig,
     from_config_dict,
 )
@@ -38,66 +38,7 @@ from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
 from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.table import TASKS, task_named
 
-WORDS = ["the", "film", "was", "a", "actor", "cafe", "word1", "word2", "word3"]
-
-
-def sentences(count, seed):
-    """Random words, with "good" or "bad" somewhere."""
-    rng = np.random.default_rng(seed)
-    for number in range(count):
-        words = list(rng.choice(WORDS, rng.integers(2, 9)))
-        words.insert(rng.integers(0, len(words) + 1), ["bad", "good"][number % 2])
-        yield words
-
-
-def write_task(directory, kind):
-    """train.EXT and validation.EXT of a task that a small model can learn; returns their ending."""
-    for split, count, seed in (("train", 160, 0), ("validation", 40, 1)):
-        good = [(words, "good" in words) for words in sentences(count, seed)]
-        if kind == "token_classification":
-            tags = {"good": "B-POS", "bad": "B-NEG"}
-            text = "\n\n".join("\n".join(f"{word} {tags.get(word, 'O')}" for word in words) for words, _ in good)
-            (directory / f"{split}.txt").write_text(text + "\n")
-            continue
-        if kind == "question_answering":
-            (directory / f"{split}.json").write_text(json.dumps(squad(good)))
-            continue
-        rows = []
-        for words, positive in good:
-            text = " ".join(words)
-            rows.append(
-                {
-                    "classification": {"text": text, "label": "pos" if positive else "neg"},
-                    "pairs": {"text": "the film", "text_pair": text, "label": "pos" if positive else "neg"},
-                    "multi_label": {"text": text, "label": ["pos", "any"] if positive else ["any"]},
-                    "regression": {"text": text, "label": 1.0 if positive else -1.0},
-                    "multiple_choice": {
-                        "text": "a",
-                        "ending0": "good" if positive else "bad",
-                        "ending1": "bad" if positive else "good",
-                        "label": int(not positive),
-                    },
-                }[kind]
-            )
-        if kind == "multi_label":  # a label that stands everywhere teaches nothing, but is one
-            rows[0]["label"] = []
-        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"token_classification": "txt", "question_answering": "json"}.get(kind, "jsonl")
-
-
-def squad(sentences):
-    """Each sentence asks for the word that is "good" or "bad" in it; every fourth has none."""
-    paragraphs = []
-    for number, (words, positive) in enumerate(sentences):
-        question = {"id": str(number), "question": "a film"}
-        if number % 4:
-            context, answer = " ".join(words), "good" if positive else "bad"
-            question["answers"] = [{"text": answer, "answer_start": context.index(answer)}]
-        else:
-            context = " ".join(word for word in words if word not in ("good", "bad"))
-            question |= {"answers": [], "is_impossible": True}
-        paragraphs.append({"context": context, "qas": [question]})
-    return {"version": "2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
@@ -107,31 +48,6 @@ def body(tmp_path_factory):
     config = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
     huggingface.save(directory, random_model.random_model(config), random_model.tokenizer())
     return directory
-
-
-def config_for(directory, kind, body, **changes):
-    ending = write_task(directory, kind)
-    settings = dict(
-        task=f"custom:{kind}",
-        init_from=str(body),
-        batch_size=16,
-        total_epochs=6.0,
-        log_every=10,
-        eval_every=0,
-        checkpoint_every=0,
-        tensorboard=False,
-        max_length=24,
-        stride=4,
-        data=TaskDataConfig(
-            train=str(directory / f"train.{ending}"), validation=str(directory / f"validation.{ending}")
-        ),
-        optimizer=OptimizerConfig(learning_rate=2e-3, bias_correction=True),
-        schedule=ScheduleConfig(warmup=0.1),
-        model=ModelConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
-    )
-    if kind == "question_answering":
-        settings |= dict(max_length=80, stride=8)
-    return FinetuningConfig(**settings | changes)
 
 
 GOALS = {
@@ -145,6 +61,7 @@ GOALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GOALS)
 def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind, capsys):
     metric, goal, architecture = GOALS[kind]
@@ -169,6 +86,7 @@ def test_every_kind_of_task_is_learned_scored_and_exported(tmp_path, body, kind,
         assert network.config.id2label == {0: "B-NEG", 1: "B-POS", 2: "O"}
 
 
+@pytest.mark.slow
 def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     config = config_for(tmp_path, "classification", body, total_epochs=2.0, eval_every=4, checkpoint_every=4)
     straight = finetune(config, tmp_path / "straight").metrics
@@ -191,6 +109,7 @@ def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_and_the_head_keeps_its_settings(tmp_path, body):
     optimizer = OptimizerConfig(learning_rate=2e-3, frozen_layers=1)
     config = config_for(tmp_path, "classification", body, total_epochs=1.0, optimizer=optimizer)
@@ -207,6 +126,7 @@ def test_frozen_layers_stay_and_the_head_keeps_its_settings(tmp_path, body):
     )
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_exported(tmp_path, body):
     """By the metric that is asked for; at such a rate the last one is not the best."""
     config = config_for(tmp_path, "classification", body, metric="cross_entropy", total_epochs=3.0)

@@ -4,7 +4,7 @@ import contextlib
 import pickle
 import time
 
-from bert_jax.benchmarks.turns import SideError
+from bert_jax.benchmarks.harness import SideError
 
 
 class InThisProcess:
@@ -13,12 +13,15 @@ class InThisProcess:
             self.side = pickle.loads(pickle.dumps(make))()
         except (ImportError, ValueError) as error:
             raise SideError(str(error)) from error
-        self.facts = self.side.facts
+        self.metadata = self.side.metadata
 
-    def turn(self, *which):
+    def run(self, *which):
         begin = time.perf_counter()
-        self.side.turn(*which)
+        self.side.run(*which)
         return time.perf_counter() - begin
+
+    def close(self):
+        pass
 
     def peak_bytes(self):
         return 1_000_000_000
@@ -26,6 +29,6 @@ class InThisProcess:
 
 @contextlib.contextmanager
 def in_this_process(make, *, keep_memory=True):
-    """In place of `bert_jax.benchmarks.turns.started`."""
+    """In place of `bert_jax.benchmarks.harness.started`."""
     del keep_memory
     yield InThisProcess(make)

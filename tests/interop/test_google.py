@@ -12,13 +12,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers.random_model import CONFIG, VOCABULARY, random_model, tokenizer
 
 import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface, pretrained
 from bert_jax.interop.layout import disassemble
+
+pytestmark = pytest.mark.torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +85,8 @@ def write_checkpoint(directory, model, names=RELEASED, vocabulary=VOCABULARY, **
         for layer in range(CONFIG.num_hidden_layers) if "layer_L" in name else [0]:
             value = arrays[theirs.replace("layer.L", f"layer.{layer}")]
             variables[name.replace("layer_L", f"layer_{layer}")] = value.T if name.endswith("kernel") else value
+    import tensorflow as tf
+
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         for name, value in variables.items():
             tf.compat.v1.get_variable(name, initializer=value)
@@ -127,6 +130,8 @@ def test_fine_tuned_heads(tmp_path, architecture, names, labels):
     jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_converted_from_the_command_line(released, tmp_path):
     command = [sys.executable, ROOT / "scripts/convert.py", f"--input={released}", f"--output={tmp_path / 'out'}"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": ""})

@@ -23,6 +23,8 @@ from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import ARCHITECTURES, LABELLED, Pretrained, arrange_layers, with_heads
 
+pytestmark = pytest.mark.torch
+
 LABELS = ("no", "maybe", "yes")
 
 
@@ -44,6 +46,7 @@ def saved(tmp_path, tokenizer):
 # ----------------------------------------------------------------------------------------------------------- both ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_transformers_loads_what_we_save_without_a_word(tmp_path, tokenizer, architecture, caplog):
     model = random_model(architecture=architecture, labels=labels_of(architecture))

@@ -54,6 +54,7 @@ def plain_attention(query, key, value, ids):
 # -------------------------------------------------------------------------------------------------------------- splash
 
 
+@pytest.mark.slow
 def test_splash_is_plain_attention_within_sequences():
     rows = [row for rows in ROWS.values() for row in rows]
     ids = ids_of(rows)
@@ -150,6 +151,7 @@ def test_a_window_below_zero_is_refused():
 # --------------------------------------------------------------------------------------------------------------- cuDNN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 def test_cudnn_is_told_where_the_sequences_are(rows):
     """What its packed layout lets look at each other, position by position, is what the mask allows."""
@@ -195,6 +197,7 @@ def test_cudnn_lowers_for_cuda_with_gradients(max_sequences, remat):
 # ---------------------------------------------------------------------------------------------------------- on a device
 
 
+@pytest.mark.device
 @pytest.mark.skipif(jax.default_backend() == "cpu", reason="no GPU or TPU")
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 def test_the_kernel_of_this_device_is_plain_attention_within_sequences(rows):
@@ -277,6 +280,7 @@ def test_a_kernel_of_another_device_is_refused():
         ModelConfig(attention="flash")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_the_encoder_attends_with_the_kernel_and_gives_maps_with_the_plain_one(scan_layers, monkeypatch):
     """A kernel that ignored `sequence_ids` would not give the hidden states of the plain one."""

@@ -8,14 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.packed_rows import (
+    CONFIG,
+    TOLERANCE,
+    WIDTH,
+    assert_close,
+    fresh_params,
+    outputs,
+    packed_batch,
+    random_params,
+)
 
-from bert_jax.config import SIZES, ModelConfig, model_config
+from bert_jax.config import SIZES, model_config
 from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import (
     BertForMultipleChoice,
-    BertForPreTraining,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
@@ -25,81 +34,13 @@ from bert_jax.model.kernels.plain import scaled_dot_product_attention
 from bert_jax.model.layers import product_in_float32
 from bert_jax.runtime.execution import Execution
 
-# float32 keeps 2^-24 = 6e-8 per operation; sums in another order over these widths and layers stay well below this.
-TOLERANCE = 1e-5  # of the tensor's norm
-
-CONFIG = ModelConfig(
-    vocab_size=99,
-    hidden_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=80,
-    max_position_embeddings=40,
-)
-# Two rows: sequences of 7, 5 and 9 tokens and 3 of padding; sequences of 11 and 13 tokens.
-LENGTHS = [[7, 5, 9], [11, 13]]
-WIDTH = 24
-
-
-def assert_close(actual, expected):
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    assert np.linalg.norm(actual - expected) <= TOLERANCE * np.linalg.norm(expected)
-
-
-def packed_batch(seed=0):
-    """The arrays of `Inputs` and where the sequences start, for `LENGTHS`."""
-    rng = np.random.default_rng(seed)
-    batch = {
-        "input_ids": rng.integers(1, CONFIG.vocab_size, (2, WIDTH)),
-        "token_type_ids": rng.integers(0, 2, (2, WIDTH)),
-        "position_ids": np.zeros((2, WIDTH), int),
-        "sequence_ids": np.zeros((2, WIDTH), int),
-        "sequence_starts": np.zeros((2, 3), int),
-    }
-    for row, start, length, number in spans():
-        batch["sequence_ids"][row, start : start + length] = number + 1
-        batch["position_ids"][row, start : start + length] = np.arange(length)
-        batch["sequence_starts"][row, number] = start
-    return {name: jnp.asarray(value, jnp.int32) for name, value in batch.items()}
-
-
-def fresh_params(config, batch, execution=Execution()):
-    starts = batch["sequence_starts"]
-    init = jax.jit(BertForPreTraining(config, execution).init)
-    return init(jax.random.key(0), Inputs.of_batch(batch), sequence_starts=starts, masked_positions=starts)["params"]
-
-
-def spans():
-    for row, lengths in enumerate(LENGTHS):
-        for number, length in enumerate(lengths):
-            yield row, sum(lengths[:number]), length, number
+# ------------------------------------------------------------------------------------------------ sizes, initial values
 
 
 @pytest.fixture(scope="module")
 def params():
-    """Random everywhere, biases and LayerNorm scales included, so that no term can hide at 0 or 1."""
-    leaves, tree = jax.tree.flatten(fresh_params(CONFIG, packed_batch()))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten(
-        [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    )
+    return random_params()
 
-
-@functools.partial(jax.jit, static_argnames=("config", "execution", "deterministic"))
-def outputs(params, batch, config=CONFIG, execution=Execution(), **kwargs):
-    """Hidden states, pooled states, MLM logits of every position, NSP logits."""
-    everywhere = jnp.broadcast_to(jnp.arange(batch["input_ids"].shape[1]), batch["input_ids"].shape)
-    body, starts = {"params": params["bert"]}, batch["sequence_starts"]
-    hidden = Bert(config, execution).apply(body, Inputs.of_batch(batch), **kwargs)
-    pooled = Bert(config, execution).apply(body, hidden, starts, method="pool")
-    heads = BertForPreTraining(config, execution).apply(
-        {"params": params}, Inputs.of_batch(batch), sequence_starts=starts, masked_positions=everywhere, **kwargs
-    )
-    return hidden, pooled, *heads
-
-
-# ------------------------------------------------------------------------------------------------ sizes, initial values
 
 # Body, and body with both heads; bert_facts.md E1, from the published checkpoints.
 COUNTS = [
@@ -127,6 +68,7 @@ def test_every_size_is_counted():
     assert {size for size, *_ in COUNTS} == set(SIZES)
 
 
+@pytest.mark.slow
 def test_initial_values():
     config = dataclasses.replace(CONFIG, hidden_size=64, intermediate_size=256)
     for path, leaf in jax.tree_util.tree_leaves_with_path(fresh_params(config, packed_batch())):
@@ -139,76 +81,10 @@ def test_initial_values():
                 assert np.std(leaf) == pytest.approx(0.880 * config.initializer_range, rel=0.05), path
 
 
-# -------------------------------------------------------------------------------------------- promise 3: packed = alone
-
-
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_packed_equals_alone(params, scan_layers):
-    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
-    params = arrange_layers(params, config)
-    batch = packed_batch()
-    hidden, pooled, mlm, nsp = outputs(params, batch, config)
-    for row, start, length, number in spans():
-        cut = slice(start, start + length)
-        alone = {name: value[row : row + 1, cut] for name, value in batch.items() if name != "sequence_starts"}
-        alone |= {"sequence_ids": jnp.ones((1, length), jnp.int32), "sequence_starts": jnp.zeros((1, 1), jnp.int32)}
-        alone_hidden, alone_pooled, alone_mlm, alone_nsp = outputs(params, alone, config)
-        assert_close(hidden[row, cut], alone_hidden[0])
-        assert_close(mlm[row, cut], alone_mlm[0])
-        assert_close(pooled[row, number], alone_pooled[0, 0])
-        assert_close(nsp[row, number], alone_nsp[0, 0])
-
-
-def test_a_sequence_does_not_see_its_neighbours(params):
-    batch = packed_batch()
-    changed = batch | {
-        "input_ids": batch["input_ids"].at[0, 7:12].set(5),
-        "token_type_ids": batch["token_type_ids"].at[0, 7:12].set(1),
-    }
-    others = np.ones((2, WIDTH), bool)
-    others[0, 7:12] = False
-    before, after = outputs(params, batch), outputs(params, changed)
-    for index in (0, 2):  # hidden states, MLM logits
-        np.testing.assert_array_equal(before[index][others], after[index][others])
-        assert not np.array_equal(before[index][0, 7:12], after[index][0, 7:12])
-    np.testing.assert_array_equal(before[1][0, [0, 2]], after[1][0, [0, 2]])
-
-
-def test_padding_has_no_influence(params):
-    batch = packed_batch()
-    inside = np.asarray(batch["sequence_ids"]) > 0
-    expected = outputs(params, batch)
-
-    noise = {name: jnp.where(inside, batch[name], 1) for name in ("input_ids", "token_type_ids", "position_ids")}
-    for got, want in zip(outputs(params, batch | noise)[::2], expected[::2], strict=True):
-        np.testing.assert_array_equal(got[inside], want[inside])
-
-    wider = {
-        name: value if name == "sequence_starts" else jnp.pad(value, ((0, 0), (0, 9))) for name, value in batch.items()
-    }
-    got = outputs(params, wider)
-    assert_close(got[0][:, :WIDTH][inside], expected[0][inside])
-    assert_close(got[1], expected[1])
-    assert all(np.isfinite(tensor).all() for tensor in got)
-
-
-def test_gradients_do_not_cross_sequences(params):
-    batch = packed_batch()
-
-    def of_first(table):
-        tree = {**params, "bert": {**params["bert"]}}
-        tree["bert"]["embeddings"] = {**params["bert"]["embeddings"], "word_embeddings": {"embedding": table}}
-        hidden = Bert(CONFIG).apply({"params": tree["bert"]}, Inputs.of_batch(batch))
-        return jnp.square(hidden[0, :7]).sum()
-
-    gradient = jax.grad(of_first)(params["bert"]["embeddings"]["word_embeddings"]["embedding"])
-    touched = set(np.flatnonzero(np.abs(gradient).sum(axis=1)))
-    assert touched == set(np.asarray(batch["input_ids"])[0, :7].tolist())
-
-
 # ------------------------------------------------------------------------------------------------------ scan and remat
 
 
+@pytest.mark.slow
 def test_scanned_layers_equal_unrolled_ones(params):
     scanned = dataclasses.replace(CONFIG, scan_layers=True)
     stacked = arrange_layers(params, scanned)
@@ -218,6 +94,7 @@ def test_scanned_layers_equal_unrolled_ones(params):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
@@ -241,6 +118,7 @@ def test_remat_keeps_what_it_says(changes, kept, scan_layers):
     assert {name for name, shape in shapes.items() if shape in {each[-len(shape) :] for each in found}} == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("saves", ["products", "nothing"])
@@ -268,6 +146,7 @@ def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministi
 # ------------------------------------------------------------------------------------------------------------ products
 
 
+@pytest.mark.slow
 def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
     """128 rows, not 99; nothing of it is seen from outside."""
     config = dataclasses.replace(CONFIG, attention="plain")
@@ -296,6 +175,7 @@ def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
         assert np.linalg.norm(one - other) <= TOLERANCE * max(np.linalg.norm(other), whole / 100)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_bfloat16_product_is_one_of_bfloat16():
     keys = jax.random.split(jax.random.key(0), 3)
     exact = [jax.random.normal(key, shape) for key, shape in zip(keys, ((4, 6, 32), (99, 32), (4, 6, 99)), strict=True)]
@@ -334,6 +214,7 @@ def dropout_calls(params, config, zeroed=None, **kwargs):
     return calls, result
 
 
+@pytest.mark.slow
 def test_dropout_share_and_scale_at_every_place(params):
     config = dataclasses.replace(CONFIG, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
     counts: dict[tuple, list[int]] = {}
@@ -356,6 +237,7 @@ def test_dropout_share_and_scale_at_every_place(params):
         assert abs(dropped / total - rate) < 5 * deviation, (number, dropped / total)
 
 
+@pytest.mark.slow
 def test_every_dropout_acts_on_the_result_and_draws_its_own_mask(params):
     rngs = {"dropout": jax.random.key(0)}
     calls, expected = dropout_calls(params, CONFIG, deterministic=False, rngs=rngs)
@@ -368,6 +250,7 @@ def test_every_dropout_acts_on_the_result_and_draws_its_own_mask(params):
             assert abs(np.corrcoef(mask, other)[0, 1]) < 0.15
 
 
+@pytest.mark.slow
 def test_scanned_layers_draw_their_own_masks(params):
     config = dataclasses.replace(CONFIG, scan_layers=True)
     _, state = Bert(config).apply(
@@ -386,6 +269,7 @@ def test_scanned_layers_draw_their_own_masks(params):
         assert np.abs(np.corrcoef(masks) - np.eye(len(masks))).max() < 0.15
 
 
+@pytest.mark.slow
 def test_dropout_is_off_when_deterministic_or_zero(params):
     batch = packed_batch()
     expected = outputs(params, batch)
@@ -400,6 +284,7 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
 # ------------------------------------------------------------------------------------------------ precision, attention
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
@@ -416,6 +301,7 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits(params, scan_layer
     assert np.any(np.asarray(hidden, np.float32) != np.asarray(outputs(params, batch, config)[0]))
 
 
+@pytest.mark.slow
 def test_tables_sum_their_gradients_in_float32():
     """In bfloat16, 4,096 positions of one segment would add up to a sum that no longer moves."""
     rng = np.random.default_rng(0)
@@ -452,6 +338,7 @@ def test_attention_is_the_published_formula():
             assert_close(got[batch, :, head], weights @ np.asarray(value[batch, :, head], float))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_hidden_states_and_attentions_on_request(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
@@ -470,6 +357,7 @@ def test_hidden_states_and_attentions_on_request(params, scan_layers):
     assert np.all(np.where(across, probabilities, 0) == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Sequence", "Token", "Multiple"])
 @pytest.mark.parametrize(("rate", "expected"), [(None, 0.3), (0.5, 0.5), (0.0, 0.0)])
 def test_dropout_before_a_classifier(kind, rate, expected):

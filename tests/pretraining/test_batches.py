@@ -7,12 +7,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers.synthetic_corpus import CLS, FIRST, SEP, SyntheticCorpus, corpus_of, synthetic_corpus
+from helpers.synthetic_corpus import CLS, FIRST, SEP, corpus_of, synthetic_corpus
 
 from bert_jax.config import DataConfig
 from bert_jax.errors import UserError
 from bert_jax.pretraining import batches as module
-from bert_jax.pretraining.batches import PretrainingBatches, iterate, permuted, validation_batches
+from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
+from bert_jax.pretraining.permutation import permuted
+from bert_jax.text.corpus import CorpusArrays
 
 CORPUS = synthetic_corpus(3_000, distinct=True)  # 6 blocks
 NAMES = {"input_ids", "token_type_ids", "position_ids", "sequence_ids", "next_sentence_labels"}
@@ -60,6 +62,7 @@ def test_seeds_may_be_any_integer():
     assert not same(make(seed=-1)[0], make(seed=2**70)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterate_yields_the_steps_in_order(workers):
     batches = make()
@@ -94,10 +97,10 @@ def test_rows_must_have_no_gaps():
 def test_the_structure_of_rows(objective, packing, length):
     corpus = synthetic_corpus(60)
     batches = make(corpus, objective=objective, packing=packing, length=length)
-    most = batches.sequences_per_row
+    max_sequences = batches.sequences_per_row
     for batch in (batches[0], batches[3]):
         assert all(array.dtype == np.int32 for array in batch.values())
-        assert batch["next_sentence_labels"].shape == (16, most)
+        assert batch["next_sentence_labels"].shape == (16, max_sequences)
         for ids, types, positions, sequences, labels in zip(
             *(batch[name] for name in ("input_ids", "token_type_ids", "position_ids", "sequence_ids")),
             batch["next_sentence_labels"],
@@ -107,7 +110,7 @@ def test_the_structure_of_rows(objective, packing, length):
             assert not any(array[used:].any() for array in (ids, types, positions, sequences))
             assert (np.diff(sequences[:used]) >= 0).all()
             assert set(sequences[:used]) == set(range(1, count + 1))
-            assert count <= most
+            assert count <= max_sequences
             if objective == "none":
                 assert (labels == -1).all()
             else:
@@ -259,7 +262,7 @@ def test_a_tiny_corpus_serves_endless_batches(objective, packing, lengths):
 
 def test_an_empty_corpus_is_an_error():
     with pytest.raises(UserError, match="no text"):
-        make(SyntheticCorpus(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(1, np.int64)))
+        make(CorpusArrays(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(1, np.int64)))
 
 
 @pytest.mark.parametrize(("max_rows", "batch_size"), [(40, 16), (32, 16), (10**9, 64)])
@@ -290,6 +293,7 @@ def on_disk(folder, corpus):
     return dataclasses.replace(corpus, **arrays)
 
 
+@pytest.mark.slow
 def test_start_up_does_not_grow_with_the_corpus(tmp_path):
     """100 times the text: the same allocations, within what fuller blocks and one more digit explain."""
     peaks = []

@@ -10,6 +10,8 @@ import pytest
 
 from bert_jax.pretraining.masking import choose_positions, hide_tokens, predictions_per_row
 
+pytestmark = pytest.mark.slow
+
 V, MASK = 97, 4
 
 

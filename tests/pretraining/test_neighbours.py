@@ -1,44 +1,29 @@
 """The initial weights whose first heads look at the words beside each word."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bert_jax.pretraining.neighbours import OFFSETS, look_at_neighbours
+from helpers.initial_weights import CONFIG, drawn
 
-from bert_jax.config import ModelConfig, PretrainingConfig
+from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import arrange_layers
 from bert_jax.model.heads import BertForPreTraining
 from bert_jax.model.inputs import Inputs
 from bert_jax.model.intermediates import apply_and_collect
+from bert_jax.pretraining.initialization.neighbours import OFFSETS, init_neighbour_heads
 from bert_jax.pretraining.run import first_params
 
-CONFIG = ModelConfig(
-    vocab_size=200,
-    hidden_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=256,
-    max_position_embeddings=64,
-    initializer_range=0.05,
-)
-
-
-def drawn(config):
-    ids = jnp.zeros((1, 8), jnp.int32)
-    rest = dict(sequence_starts=ids[:, :1], masked_positions=ids[:, :1])
-    init = jax.jit(functools.partial(BertForPreTraining(config).init, **rest))
-    return init(jax.random.key(0), Inputs(ids, ids, ids, ids))["params"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2, "initializer_range": 0.02}])
 def test_each_head_of_the_first_layer_looks_where_it_should(changes):
     config = dataclasses.replace(CONFIG, **changes)
-    params = look_at_neighbours(drawn(config), config)
+    params = init_neighbour_heads(drawn(config), config)
     rng = np.random.default_rng(0)
     ids = jnp.array(rng.integers(5, 200, (4, 64)), jnp.int32)
     places = jnp.broadcast_to(jnp.arange(64), (4, 64))
@@ -57,7 +42,7 @@ def test_each_head_of_the_first_layer_looks_where_it_should(changes):
 
 def test_the_rest_stays_as_drawn():
     before = drawn(CONFIG)
-    after = look_at_neighbours(before, CONFIG)
+    after = init_neighbour_heads(before, CONFIG)
     changed = jax.tree_util.tree_map_with_path(
         lambda path, one, other: None if np.array_equal(one, other) else jax.tree_util.keystr(path), before, after
     )
@@ -83,4 +68,4 @@ def test_what_cannot_be():
         PretrainingConfig(total_steps=1, initial_attention="left")
     odd = dataclasses.replace(CONFIG, hidden_size=30, num_attention_heads=2)
     with pytest.raises(UserError, match="hidden_size=30 to divide by 4"):
-        look_at_neighbours(drawn(odd), odd)
+        init_neighbour_heads(drawn(odd), odd)

@@ -15,11 +15,11 @@ def drawn(length=128, objective="nsp", documents=300, seed=0, short_rate=0.1):
     return corpus, draw_sequences(corpus, [(0, corpus.num_tokens)], config, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("most", [1, 2, 8])
+@pytest.mark.parametrize("max_sequences", [1, 2, 8])
 @pytest.mark.parametrize("lengths", [[], [16], [1], [1] * 40, [16] * 3, [15, 1, 15, 1], [9, 8, 7, 7, 9, 1, 1, 1, 16]])
-def test_best_fit_never_overlaps(lengths, most):
+def test_best_fit_never_overlaps(lengths, max_sequences):
     lengths = np.array(lengths, np.int64)
-    row, slot, position = best_fit(lengths, 16, most)
+    row, slot, position = best_fit(lengths, 16, max_sequences)
     taken = np.zeros((len(lengths), 16), np.int64)
     for i in range(len(lengths)):
         assert position[i] + lengths[i] <= 16
@@ -30,7 +30,7 @@ def test_best_fit_never_overlaps(lengths, most):
         members = np.flatnonzero(row == r)
         order = members[np.argsort(position[members])]
         assert slot[order].tolist() == list(range(len(members)))
-        assert 1 <= len(members) <= most
+        assert 1 <= len(members) <= max_sequences
         assert (position[order] == np.cumsum(lengths[order]) - lengths[order]).all()  # no gaps
 
 
@@ -68,14 +68,14 @@ def test_best_fit_is_near_the_lower_bound_where_gaps_can_be_filled():
 @pytest.mark.parametrize("length", [16, 128])
 def test_rows_are_what_a_plain_loop_writes(objective, packing, length):
     corpus, sequences = drawn(length, objective, documents=40)
-    most = sequences_per_row(length, packing)
-    places = best_fit(sequences.lengths, length, most)
+    max_sequences = sequences_per_row(length, packing)
+    places = best_fit(sequences.lengths, length, max_sequences)
     rows = int(places[0].max()) + 3  # two of them empty
-    batch = lay_out(corpus.tokens, sequences, places, (rows, length, most), CLS, SEP)
+    batch = lay_out(corpus.tokens, sequences, places, (rows, length, max_sequences), CLS, SEP)
 
     names = ["input_ids", "token_type_ids", "position_ids", "sequence_ids"]
     expected = {name: np.zeros((rows, length), int) for name in names}
-    expected["next_sentence_labels"] = np.full((rows, most), -1)
+    expected["next_sentence_labels"] = np.full((rows, max_sequences), -1)
     for i, (row, slot, position) in enumerate(zip(*places, strict=True)):
         ids, types = [CLS], [0]
         for which, piece in enumerate(range(sequences.first[i], sequences.first[i + 1])):

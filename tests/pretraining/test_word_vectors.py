@@ -6,19 +6,20 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from helpers.synthetic_corpus import SyntheticCorpus, corpus_of
-from pretraining.test_neighbours import CONFIG, drawn
+from helpers.initial_weights import CONFIG, drawn
+from helpers.synthetic_corpus import corpus_of
 
 from bert_jax.config import PretrainingConfig
 from bert_jax.errors import UserError
-from bert_jax.pretraining import word_vectors as module
+from bert_jax.pretraining.initialization import word_vectors as module
+from bert_jax.pretraining.initialization.word_vectors import cooccurrences, word_vectors
 from bert_jax.pretraining.run import first_params
-from bert_jax.pretraining.word_vectors import cooccurrences, word_vectors
+from bert_jax.text.corpus import CorpusArrays
 
 TOPICS = np.array([np.arange(5, 85), np.arange(85, 165)])  # ids; 165 to 199 do not occur
 
 
-def topical_corpus() -> SyntheticCorpus:
+def topical_corpus() -> CorpusArrays:
     """400 documents of two sentences of 20 tokens, each document of one topic."""
     rng = np.random.default_rng(0)
     corpus = corpus_of(np.full(400, 2), np.full(800, 20), distinct=True)
@@ -54,6 +55,7 @@ def test_words_of_a_topic_are_alike():
         assert within > alike[np.ix_(topic, others)].mean() + 0.1
 
 
+@pytest.mark.slow
 def test_only_words_that_occur_are_replaced():
     config = PretrainingConfig(total_steps=1, initial_embeddings="counted", model=CONFIG)
     before, corpus = drawn(CONFIG), topical_corpus()
@@ -68,6 +70,7 @@ def test_only_words_that_occur_are_replaced():
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_what_cannot_be():
     with pytest.raises(UserError, match="initial_embeddings is for random weights"):
         PretrainingConfig(total_steps=1, initial_embeddings="counted", init_from="x")

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.subprocess
+
 ALLOCATE = """
 import resource, sys, threading
 if sys.argv.pop() == "kept":
@@ -36,6 +38,7 @@ def in_new_process(code: str, *arguments: object, **environment: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_memory_is_kept_for_the_next_step():
     """A thread that allocates a large block again gets the one it freed: no page is faulted in anew."""
@@ -56,8 +59,8 @@ hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None)
 
 from bert_jax.config import SIZES
-from bert_jax.benchmarks.our_step import StepSetting
-from bert_jax.benchmarks.training_speed import full_batches
+from bert_jax.benchmarks.jax_side import StepSetting
+from bert_jax.benchmarks.suites.train import full_batches
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.step import make_init, make_train_step
 
@@ -74,6 +77,7 @@ np.savez(sys.argv[1], *jax.device_get(jax.tree.leaves(state)))
 """
 
 
+@pytest.mark.slow
 def test_a_second_start_loads_the_programs_of_the_first_and_gives_the_same_bits(tmp_path):
     hits = [
         int(in_new_process(TRAIN, tmp_path / name, XDG_CACHE_HOME=tmp_path / "cache"))

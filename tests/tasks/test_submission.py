@@ -177,6 +177,7 @@ def test_conlleval_finds_our_scores_in_the_file(tmp_path):
     assert conlleval(text.replace("\n\n", "\n")) != pytest.approx(ours, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_files_in_its_workdir(tmp_path):
     columns, data = "index\tsentence1\tsentence2", tmp_path / "RTE"
     data.mkdir()

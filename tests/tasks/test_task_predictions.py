@@ -1,41 +1,30 @@
 """What fine-tuned heads say of new text: classify, tag, answer, pseudo-perplexity, alone and line by line."""
 
-import dataclasses
 import functools
 import io
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 import torch
 import transformers
 from helpers import random_model
+from helpers.fine_tuned import CONFIG, fine_tuned
 
-from bert_jax.config import HeadSettings, ModelConfig
+from bert_jax.config import HeadSettings
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
 from bert_jax.inference.model import Model
 from bert_jax.inference.words import tagging_of, words_of
 from bert_jax.interop import huggingface
-from bert_jax.interop.layout import Pretrained
 from bert_jax.tasks.kinds.token_classification import Tags
-from bert_jax.tasks.objective import TaskObjective
 from bert_jax.tasks.spans import best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample
-from bert_jax.tasks.table import TASKS
+
+pytestmark = pytest.mark.torch
 
 TEXTS = ["the film was good", ("the film", "was a word1 of an actor"), "the " * 100]
-CONFIG = dataclasses.replace(random_model.CONFIG, max_position_embeddings=80)
-
-
-def fine_tuned(kind, labels=(), problem_type="", settings=HeadSettings(), config: ModelConfig = CONFIG):
-    """A model with a random head of that kind."""
-    objective = TaskObjective(TASKS[f"custom:{kind}"].kind, config, max(1, len(labels)))
-    params = jax.device_get(objective.init(jax.random.key(3)))
-    params = jax.tree.map(lambda x: x + np.random.default_rng(1).normal(0, 0.3, x.shape).astype(np.float32), params)
-    return Model(Pretrained(params, config, labels, problem_type, settings), random_model.tokenizer())
 
 
 def theirs(model, directory):
@@ -52,6 +41,7 @@ def their_logits(network, tokenizer, text, **options):
         return network(**tokenizer(*pair, truncation=True, return_tensors="pt", **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "problem_type", ["single_label_classification", "multi_label_classification", "regression", ""]
 )
@@ -85,6 +75,7 @@ def model_values(model):
     return {answer.value for answer in model.classify(["the film", "good"])}
 
 
+@pytest.mark.slow
 def test_long_texts_are_cut_or_averaged():
     model = fine_tuned("classification", ("no", "yes"))
     words = ["good"] * 60 + ["bad"] * 60
@@ -99,6 +90,7 @@ def test_long_texts_are_cut_or_averaged():
     assert windows == pytest.approx(mean, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_head_reads_as_it_was_trained():
     settings = HeadSettings(max_length=20, truncation="tail")
     model = fine_tuned("classification", ("no", "yes"), settings=settings)
@@ -120,6 +112,7 @@ def test_words_and_where_they_stand():
     assert words_of("")[1] == []
 
 
+@pytest.mark.slow
 def test_tags_are_those_of_the_first_token_of_each_word(tmp_path):
     labels = ("O", "B-X", "I-X")
     model = fine_tuned("token_classification", labels)
@@ -147,6 +140,7 @@ def test_entities_from_tags():
     assert tagging_of(text, places, Tags(["NN", "NN", "VB", "NN"], [1.0] * 4)).entities == []
 
 
+@pytest.mark.slow
 def test_answers_are_the_best_spans_of_their_logits(tmp_path):
     model = fine_tuned("question_answering")
     network, tokenizer = theirs(model, tmp_path / "model")
@@ -185,6 +179,7 @@ def test_the_threshold_decides_whether_there_is_an_answer(tmp_path):
     transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "model")  # takes the key
 
 
+@pytest.mark.slow
 def test_pseudo_perplexity_hides_each_token_once():
     model = Model(random_model.random_model(CONFIG), random_model.tokenizer())
     text = "the film was word1"
@@ -242,6 +237,7 @@ def run_lines(name, model, text, json_lines=False, **options):
     return found
 
 
+@pytest.mark.slow
 def test_lines_are_classified_in_their_order():
     model = fine_tuned("classification", ("no", "yes"))
     found = run_lines(

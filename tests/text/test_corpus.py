@@ -15,8 +15,7 @@ import pytest
 import sentencex
 
 from bert_jax.errors import UserError
-from bert_jax.text import build as build_module
-from bert_jax.text import encoding
+from bert_jax.text import encoding, pool
 from bert_jax.text.build import build_corpus
 from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import SPLITS, Corpus, SplitWriter
@@ -63,7 +62,7 @@ def digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# ---------------------------------------------------------------------------------------------- what is in it
+# ---- what is in it -------------------------------------------------------------------------------
 
 
 def test_sentences_and_documents_keep_their_boundaries(tokenizer, tmp_path):
@@ -164,7 +163,7 @@ def test_the_language_chooses_the_splitter(tokenizer, tmp_path):
     assert Corpus.open(tmp_path / "ja").num_sentences == 2
 
 
-# --------------------------------------------------------------------------------------------------- validation
+# ---- validation ----------------------------------------------------------------------------------
 
 
 def test_validation_has_its_share_and_shares_no_text(tokenizer, reviews, tmp_path):
@@ -203,11 +202,13 @@ def test_the_last_document_can_change_sides_after_a_flush(tokenizer, reviews, tm
     assert joined(sentences_of(Corpus.open(tmp_path / "b", "validation"))[0]) == last
 
 
-# ---------------------------------------------------------------------------------------------- the same bytes
+# ---- the same bytes ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_number_of_processes_changes_no_byte(tokenizer, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_BATCH", 1 << 15)
+    monkeypatch.setattr(pool, "BATCH", 1 << 15)
     run = "ไทย" * 100  # in the first batch and in the last, which one process sees both of
     text = [f"one {run}", *reviews, reviews[3], f"two {run}", "...", ""]
     one = build(text, tokenizer, tmp_path / "1", processes=1)
@@ -223,6 +224,8 @@ def test_the_number_of_processes_changes_no_byte(tokenizer, reviews, tmp_path, m
     }
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_workers_import_neither_jax_nor_the_callers_script(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     script = tmp_path / "script.py"
@@ -255,7 +258,7 @@ build_corpus(documents(), tokenizer, {str(tmp_path / "c")!r}, processes=2, verbo
     assert done.stdout.split("\n")[:-1] == ["imported __main__", "worker False", "worker False"]
 
 
-# ------------------------------------------------------------------------------------------------------- report
+# ---- report --------------------------------------------------------------------------------------
 
 
 def test_the_report_is_printed_and_saved(tokenizer, tmp_path, capsys):
@@ -278,7 +281,7 @@ def test_the_report_is_printed_and_saved(tokenizer, tmp_path, capsys):
         assert line in printed
 
 
-# ---------------------------------------------------------------------------------------------------- bad input
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def test_a_corpus_of_another_tokenizer_is_told(tokenizer, reviews, tmp_path):
@@ -322,6 +325,7 @@ def test_documents_without_letters_can_be_kept(tokenizer, tmp_path):
     assert report.tokens > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["no end to it ", "ไทยไม่มีเว้นวรรค", "中文没有空格", "x"], ids=["words", "thai", "chinese", "one_letter"]
 )
@@ -344,7 +348,7 @@ def test_bad_options_are_told(tokenizer, tmp_path):
         build(DOCUMENTS, tokenizer, tmp_path, longest=0)
 
 
-# ------------------------------------------------------------------------------- interrupted, full and read-only
+# ---- interrupted, full and read-only -------------------------------------------------------------
 
 
 def failing(documents):
@@ -352,6 +356,7 @@ def failing(documents):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_leaves_no_corpus_and_the_next_one_is_clean(tokenizer, reviews, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build(failing(reviews), tokenizer, tmp_path / "a")
@@ -384,6 +389,8 @@ def run_script(tokenizer, tmp_path, *arguments, prefix=()):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_build_leaves_no_corpus_and_no_process(tokenizer, tmp_path, number):
     output = tmp_path / "c"
@@ -413,6 +420,8 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_full_disk_is_told_and_its_space_given_back(tokenizer, tmp_path):
     output = tmp_path / "c"
     process = run_script(
@@ -428,6 +437,7 @@ def test_a_full_disk_is_told_and_its_space_given_back(tokenizer, tmp_path):
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.subprocess
 def test_a_folder_that_cannot_be_written_is_told(tokenizer, tmp_path):
     (tmp_path / "a.txt").write_text("Some text.")
     process = run_script(tokenizer, tmp_path, f"--source={tmp_path}/a.txt", "--output=/proc/corpus")
@@ -445,8 +455,9 @@ def test_a_folder_without_write_permission_is_told(tokenizer, tmp_path, monkeypa
         build(DOCUMENTS, tokenizer, tmp_path / "c")
 
 
+@pytest.mark.subprocess
 def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_BATCH", 1 << 15)
+    monkeypatch.setattr(pool, "BATCH", 1 << 15)
 
     def documents():
         yield from reviews[:300]
@@ -459,9 +470,11 @@ def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------------------------- memory and script
+# ---- memory and script ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_memory_does_not_grow_with_the_text(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     code = f"""
@@ -502,6 +515,7 @@ print(peak >> 20)
     assert peaks[1] - peaks[0] < 60, peaks
 
 
+@pytest.mark.subprocess
 def test_the_script_builds_with_its_flags(tokenizer, tmp_path):
     (tmp_path / "a.csv").write_bytes(b"body,id\n<br>A film.,1\ncaf\xe9 film.,2\nshort,3\n")
     arguments = (f"--source={tmp_path}/a.csv", "--column=body", f"--output={tmp_path}/c", "--minimum_length=6")

@@ -15,6 +15,8 @@ from bert_jax.text import tokenizer as tokenizer_module
 from bert_jax.text.sources import read_documents
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Encoded, Tokenizer, train_tokenizer, truncate_pair
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).parents[2]
 TEXTS = ["An unbelievable, gripping film!", "Käse and naïve café: 中文 [MASK].", "", "ไทย " + "x" * 150]
 
@@ -69,6 +71,8 @@ def test_the_backend_adds_the_special_tokens_of_pairs(trained):
     assert encoding.type_ids == [0, 0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_same_text_gives_the_same_vocabulary_in_any_process_with_any_threads(reviews, trained, tmp_path):
     assert train_tokenizer(iter(reviews), 2_000).hash == trained.hash
     code = (
@@ -105,6 +109,7 @@ def test_minimum_frequency_keeps_rare_characters_and_pieces_out():
     assert "##b" in train_tokenizer(texts, 100, min_frequency=4).tokens
 
 
+@pytest.mark.slow
 def test_a_vocabulary_smaller_than_the_alphabet_names_the_least_size(reviews):
     with pytest.raises(UserError) as error:
         train_tokenizer(reviews, 50)
@@ -128,6 +133,7 @@ def test_a_text_with_few_words_gives_fewer_entries():
     assert train_tokenizer(["ab ab"], 1_000).tokens == [*SPECIAL_TOKENS, "a", "b", "##b", "ab"]
 
 
+@pytest.mark.slow
 def test_ten_megabytes_without_a_space_are_trained_on():
     letters = np.frombuffer("กขคงจฉชซญดตถทธนบปผพฟภมยรลวสหอฮ".encode("utf-32-le"), np.uint32)
     chosen = np.random.default_rng(0).choice(letters, 3_400_000)  # of 3 bytes each
@@ -144,7 +150,7 @@ def test_many_different_words_are_counted_in_bounded_memory(monkeypatch):
     assert len(words) <= 1_000
 
 
-# --------------------------------------------------------------------------------------------- inputs of a model
+# ---- inputs of a model ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +203,7 @@ def test_truncate_pair_is_the_loop_of_the_original():
             assert got == (first, second)
 
 
-# ---------------------------------------------------------------------------------------------- saved and loaded
+# ---- saved and loaded ----------------------------------------------------------------------------
 
 
 def test_saved_files_load_in_tokenizers_and_transformers_with_the_same_ids(trained, tmp_path):
@@ -267,7 +273,7 @@ def test_a_folder_that_cannot_be_written_is_told(trained, tmp_path):
         trained.save(tmp_path / "file" / "tokenizer")
 
 
-# -------------------------------------------------------------------------------------------------------- script
+# ---- script --------------------------------------------------------------------------------------
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess:
@@ -275,6 +281,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
 
 
+@pytest.mark.subprocess
 def test_the_script_trains_and_saves(tmp_path):
     (tmp_path / "a.txt").write_text("Abc abc abc.\n\nAbc abd abd.\n")
     out = tmp_path / "out"
@@ -284,6 +291,7 @@ def test_the_script_trains_and_saves(tmp_path):
     assert {"abc", "Abc"} <= set(Tokenizer.load(out).tokens)
 
 
+@pytest.mark.subprocess
 def test_the_script_tells_errors_in_one_line_and_fails(tmp_path):
     (tmp_path / "empty.txt").write_text("")
     for source, message in (("empty.txt", "no text to train"), ("none.txt", "matches no file")):
@@ -295,6 +303,7 @@ def test_the_script_tells_errors_in_one_line_and_fails(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.subprocess
 def test_help_explains_every_flag_with_an_example():
     for name in ("train_tokenizer", "build_corpus"):
         command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]

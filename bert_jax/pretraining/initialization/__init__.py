@@ -1,0 +1,1 @@
+"""Starts a small model better than with random weights alone."""

@@ -1,0 +1,1 @@
+"""Holds the suites of the benchmark, a file each."""

@@ -1,0 +1,161 @@
+r"""Checks that the figures in README.md and docs/ are those of the files in docs/benchmarks/.
+
+  python scripts/check_figures.py            # says which figures are wrong, and exits with 1 if there are any
+  python scripts/check_figures.py --write    # puts the right ones in their place, after a new measurement
+
+A figure is a number with a comment behind it, which a reader of the page does not see:
+
+  418<!--= train-cpu-2026-11-23; tiny*; bert_jax; seconds; ms --> ms
+
+The comment names the file, and case, side and metric of its records (docs/benchmarks/README.md); then, if wanted, a
+unit of `SCALES`, and `min`, `max` or `median`. The number has to be the record's, rounded to its own places.
+
+- Case and side are patterns, as of file names. Without min, max or median they match one record: the one whose round is
+  null. With one of these it is taken over all that match, or, if that is one, over its rounds.
+- A side "A / B" is the quotient of the two.
+- In metrics of a run (.jsonl) case is the step and side the split.
+
+In a table, a row that has such a figure has nothing else with digits but its first cell, code and links: so no
+measured number is forgotten.
+"""
+
+import argparse
+import fnmatch
+import functools
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "docs" / "benchmarks"
+SCALES = {"ms": 1e3, "s": 1, "GB": 1e-9, "MB": 1e-6, "%": 1e2, "million": 1e-6, "thousand": 1e-3}
+CHOICES: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "median": statistics.median}
+FIGURE = re.compile(r"(?P<number>\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)<!--=\s*(?P<marker>.*?)\s*-->")
+NO_FIGURES = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|[A-Za-z_][\w.-]*\d[\w.-]*")  # code, links, names such as XQuAD1.1
+
+
+@functools.cache
+def read_records(name: str) -> dict[tuple[str, str, str], dict[int | None, float]]:
+    """Reads a file of docs/benchmarks.
+
+    Returns:
+      the values of each (case, side, metric), by round.
+    """
+    path = BENCHMARKS / f"{name}.json"
+    values: dict[tuple[str, str, str], dict[int | None, float]] = {}
+    if path.exists():
+        for record in json.loads(path.read_text())["measurements"]:
+            key = record["case"], record["side"], record["metric"]
+            values.setdefault(key, {})[record["round"]] = record["value"]
+        return values
+    for line in path.with_suffix(".jsonl").read_text().splitlines():
+        metrics = json.loads(line)
+        step, split = str(metrics.pop("step")), metrics.pop("split")
+        values |= {(step, split, metric): {None: value} for metric, value in metrics.items()}
+    return values
+
+
+def figure_of(marker: str) -> float:
+    """Looks up what a marker names.
+
+    Raises:
+      ValueError: it names no record, or more than one.
+    """
+    name, case, side, metric, *options = [part.strip() for part in marker.split(";")]
+    scale = 1.0
+    choice = None
+    for option in options:
+        if option in SCALES:
+            scale = SCALES[option]
+        elif option in CHOICES:
+            choice = CHOICES[option]
+        else:
+            raise ValueError(f"{option!r} is none of {', '.join([*SCALES, *CHOICES])}")
+    numerator, _, denominator = side.partition(" / ")
+    value = _value(name, case, numerator, metric, choice)
+    return scale * (value / _value(name, case, denominator, metric, choice) if denominator else value)
+
+
+def _value(name: str, case: str, side: str, metric: str, choice: Callable[[list[float]], float] | None) -> float:
+    try:
+        records = read_records(name)
+    except FileNotFoundError:
+        raise ValueError(f"docs/benchmarks has no {name}") from None
+    matches = [
+        values
+        for (one_case, one_side, one_metric), values in records.items()
+        if one_metric == metric and fnmatch.fnmatchcase(one_case, case) and fnmatch.fnmatchcase(one_side, side)
+    ]
+    if not matches or (len(matches) > 1 and choice is None):
+        raise ValueError(f"{len(matches)} records are {name}; {case}; {side}; {metric}")
+    if choice is None:
+        return matches[0][None]
+    if len(matches) > 1:
+        return choice([values[None] for values in matches])
+    return choice([value for number, value in matches[0].items() if number is not None])
+
+
+def as_written(value: float, number: str) -> str:
+    """Writes a value with the places, commas and exponent of a number of the page."""
+    mantissa, exponent, _ = number.partition("e")
+    places = len(mantissa.partition(".")[2])
+    if not exponent:
+        return f"{value:,.{places}f}"
+    mantissa, _, exponent = f"{value:.{places}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def check_line(line: str) -> tuple[str, list[str]]:
+    """Returns a line with the right figures, and what was wrong with it."""
+    faults = []
+
+    def right(match: re.Match[str]) -> str:
+        number, marker = match["number"], match["marker"]
+        try:
+            expected = as_written(figure_of(marker), number)
+        except (ValueError, KeyError) as error:
+            faults.append(f"{match[0]}: {error}")
+            return match[0]
+        if expected != number:
+            faults.append(f"{number} should be {expected} ({marker})")
+        return expected + match[0][len(number) :]
+
+    corrected = FIGURE.sub(right, line)
+    if line.count("<!--=") != len(FIGURE.findall(line)):
+        faults.append("a marker stands behind no number")
+    if line.startswith("|") and "<!--=" in line:
+        cells = FIGURE.sub("", line).strip("| \n").split("|")[1:]
+        if left := re.findall(r"\d[\d.,]*", NO_FIGURES.sub("", "|".join(cells))):
+            faults.append(f"numbers without a record: {' '.join(left)}")
+    return corrected, faults
+
+
+def main(arguments: list[str]) -> int:
+    """Checks the pages and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the right figures in their place")
+    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/**/*.md")
+    options = parser.parse_args(arguments)
+    pages = options.pages or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    count = wrong = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        corrected = []
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
+            right, faults = check_line(line)
+            corrected.append(right)
+            count += line.count("<!--=")
+            wrong += len(faults)
+            for fault in faults:
+                print(f"{page}:{number}: {fault}")
+        if options.write and "".join(corrected) != text:
+            page.write_text("".join(corrected), encoding="utf-8")
+    print(f"{count} figures, {wrong} faults")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
