@@ -50,7 +50,7 @@ _OUR_KEY = "bert_jax"  # holds the settings of a head; transformers passes over 
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ---- reading -------------------------------------------------------------------------------------------------------
 
 
 def has_weights(directory: Path) -> bool:
@@ -211,7 +211,7 @@ def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarra
     return renamed
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> None:

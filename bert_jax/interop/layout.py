@@ -13,7 +13,7 @@ from bert_jax.errors import UserError
 from bert_jax.model import parameters
 from bert_jax.model.parameters import BODY, POOLER, part_names
 
-# Leaf names of each kind of module, ours and theirs. Their dense layers keep [out, in], ours [in, out].
+# Leaf names of each kind of module, here and in a file. Dense layers are [in, out] here and [out, in] there.
 _LEAVES = {
     "dense": (("kernel", "weight"), ("bias", "bias")),
     "norm": (("scale", "weight"), ("bias", "bias")),
@@ -21,7 +21,7 @@ _LEAVES = {
     "vector": (("bias", "bias"),),
 }
 
-# Ours, theirs, type of module, and our shape in the letters of `_sizes`. `#` is the index of an encoder layer.
+# Path, name in a file, type of module, and shape in the letters of `tensors_of`. `#` is the index of an encoder layer.
 _MODULES = (
     ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
     ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
@@ -93,10 +93,10 @@ class Pretrained:
 class Tensor(NamedTuple):
     """Describes one array of a file."""
 
-    ours: tuple[str, ...]  # path in the tree of unrolled layers
-    theirs: str
-    shape: tuple[int, ...]  # theirs
-    transposed: bool
+    path: tuple[str, ...]  # in the tree of unrolled layers
+    name: str  # in the file
+    shape: tuple[int, ...]  # in the file
+    transposed: bool  # in the file
 
 
 def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Tensor]:
@@ -111,17 +111,17 @@ def tensors_of(parts: set[str], config: ModelConfig, labels: int) -> Iterator[Te
         "1": 1,
         "2": 2,
     }
-    for ours, theirs, module, letters in _MODULES:
-        if _part(ours) not in {"body", *parts}:
+    for module_path, module_name, module_type, letters in _MODULES:
+        if _part(module_path) not in {"body", *parts}:
             continue
-        for index in range(config.num_hidden_layers) if "#" in ours else [0]:
-            for our_leaf, their_leaf in _LEAVES[module]:
-                path = (*ours.replace("#", str(index)).split("/"), our_leaf)
+        for index in range(config.num_hidden_layers) if "#" in module_path else [0]:
+            for leaf, file_leaf in _LEAVES[module_type]:
+                path = (*module_path.replace("#", str(index)).split("/"), leaf)
                 shape = tuple(sizes[letter] for letter in letters)
-                if module == "dense":
-                    shape = shape[::-1] if our_leaf == "kernel" else shape[1:]
-                name = f"{theirs.replace('#', str(index))}.{their_leaf}"
-                yield Tensor(path, name, shape, transposed=our_leaf == "kernel")
+                if module_type == "dense":
+                    shape = shape[::-1] if leaf == "kernel" else shape[1:]
+                name = f"{module_name.replace('#', str(index))}.{file_leaf}"
+                yield Tensor(path, name, shape, transposed=leaf == "kernel")
 
 
 def _part(path: str) -> str:
@@ -144,7 +144,7 @@ def parts_in(file: Path, names: set[str], architecture: str | None) -> set[str]:
             f'{file} has a classifier, but config.json does not say of what: add "architectures": '
             '["BertForSequenceClassification"], ["BertForTokenClassification"] or ["BertForMultipleChoice"]'
         )
-    return parts | {_part(ours) for ours, theirs, *_ in _MODULES if theirs in stems} - {"body", *_CLASSIFIERS}
+    return parts | {_part(path) for path, name, *_ in _MODULES if name in stems} - {"body", *_CLASSIFIERS}
 
 
 def assemble(
@@ -163,7 +163,7 @@ def assemble(
     Raises:
       UserError: tensors are missing, surplus, misshapen (all are listed) or not float32, or the decoder is not tied.
     """
-    expected = {tensor.theirs: tensor.shape for tensor in tensors_of(parts, config, labels)}
+    expected = {tensor.name: tensor.shape for tensor in tensors_of(parts, config, labels)}
     if not expected.keys() & arrays.keys():
         raise UserError(f"{file} holds nothing of BERT: {len(arrays)} tensors, {', '.join(sorted(arrays)[:3])}, ...")
     surplus = arrays.keys() - expected.keys() - _TIED.keys() - _BUFFERS
@@ -182,10 +182,10 @@ def assemble(
     params: dict = {}
     for tensor in tensors_of(parts, config, labels):
         node = params
-        for key in tensor.ours[:-1]:
+        for key in tensor.path[:-1]:
             node = node.setdefault(key, {})
-        value = np.asarray(arrays[tensor.theirs], np.float32)
-        node[tensor.ours[-1]] = np.ascontiguousarray(value.T) if tensor.transposed else value
+        value = np.asarray(arrays[tensor.name], np.float32)
+        node[tensor.path[-1]] = np.ascontiguousarray(value.T) if tensor.transposed else value
     return params
 
 
@@ -209,12 +209,12 @@ def disassemble(model: Pretrained) -> dict[str, np.ndarray]:
     arrays = {}
     for tensor in tensors_of(part_names(params), model.config, len(model.labels)):
         leaf = params
-        for key in tensor.ours:
+        for key in tensor.path:
             leaf = leaf[key]
         value = np.asarray(leaf, np.float32)
         # safetensors writes the memory as it lies, so a transposed view has to be laid out anew.
-        arrays[tensor.theirs] = np.ascontiguousarray(value.T if tensor.transposed else value)
-        assert arrays[tensor.theirs].shape == tensor.shape, tensor
+        arrays[tensor.name] = np.ascontiguousarray(value.T if tensor.transposed else value)
+        assert arrays[tensor.name].shape == tensor.shape, tensor
     return arrays
 
 

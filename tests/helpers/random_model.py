@@ -34,8 +34,8 @@ def random_model(
     parts = set(ARCHITECTURES[architecture]) | ({"pooler"} if architecture == "BertModel" else set())
     arrays = {}
     for tensor in tensors_of(parts, config, len(labels)):
-        deviation = 0.02 if "_embeddings" in tensor.theirs else 0.2
-        mean = float(tensor.theirs.endswith("LayerNorm.weight"))
-        arrays[tensor.theirs] = rng.normal(mean, deviation, tensor.shape).astype(np.float32)
+        deviation = 0.02 if "_embeddings" in tensor.name else 0.2
+        mean = float(tensor.name.endswith("LayerNorm.weight"))
+        arrays[tensor.name] = rng.normal(mean, deviation, tensor.shape).astype(np.float32)
     params = assemble("random", arrays, parts, config, len(labels), upcast=False)
     return Pretrained(params, config, labels, problem_type)

@@ -11,6 +11,7 @@ import numpy as np
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
+from bert_jax.model.parameters import embeddings, layer
 
 OFFSETS = (-1, 1, -2, 2)  # of the words that the first heads look at; heads beyond these stay random
 PEAK = 7.5  # attention's score at that word; elsewhere it is near 0
@@ -46,9 +47,9 @@ def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
     angles = np.arange(config.max_position_embeddings)[:, None] * radians
     amplitude = 2 * np.sqrt(2) * config.initializer_range  # twice the deviation of a word embedding
     table = np.concatenate([np.sin(angles), np.cos(angles), np.zeros((len(angles), width - 2 * frequencies))], axis=1)
-    params["bert"]["embeddings"]["position_embeddings"]["embedding"] = (amplitude * table).astype(np.float32)
+    embeddings(params)["position_embeddings"]["embedding"] = (amplitude * table).astype(np.float32)
 
-    attention = params["bert"]["encoder"]["layer_0"]["attention"]
+    attention = layer(params, 0)["attention"]
     query, key = attention["query"]["kernel"], attention["key"]["kernel"]
     used = min(size // 2, frequencies)
     # LayerNorm divides by the deviation of word and position together: sqrt(3) times that of a word.

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
+from bert_jax.model.parameters import embeddings
 from bert_jax.text.corpus import Corpus
 
 WINDOW = 8  # words on either side
@@ -41,7 +42,7 @@ def init_embeddings_from_counts(params: dict, config: ModelConfig, corpus: Corpu
             f"model.hidden_size={config.hidden_size}"
         )
     params = jax.tree.map(np.array, jax.device_get(params))
-    drawn = params["bert"]["embeddings"]["word_embeddings"]["embedding"]
+    drawn = embeddings(params)["word_embeddings"]["embedding"]
     vectors = word_vectors(corpus, config.vocab_size, config.hidden_size)
     counted = vectors.any(axis=1)
     drawn[counted] = vectors[counted] * config.initializer_range * np.sqrt(config.hidden_size)
