@@ -277,11 +277,16 @@ class JaxFinetuning(JaxStep):
 
     def loss(self, batch: Batch) -> float:
         """Returns the loss without dropout."""
-        return loss_of(self.objective, self.objective.loss(self.logits(batch), batch))
+        return loss_of(self.objective, _metrics(self.objective, self.state.params, batch))
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Returns the outputs without dropout."""
         return np.asarray(_outputs(self.objective, self.state.params, batch))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _metrics(objective: Objective, params: Parameters, batch: Batch) -> dict[str, Mean]:
+    return objective.metrics(params, batch, None)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -164,7 +164,9 @@ def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
     inside = batch["attention_mask"] > 0
     shape = inside.shape
     positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
-    inputs = Inputs(batch["input_ids"], batch["token_type_ids"], positions, batch["attention_mask"])
+    arrays = {key: jnp.asarray(array) for key, array in batch.items()}
+    tokens = arrays["input_ids"], arrays["token_type_ids"], jnp.asarray(positions), arrays["attention_mask"]
+    inputs = Inputs(*tokens)
     execution = Execution.here(jnp.dtype(dtype).name)
     extra: dict[str, Any] = {}
     if architecture == "BertForMultipleChoice":
@@ -183,7 +185,7 @@ def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
             starts = jnp.zeros((shape[0], 1), jnp.int32)
             bert = Bert(model.config, execution)
             pooled = bert.apply({"params": body(params)}, states.hidden[-1], starts, method="pool")[:, 0]
-        return sum(mean.total / mean.count for mean in task.loss(out, batch)), (out, states, pooled)
+        return sum(mean.total / mean.count for mean in task.loss(out, arrays)), (out, states, pooled)
 
     (total, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
     values = {"hidden states 0": states.embedded}

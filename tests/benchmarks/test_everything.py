@@ -107,7 +107,7 @@ def tiny(monkeypatch, tmp_path, text_file):
     monkeypatch.setattr(inference, "EMBEDDING_VARIANTS", {"cpu": (EmbeddingVariant(),)})
     monkeypatch.setattr(memory, "CHANGES", {"bert_jax": {}})
     monkeypatch.setattr(memory, "VARIANTS", (StepVariant("sdpa"),))
-    monkeypatch.setattr(memory, "OPTIMIZERS", ("adamw",))
+    monkeypatch.setattr(memory, "OPTIMIZERS", ())
     monkeypatch.setattr(corpus, "VOCAB_SIZE", 300)
     monkeypatch.setattr(quickstart, "losses", lambda source: {20: 9.0, 40: 8.0})
     return str(text_file)
