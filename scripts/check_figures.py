@@ -32,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 SCALES = {"ms": 1e3, "s": 1, "GB": 1e-9, "MB": 1e-6, "%": 1e2, "million": 1e-6, "thousand": 1e-3}
-CHOICES = {"min": min, "max": max, "median": statistics.median}
+CHOICES: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "median": statistics.median}
 FIGURE = re.compile(r"(?P<number>\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)<!--=\s*(?P<marker>.*?)\s*-->")
 NO_FIGURES = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|[A-Za-z_][\w.-]*\d[\w.-]*")  # code, links, names such as XQuAD1.1
 
@@ -45,20 +45,16 @@ def read_records(name: str) -> dict[tuple[str, str, str], dict[int | None, float
       the values of each (case, side, metric), by round.
     """
     path = BENCHMARKS / f"{name}.json"
-    if path.exists():
-        records = json.loads(path.read_text())["measurements"]
-    else:
-        lines = [json.loads(line) for line in (BENCHMARKS / f"{name}.jsonl").read_text().splitlines()]
-        records = [
-            dict(case=str(line["step"]), side=line["split"], metric=metric, value=value, round=None)
-            for line in lines
-            for metric, value in line.items()
-            if metric not in ("step", "split")
-        ]
     values: dict[tuple[str, str, str], dict[int | None, float]] = {}
-    for record in records:
-        key = record["case"], record["side"], record["metric"]
-        values.setdefault(key, {})[record["round"]] = record["value"]
+    if path.exists():
+        for record in json.loads(path.read_text())["measurements"]:
+            key = record["case"], record["side"], record["metric"]
+            values.setdefault(key, {})[record["round"]] = record["value"]
+        return values
+    for line in path.with_suffix(".jsonl").read_text().splitlines():
+        metrics = json.loads(line)
+        step, split = str(metrics.pop("step")), metrics.pop("split")
+        values |= {(step, split, metric): {None: value} for metric, value in metrics.items()}
     return values
 
 

@@ -60,7 +60,7 @@ def text_source() -> TextSource:
         drop_duplicates=_DUPLICATES.value,
     )
     return TextSource(
-        source=_SOURCE.value,
+        source=_SOURCE.value or "",
         column=_COLUMN.value,
         errors=_ERRORS.value,
         document_per_file=_DOCUMENT_PER_FILE.value,

@@ -75,13 +75,14 @@ def shown(value: float, scale: float = 1.0) -> str:
 def table(results: Results) -> str:
     """Returns all measurements as lines of text.
 
-    Where a suite has a single metric, each case is a line and each side a column; else each side of each case is a
-    line, and each metric a column. The last column says how many times as fast (or as small) the first side is.
+    Where nothing is compared and there is a single metric, each case is a line and each side a column; else each side
+    of each case is a line, and each metric a column. The last column says how many times as fast (or as small) the
+    first side is.
     """
     cases = results.cases()
     metrics = {metric for case in cases for metric in results.metrics(case)}
     lines = [", ".join(f"{name} {value}" for name, value in results.metadata.items() if isinstance(value, str))]
-    if len(metrics) == 1:
+    if len(metrics) == 1 and not results.compared:
         lines += _matrix(results, metrics.pop())
     else:
         for columns, group in itertools.groupby(cases, key=lambda case: tuple(_columns(results, case))):

@@ -11,7 +11,7 @@ from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 from bert_jax.model.inputs import Inputs
 from bert_jax.model.intermediates import Intermediates, apply_and_collect
-from bert_jax.model.parameters import body
+from bert_jax.model.parameters import apply, body
 from bert_jax.model.quantization import dequantize
 
 TextBatch = dict[str, jax.Array]
@@ -19,32 +19,32 @@ TextBatch = dict[str, jax.Array]
 
 def top_tokens(module: BertForMaskedLM, params: dict, batch: TextBatch, *, top_k: int) -> tuple[jax.Array, jax.Array]:
     """Returns the highest probabilities float32 [B, P, top_k] at the masked positions, and the ids that have them."""
-    variables = {"params": dequantize(params, module.execution.dtype)}
-    logits = module.apply(variables, _inputs(batch), masked_positions=batch["masked"])
+    weights = dequantize(params, module.execution.dtype)
+    logits = apply(module, weights, _inputs(batch), masked_positions=batch["masked"])
     return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
 
 
 def log_probability(module: BertForMaskedLM, params: dict, batch: TextBatch) -> jax.Array:
     """Returns the natural logarithm of the probability of `targets` at the first masked position, float32 [B]."""
-    variables = {"params": dequantize(params, module.execution.dtype)}
-    logits = module.apply(variables, _inputs(batch), masked_positions=batch["masked"][:, :1])[:, 0]
+    weights = dequantize(params, module.execution.dtype)
+    logits = apply(module, weights, _inputs(batch), masked_positions=batch["masked"][:, :1])[:, 0]
     return jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets"][:, None], axis=1)[:, 0]
 
 
 def next_sentence_probability(module: BertForNextSentencePrediction, params: dict, batch: TextBatch) -> jax.Array:
     """Returns the probabilities float32 [B] of label 0, "is next"."""
     starts = jnp.zeros((batch["ids"].shape[0], 1), jnp.int32)
-    variables = {"params": dequantize(params, module.execution.dtype)}
-    logits = module.apply(variables, _inputs(batch), sequence_starts=starts)
+    weights = dequantize(params, module.execution.dtype)
+    logits = apply(module, weights, _inputs(batch), sequence_starts=starts)
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
 def states(module: Bert, params: dict, batch: TextBatch, *, pooled: bool) -> tuple[jax.Array, jax.Array | None]:
     """Returns hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
-    variables = {"params": dequantize(body(params), module.execution.dtype)}
-    hidden = module.apply(variables, _inputs(batch), max_sequences=1)
+    weights = dequantize(body(params), module.execution.dtype)
+    hidden = apply(module, weights, _inputs(batch), max_sequences=1)
     starts = jnp.zeros((hidden.shape[0], 1), jnp.int32)
-    vectors = module.apply(variables, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
+    vectors = apply(module, weights, hidden, starts, method="pool")[:, 0].astype(jnp.float32) if pooled else None
     return hidden.astype(jnp.float32), vectors
 
 
@@ -64,6 +64,7 @@ def vectors(module: Bert, params: dict, batch: TextBatch, *, pooling: str, norma
         pooled = jnp.where(inside[:, :, None], hidden, 0).sum(1) / jnp.maximum(lengths, 1)[:, None]
     elif pooling == "cls":
         pooled = hidden[:, 0]
+    assert pooled is not None
     return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if normalize else pooled
 
 

@@ -105,10 +105,11 @@ class Embedder(LoadedModel):
         check_items(texts, batch_size, is_text_or_pair, _TEXTS)
         rows = self._text_rows(texts, max_length or self.config.max_position_embeddings)
         answers: list = list(rows)
-        settings = dict(progress=progress, pooling=pooling, normalize=normalize)
-        for indices, vectors in self._run(
-            compute.vectors, Bert(self.config, self.execution), rows, batch_size, **settings
-        ):
+        module = Bert(self.config, self.execution)
+        outputs = self._run(
+            compute.vectors, module, rows, batch_size, progress=progress, pooling=pooling, normalize=normalize
+        )
+        for indices, vectors in outputs:
             for number, index in enumerate(indices):
                 answers[index] = vectors[number]
         return answers

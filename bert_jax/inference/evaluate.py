@@ -45,7 +45,7 @@ def evaluate_task(
     max_length: int = 0,
     truncation: str = "",
     batch_size: int = 32,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[np.ndarray], object] = lambda rows: None,
 ) -> dict[str, Any]:
     """Scores a fine-tuned model on a split of a task.
 
@@ -58,7 +58,7 @@ def evaluate_task(
       max_length: tokens of a row at the most; 0 for as many as in training, else all that the model takes.
       truncation: of single texts that are longer; by default as in training.
       batch_size: rows that run at once.
-      progress: told after each batch how many rows it ran.
+      progress: is called after each batch with the numbers of the rows that it ran.
 
     Returns:
       What scores.json holds: "task", "split", "source", "examples", and if these have labels "scores" and "report".

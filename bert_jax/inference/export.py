@@ -13,8 +13,10 @@ from bert_jax.interop.layout import Pretrained
 from bert_jax.model import heads
 from bert_jax.model.encoder import Bert
 from bert_jax.model.inputs import Inputs
-from bert_jax.model.parameters import body, part_names
+from bert_jax.model.parameters import POOLER, apply, body, part_names
+from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
+from bert_jax.tasks.kinds import KIND_OF_HEAD
 from bert_jax.text.tokenizer import Tokenizer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -37,7 +39,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     program = exported(model)
-    write_whole(folder / "model.stablehlo", program.serialize())
+    write_whole(folder / "model.stablehlo", bytes(program.serialize()))
     out = jax.tree.unflatten(program.out_tree, program.out_avals)
     outputs = {name: [str(size) for size in each.shape] for name, each in out.items()}
     signature = {"inputs": {name: ["b", "l"] for name in INPUTS}, "outputs": outputs, "labels": list(model.labels)}
@@ -51,43 +53,34 @@ def exported(model: Pretrained) -> jax.export.Exported:
     """The forward pass without dropout, lowered for `PLATFORMS`."""
     config = dataclasses.replace(model.config, attention="plain")
     params = jax.tree.map(jnp.asarray, model.params)
-    parts, labels = part_names(model.params), max(1, len(model.labels))
+    labels = max(1, len(model.labels))
 
     def forward(input_ids: jax.Array, token_type_ids: jax.Array, attention_mask: jax.Array) -> dict[str, jax.Array]:
         positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
-        return outputs(config, params, parts, labels, Inputs(input_ids, token_type_ids, positions, attention_mask))
+        return outputs(config, params, labels, Inputs(input_ids, token_type_ids, positions, attention_mask))
 
     scope = jax.export.SymbolicScope([f"l <= {config.max_position_embeddings}"])
     shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, l", scope=scope), jnp.int32)
     return jax.export.export(jax.jit(forward), platforms=PLATFORMS)(shape, shape, shape)
 
 
-def outputs(config: ModelConfig, params: dict, parts: set[str], labels: int, inputs: Inputs) -> dict[str, jax.Array]:
+def outputs(config: ModelConfig, params: dict, labels: int, inputs: Inputs) -> dict[str, jax.Array]:
     """Returns what `save` says."""
-    variables, positions = {"params": params}, inputs.position_ids
+    parts, positions = part_names(params), inputs.position_ids
     starts = jnp.zeros_like(positions[:, :1])
-    if "masked_language_model" in parts and "next_sentence" in parts:
-        found = heads.BertForPreTraining(config).apply(
-            variables, inputs, sequence_starts=starts, masked_positions=positions
-        )
-        return {"logits": found[0], "next_sentence_logits": found[1][:, 0]}
+    for head in parts & KIND_OF_HEAD.keys():
+        kind = KIND_OF_HEAD[head]
+        return kind.exported_outputs(kind.network(config, labels, Execution()), {"params": params}, vars(inputs))
+    if {"masked_language_model", "next_sentence"} <= parts:
+        network = heads.BertForPreTraining(config)
+        logits, pairs = apply(network, params, inputs, sequence_starts=starts, masked_positions=positions)
+        return {"logits": logits, "next_sentence_logits": pairs[:, 0]}
     if "masked_language_model" in parts:
-        return {"logits": heads.BertForMaskedLM(config).apply(variables, inputs, masked_positions=positions)}
+        return {"logits": apply(heads.BertForMaskedLM(config), params, inputs, masked_positions=positions)}
     if "next_sentence" in parts:
         network = heads.BertForNextSentencePrediction(config)
-        return {"next_sentence_logits": network.apply(variables, inputs, sequence_starts=starts)[:, 0]}
-    if "sequence_classification" in parts:
-        network = heads.BertForSequenceClassification(config, labels)
-        return {"logits": network.apply(variables, inputs, sequence_starts=starts)[:, 0]}
-    if "token_classification" in parts:
-        return {"logits": heads.BertForTokenClassification(config, labels).apply(variables, inputs)}
-    if "multiple_choice" in parts:
-        network = heads.BertForMultipleChoice(config)
-        return {"logits": network.apply(variables, inputs.map(lambda array: array[None]))[0]}
-    if "question_answering" in parts:
-        found = heads.BertForQuestionAnswering(config).apply(variables, inputs)
-        return {"start_logits": found[0], "end_logits": found[1]}
-    bert, variables = Bert(config), {"params": body(params)}
-    hidden = bert.apply(variables, inputs, max_sequences=1)
-    pooled = {"pooler_output": bert.apply(variables, hidden, starts, method="pool")[:, 0]} if "pooler" in parts else {}
+        return {"next_sentence_logits": apply(network, params, inputs, sequence_starts=starts)[:, 0]}
+    bert, weights = Bert(config), body(params)
+    hidden = apply(bert, weights, inputs, max_sequences=1)
+    pooled = {"pooler_output": apply(bert, weights, hidden, starts, method="pool")[:, 0]} if POOLER in parts else {}
     return {"last_hidden_state": hidden, **pooled}

@@ -33,7 +33,7 @@ class Inspector(Embedder):
         """
         ids, states = self._intermediates(text)
         tokens, length = [self.tokenizer.id_to_token(number) for number in ids], len(ids)
-        return Attentions(tokens, states.attentions[:, 0, :, :length, :length])
+        return Attentions(tokens, np.asarray(states.attentions[:, 0, :, :length, :length]))
 
     def hidden_states(self, text: str | tuple[str, str]) -> np.ndarray:
         """Returns the states of a text or a pair of texts, float32 [layers + 1, L, D]; the first are the embeddings.

@@ -1,6 +1,7 @@
 """Many questions to a model: a line of input each, a JSON object a line of output, in the same order."""
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -44,7 +45,8 @@ def fill_mask(model: Model, records: list[Record], progress: Callable, *, top_k:
 
 def next_sentence(model: Model, records: list[Record], progress: Callable, *, batch_size: int) -> list[Any]:
     """Returns the probability that the second text follows the first."""
-    return _wrapped("probability", model.next_sentence_batch(_texts(records), batch_size, progress))
+    pairs = [(record["text"], record["text_pair"]) for record in records]
+    return _wrapped("probability", model.next_sentence_batch(pairs, batch_size, progress))
 
 
 def classify(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
@@ -191,7 +193,8 @@ def _answered(
 def opened_output(path: str) -> Iterator[TextIO]:
     """Opens a file that is renamed from a temporary name when all is well; standard output if `path` is empty."""
     if not path:
-        sys.stdout.reconfigure(encoding="utf-8")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
     temporary = f"{path}.{os.getpid()}.tmp"

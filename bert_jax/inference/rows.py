@@ -82,11 +82,12 @@ def row_batches(
     Batches are those of `by_length`, and padded to a power of two of masks, so that a stream of any lengths compiles a
     few times only.
     """
-    good = [index for index, row in enumerate(rows) if not isinstance(row, UserError)]
-    lengths_of_good = np.array([len(rows[index].ids) for index in good], np.int64)
+    good = {index: row for index, row in enumerate(rows) if not isinstance(row, UserError)}
+    numbered = list(good)
+    lengths_of_good = np.array([len(row.ids) for row in good.values()], np.int64)
     for numbers, size, length in by_length(lengths_of_good, batch_size, max_length, platform):
-        indices = [good[number] for number in numbers]
-        chosen = [rows[index] for index in indices]
+        indices = [numbered[number] for number in numbers]
+        chosen = [good[index] for index in indices]
         ids = np.full((size, length), pad_id, np.int32)
         lengths, firsts = np.zeros((2, size), np.int32)
         masks = max(1, *(len(row.masks) for row in chosen))

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from bert_jax.errors import UserError
 from bert_jax.metrics.checks import check_shape, numbers, refuse
 
+_NOTHING: Any = 0.0  # the value of 0/0; scikit-learn's annotation knows its words only
 _CALIBRATION_BINS = 15  # Guo et al. 2017, table 1
 
 
@@ -39,8 +40,8 @@ def score_classes(labels: ArrayLike, probabilities: ArrayLike, names: tuple[str,
     varied = np.ptp(labels) > 0 and np.ptp(predicted) > 0  # otherwise it is 0, and scikit-learn may warn
     return {
         "accuracy": float(sklearn.metrics.accuracy_score(labels, predicted)),
-        "f1": float(sklearn.metrics.f1_score(labels, predicted, average=average, zero_division=0.0)),
-        "macro_f1": float(sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "f1": float(sklearn.metrics.f1_score(labels, predicted, average=average, zero_division=_NOTHING)),
+        "macro_f1": float(sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=_NOTHING)),
         "matthews": float(sklearn.metrics.matthews_corrcoef(labels, predicted)) if varied else 0.0,
         "calibration_error": _calibration_error(predicted == labels, probabilities.max(axis=1)),
         "cross_entropy": float(sklearn.metrics.log_loss(labels, probabilities, labels=np.arange(len(names)))),
@@ -56,7 +57,7 @@ def class_report(labels: ArrayLike, probabilities: ArrayLike, names: tuple[str, 
     """
     labels, _, predicted = _classes(labels, probabilities, names)
     numbers = np.arange(len(names))
-    columns = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
+    columns = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=_NOTHING)
     return {
         "classes": _class_rows(names, columns),
         "confusion_matrix": sklearn.metrics.confusion_matrix(labels, predicted, labels=numbers).tolist(),
@@ -86,8 +87,8 @@ def score_multi_label(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, 
     refuse("probabilities", probabilities, (probabilities < 0) | (probabilities > 1), "no probability")
     labels, predicted = labels.astype(np.int64), (probabilities > 0.5).astype(np.int64)
     return {
-        "micro_f1": float(sklearn.metrics.f1_score(labels, predicted, average="micro", zero_division=0.0)),
-        "macro_f1": float(sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "micro_f1": float(sklearn.metrics.f1_score(labels, predicted, average="micro", zero_division=_NOTHING)),
+        "macro_f1": float(sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=_NOTHING)),
         "subset_accuracy": float(sklearn.metrics.accuracy_score(labels, predicted)),
     }
 
@@ -101,7 +102,7 @@ def score_words(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
     labels, predictions = _flat(tags), _flat(predicted)
     return {
         "accuracy": float(sklearn.metrics.accuracy_score(labels, predictions)),
-        "macro_f1": float(sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)),
+        "macro_f1": float(sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=_NOTHING)),
     }
 
 
@@ -109,7 +110,7 @@ def word_report(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
     """Reports what became of each tag: "classes" as in `class_report`."""
     labels, predictions = _flat(tags), _flat(predicted)
     names = sorted({*labels, *predictions})
-    columns = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=names, zero_division=0.0)
+    columns = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=names, zero_division=_NOTHING)
     return {"classes": _class_rows(names, columns)}
 
 
@@ -117,7 +118,7 @@ def _flat(sentences: Sequence[Sequence[str]]) -> list[str]:
     return [tag for sentence in sentences for tag in sentence]
 
 
-def _class_rows(names: Sequence[str], columns: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+def _class_rows(names: Sequence[str], columns: Any) -> dict[str, dict[str, float]]:
     """Turns the four columns of scikit-learn's report into a row for each class."""
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return {

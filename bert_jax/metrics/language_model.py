@@ -17,7 +17,9 @@ def unigram_loss(
       batches: with `input_ids`.
       special_ids: tokens that are never masked.
     """
-    counts = sum(np.bincount(batch["input_ids"].ravel(), minlength=len(train_counts)) for batch in batches)
+    counts = np.zeros(len(train_counts), np.int64)
+    for batch in batches:
+        counts += np.bincount(batch["input_ids"].ravel(), minlength=len(counts))
     smoothed = train_counts + 1.0
     counts[list(special_ids)] = smoothed[list(special_ids)] = 0
     occurring = counts > 0

@@ -22,8 +22,8 @@ def score_numbers(targets: ArrayLike, predictions: ArrayLike) -> dict[str, float
     check_shape("targets", targets, (len(targets),))
     check_shape("predictions", predictions, targets.shape)
     varied = np.ptp(targets) > 0 and np.ptp(predictions) > 0  # otherwise scipy warns and gives NaN
-    pearson = float(scipy.stats.pearsonr(targets, predictions).statistic) if varied else 0.0
-    spearman = float(scipy.stats.spearmanr(targets, predictions).statistic) if varied else 0.0
+    pearson = float(np.asarray(scipy.stats.pearsonr(targets, predictions))[0]) if varied else 0.0
+    spearman = float(np.asarray(scipy.stats.spearmanr(targets, predictions))[0]) if varied else 0.0
     return {
         "pearson": pearson,
         "spearman": spearman,

@@ -6,6 +6,8 @@ A tree has the body under one key, and beside it a key for each head. The body h
 
 from typing import Any
 
+import flax.linen as nn
+
 BODY = "bert"
 POOLER = "pooler"
 
@@ -63,3 +65,11 @@ def without_pooler(params: dict) -> dict:
 def is_body_matrix(path: tuple[Any, ...]) -> bool:
     """Says whether a path of `jax.tree_util` is that of a matrix or table of the body."""
     return path[0].key == BODY and path[-1].key in ("kernel", "embedding")
+
+
+def apply(network: nn.Module, params: dict, *arguments: Any, **settings: Any) -> Any:
+    """Runs a network with its parameters, and returns what its ``__call__`` (or `method`) does.
+
+    Flax types the result as a pair with changed collections too; here nothing is mutable, so there are none.
+    """
+    return network.apply({"params": params}, *arguments, **settings)

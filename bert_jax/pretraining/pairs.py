@@ -45,7 +45,7 @@ class _Window(NamedTuple):
     """Holds the sentences that begin in a token range, and as many more as the last sequence may run over its end."""
 
     first: int  # the first sentence; below, sentences are counted from here
-    count: int  # sentences that begin in the range
+    num_sentences: int  # that begin in the range
     offsets: list[int]  # token offset of sentence 0, 1, ...; the last entry is the end of the last sentence
     document: int  # the document of sentence 0
     ends: list[int]  # first sentence after document 0, 1, ... of the window, at most len(offsets) - 1
@@ -235,7 +235,7 @@ def _full_sentences(windows: list[_Window], limit: int) -> Sequences:
     first = [0]
     for window in windows:
         document_ends = [window.offsets[end] for end in window.ends]
-        position, stop = window.offsets[0], window.offsets[window.count]
+        position, stop = window.offsets[0], window.offsets[window.num_sentences]
         while position < stop:
             pieces += _sequence_at(position, window.offsets, document_ends, limit)
             position = pieces[-1][1]

@@ -10,7 +10,7 @@ from bert_jax.runtime.files import write_whole
 
 def as_json(value: Any) -> Any:
     """Turns a prediction, a named tuple, and all named tuples and lists in it into objects and lists of JSON."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if hasattr(value, "_asdict"):
         return {name: as_json(part) for name, part in value._asdict().items()}
     if isinstance(value, list):
         return [as_json(part) for part in value]

@@ -60,7 +60,9 @@ class Corpus(CorpusArrays):
     header: dict
 
     @classmethod
-    def open(cls, directory: str, split: str = "train", tokenizer: Tokenizer | None = None) -> "Corpus":
+    def open(
+        cls, directory: str | os.PathLike[str], split: str = "train", tokenizer: Tokenizer | None = None
+    ) -> "Corpus":
         """Opens DIR.
 
         Raises:
@@ -88,7 +90,7 @@ class Corpus(CorpusArrays):
         )
 
 
-def read_header(directory: str) -> dict:
+def read_header(directory: str | os.PathLike[str]) -> dict:
     """Returns the header of a finished corpus.
 
     Raises:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from bert_jax.errors import UserError
@@ -20,7 +20,9 @@ BATCH = 1 << 18  # characters handed to a process at once
 _IN_FLIGHT = 1 << 24  # characters handed out and not yet written
 
 
-def encoded_batches(documents: Iterator[str], encoder_arguments: tuple, processes: int) -> Iterator[EncodedDocuments]:
+def encoded_batches(
+    documents: Iterator[str], encoder_arguments: tuple, processes: int
+) -> Generator[EncodedDocuments, None, None]:
     """Encodes documents in batches, in order, a bounded number of them at a time.
 
     Args:

@@ -51,10 +51,10 @@ class Tokenizer:
         backend.no_truncation()
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
-        if missing:
+        ids = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
+        if missing := [token for token, number in ids.items() if number is None]:
             raise UserError(f"the vocabulary lacks {', '.join(missing)}")
-        self.special_ids = tuple(backend.token_to_id(token) for token in SPECIAL_TOKENS)
+        self.special_ids: tuple[int, ...] = tuple(number for number in ids.values() if number is not None)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
         backend.post_processor = processors.TemplateProcessing(
             single="[CLS]:0 $A:0 [SEP]:0",
@@ -92,7 +92,7 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def load(cls, directory: str) -> "Tokenizer":
+    def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
         """Reads a folder with `tokenizer.json` or `vocab.txt`.
 
         What `tokenizer_config.json`, if there, says of case, accents and Chinese characters holds, also where
@@ -132,7 +132,7 @@ class Tokenizer:
             raise UserError(f"cannot read the tokenizer in {directory}: {error}") from error
         raise UserError(f"no tokenizer in {directory!r}: it holds neither tokenizer.json nor vocab.txt")
 
-    def save(self, directory: str) -> None:
+    def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes what `tokenizers` and `transformers` load: tokenizer.json, vocab.txt and the two config files."""
         directory = os.fspath(directory)
         normalizer = self._settings
@@ -200,7 +200,7 @@ class Tokenizer:
         text = json.dumps([self.tokens, sorted(settings.items())], ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, without [CLS] and [SEP]; "[MASK]" in a text is the mask token."""
         texts = [without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
@@ -247,9 +247,16 @@ class Tokenizer:
         """Returns the id of a token; None if it is not in the vocabulary."""
         return self.backend.token_to_id(token)
 
-    def id_to_token(self, number: int) -> str | None:
-        """Returns the token of an id; None if there is none."""
-        return self.backend.id_to_token(int(number))
+    def id_to_token(self, number: int) -> str:
+        """Returns the token of an id.
+
+        Raises:
+          IndexError: there is none.
+        """
+        token = self.backend.id_to_token(int(number))
+        if token is None:
+            raise IndexError(f"the vocabulary has no id {number}")
+        return token
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of some ids, its words joined again."""

@@ -85,6 +85,7 @@ def wrong_at(case, outputs, wanted):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("side", SIDES)
 def test_each_side_attends_as_plain_attention_does(side):
     cases = [case_of(kind, gradient) for kind in FILLINGS for gradient in (False, True)]
@@ -124,6 +125,7 @@ def other_kernel(monkeypatch, attend):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_attention_suite(tmp_path, monkeypatch, capsys):
     """With another kernel that leaves padding as it finds it, NaN or not: what padding holds is not compared."""
 
@@ -160,6 +162,7 @@ def test_the_attention_suite(tmp_path, monkeypatch, capsys):
     assert "toy, 4 x 16, packed, forward and backward" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_kernels_are_checked_without_any_timing(tmp_path, monkeypatch):
     """Of the project's sides alone, which is what a new device is to show first; PyTorch need not be there."""
     other_kernel(monkeypatch, exact_attention)
@@ -179,10 +182,11 @@ def left_out_of(results, side):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("blind", ["padded", "packed"])
 def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
-        return plain.attend(query, key, value, jnp.ones((1, 1, 1, 1), bool), Execution())
+        return plain.attend(query, key, value, jnp.ones((1, 1, ids.shape[1], ids.shape[1]), bool), Execution())
 
     other_kernel(monkeypatch, attend)
     monkeypatch.setattr(module, "FILLINGS", {blind: FILLINGS[blind]})
@@ -197,10 +201,11 @@ def test_a_kernel_that_ignores_the_sequences_is_refused(blind, tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_gradient_that_ignores_the_sequences_is_refused(tmp_path, monkeypatch):
     def attend(query, key, value, ids):
         exact = scaled_dot_product_attention(query, key, value, AttentionPattern().mask(ids))[0]
-        blind = scaled_dot_product_attention(query, key, value, jnp.ones((1, 1, 1, 1), bool))[0]
+        blind = scaled_dot_product_attention(query, key, value, jnp.ones((1, 1, ids.shape[1], ids.shape[1]), bool))[0]
         return jax.lax.stop_gradient(exact - blind) + blind
 
     other_kernel(monkeypatch, attend)
@@ -227,6 +232,7 @@ def test_gradients_count_at_padding_too():
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_side_that_cannot_do_a_case_is_left_out_of_it(tmp_path, monkeypatch, capsys):
     def attend(query, key, value, ids):
         raise RuntimeError("not enough memory\nat length")

@@ -113,6 +113,8 @@ def tiny(monkeypatch, tmp_path, text_file):
     return str(text_file)
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_the_real_plan_runs_to_its_end(tiny, tmp_path):
     """Without a model or a run: what is left runs, and is on the page."""
     text = everything.everything(tmp_path, "", minutes=1_000, source=tiny).read_text()

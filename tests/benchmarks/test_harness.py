@@ -89,6 +89,8 @@ def ends():
     os._exit(3)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_sides_run_one_after_the_other_and_the_first_round_is_not_counted(tmp_path):
     path = tmp_path / "rounds"
     with (
@@ -108,6 +110,8 @@ def test_sides_run_one_after_the_other_and_the_first_round_is_not_counted(tmp_pa
             os.kill(process, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_a_side_keeps_its_memory_from_round_to_round(tmp_path):
     with started(functools.partial(Allocator, tmp_path / "faults")) as side:
@@ -116,6 +120,8 @@ def test_a_side_keeps_its_memory_from_round_to_round(tmp_path):
     assert max(later) < 0.1 * first
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_side_may_start_processes():
     with started(Parent) as side:
         assert side.run() > 0
@@ -131,6 +137,8 @@ def test_a_side_that_fails_says_why():
         side.run()
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_side_that_fails_after_the_first_is_ended_and_the_others_go_on(tmp_path):
     def started_all():
         makes = (functools.partial(Writer, tmp_path / "rounds", "a", 1), Failing)
@@ -157,6 +165,8 @@ class Environment:
         self.metadata = {name: os.environ.get(name) for name in ("GLIBC_TUNABLES", "TOKENIZERS_PARALLELISM")}
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_side_that_wants_its_own_arenas_has_them(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
     before = dict(os.environ)

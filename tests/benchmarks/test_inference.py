@@ -33,6 +33,7 @@ VARIANTS = (EmbeddingVariant(), EmbeddingVariant("eager", by_length=False), Embe
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_both_sides_make_the_same_vectors(model, variant):
     own = JaxEmbedding(Path(model), "float32", TEXTS, 4)
@@ -44,6 +45,7 @@ def test_both_sides_make_the_same_vectors(model, variant):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
     """Of a model with a head, the body's; it is the file that computes."""
     make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "bfloat16", TEXTS, 4)[EXPORTED]
@@ -57,6 +59,7 @@ def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_in_int8_the_matrices_are_kept_in_eight_bits(model, tmp_path):
     make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "float32", TEXTS, 4)[IN_INT8]
     side = make()
@@ -68,6 +71,7 @@ def test_in_int8_the_matrices_are_kept_in_eight_bits(model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "started", in_this_process)
     missing = EmbeddingVariant("no_such_attention")
@@ -111,6 +115,7 @@ class OfOtherVectors(TorchEmbedding):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_side_that_gives_other_vectors_is_not_timed(model, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "started", in_this_process)
     monkeypatch.setattr(module, "TorchEmbedding", OfOtherVectors)
@@ -126,6 +131,7 @@ class OfCoarseMatrices(JaxEmbedding):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_model_that_wants_more_than_eight_bits_loses_that_side_alone(model, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "started", in_this_process)
     monkeypatch.setattr(module, "EMBEDDING_VARIANTS", {"cpu": (EmbeddingVariant(),)})

@@ -108,6 +108,7 @@ def test_a_round_counts_tokens_and_positions(monkeypatch):
     assert next(lengths) == LENGTH // 2  # 1 + 8 + 32 batches have been taken
 
 
+@pytest.mark.slow
 def test_batches_of_pytorch_are_of_the_same_pairs(workdir):
     """Ids of each, cut to the tokens, are rows that bert_jax lays out without packing."""
     data = DataConfig(length=LENGTH, packing=False)

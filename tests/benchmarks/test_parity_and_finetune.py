@@ -22,6 +22,7 @@ from bert_jax.interop import huggingface
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_parity_suite(tmp_path, capsys):
     """Each quantity in float32 and bfloat16, of bert_jax and PyTorch; a model that lacks heads says so."""
     huggingface.save(tmp_path / "model", random_model(architecture="BertForMaskedLM"), tokenizer())
@@ -89,6 +90,7 @@ def tasks(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["mrpc", "stsb", "conll2003"])
 def test_both_sides_of_the_finetune_suite_start_alike(tasks, name):
     task = Comparison(name, tasks["model"], tasks[name])
@@ -104,6 +106,7 @@ def test_both_sides_of_the_finetune_suite_start_alike(tasks, name):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_finetune_suite(tasks, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(finetune, "CHUNK", 1)
     monkeypatch.setattr(harness, "started", in_this_process)

@@ -106,6 +106,7 @@ def test_numbers_have_three_digits_that_count(value, text):
 # ---- pictures ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_published_results_are_drawn_and_printed(path, tmp_path):
     """Every published file has a table, and a picture with each side if sides can be compared."""

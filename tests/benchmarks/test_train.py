@@ -72,6 +72,7 @@ def small_suite(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_train_suite(tmp_path, monkeypatch, capsys, small_suite):
     variant, missing = StepVariant("sdpa", "all"), StepVariant("no_such_attention")
     monkeypatch.setitem(STEP_VARIANTS, "cpu", (variant, missing))
@@ -107,6 +108,7 @@ class OfAnotherStart(TorchPretraining):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_side_that_starts_with_another_loss_is_not_timed(tmp_path, monkeypatch, small_suite):
     monkeypatch.setattr(module, "TorchPretraining", OfAnotherStart)
     with pytest.raises(UserError, match="does not start as bert_jax does"):
@@ -166,6 +168,7 @@ def jax_losses(side, batches):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "variant",
     [StepVariant("eager"), StepVariant("sdpa", "all"), StepVariant("sdpa", checkpointed=True)],
@@ -181,6 +184,7 @@ def test_both_sides_take_the_same_steps(jax_losses, start, variant, weights):
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_operations_are_those_of_the_products_in_the_step(side, start):
     batch = start["masked"][0]
 

@@ -1,5 +1,7 @@
 """The figures in README.md and docs/ are those of the files in docs/benchmarks/."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,6 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.subprocess
-
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = "train-cpu-2026-11-23; tiny*; bert_jax; seconds; ms"
 
@@ -46,6 +47,15 @@ def test_a_figure_is_held_against_its_record(tmp_path, line, fault):
     status, output = check(page)
     assert status == bool(fault)
     assert fault in output
+
+
+def test_the_output_in_the_readme_is_that_of_the_published_run():
+    lines = (ROOT / "docs" / "benchmarks" / "quickstart-cpu-2026-11-23.jsonl").read_text().splitlines()
+    record = json.loads(lines[-1])
+    (shown,) = re.findall(r"^step +([\d,]+)  validation: (.*)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert int(shown[0].replace(",", "")) == record["step"]
+    numbers = dict(part.split(" ") for part in shown[1].split(", "))
+    assert numbers == {name: f"{record[name]:.4g}" for name in numbers}
 
 
 def test_write_puts_the_right_figure_in_place_and_leaves_the_rest(tmp_path):

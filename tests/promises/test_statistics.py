@@ -5,7 +5,7 @@ and PretrainingBatches -> PretrainingObjective.prepare. What is compared is a me
 standard error comes from the spread between epochs, so that nothing need be assumed of instances that share text.
 What is known of masking without a sample (how many, where, behind what) is compared with that.
 
-Of the README's differences, `paper_instances` restates the short target drawn for each pair, the random document that
+Of the known differences, `paper_instances` restates the short target drawn for each pair, the random document that
 is always another, and whole words up to the first that exceeds the number; the corpus has no [UNK].
 """
 

@@ -1,5 +1,6 @@
 """What fine-tuned heads say of new text: classify, tag, answer, pseudo-perplexity, alone and line by line."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -297,3 +298,29 @@ def test_lines_with_half_a_surrogate_pair_or_none_of_the_numbers_of_json():
     assert found[0]["label"] in ("no", "yes")
     json.dumps(found, ensure_ascii=False).encode("utf-8")
     assert "not JSON: NaN" in found[1]["error"]
+
+
+def test_a_batch_gives_an_error_in_the_place_of_an_answer():
+    """And the method without _batch raises it."""
+    model = fine_tuned("classification", ("no", "yes"))
+    texts = ["the film", ("the film", "bad"), "good"]
+    first, second, third = model.classify_batch(texts, truncation="tail", max_length=20)
+    assert "truncation='tail' is for single texts" in str(second)
+    assert isinstance(second, UserError)
+    alone = model.classify(["the film", "good"], truncation="tail", max_length=20)
+    assert [first.label, third.label] == [answer.label for answer in alone]
+    with pytest.raises(UserError, match="truncation='tail' is for single texts"):
+        model.classify(texts, truncation="tail", max_length=20)
+
+
+def test_a_model_of_one_token_type_answers_what_it_can():
+    config = dataclasses.replace(CONFIG, type_vocab_size=1)
+    model = fine_tuned("classification", ("no", "yes"), config=config)
+    texts = ["the film", ("the film", "bad")]
+    for good, error in (model.classify_batch(texts), model.embed_batch(texts)):
+        assert not isinstance(good, UserError)
+        assert "the model does not tell two texts apart" in str(error)
+    questions = fine_tuned("question_answering", config=config).answer_batch([("the film", "the actor was good")])
+    assert "the model does not tell two texts apart" in str(questions[0])
+    with pytest.raises(UserError, match="does not tell two texts apart"):
+        model.embed(texts)

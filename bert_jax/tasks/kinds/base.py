@@ -19,7 +19,7 @@ from bert_jax.errors import UserError
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.rows import Batch, Row, lay_out
+from bert_jax.tasks.rows import Batch, lay_out
 from bert_jax.text.tables import Record, read_rows
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.objective import Mean
@@ -172,7 +172,7 @@ class Kind(abc.ABC):
     def labels(self, rows: Sequence[Any], batch_size: int, length: int) -> Batch:
         """Lays the labels of some rows out as arrays [B, ...]; rows without a label hold what the loss passes over."""
 
-    def batch(self, rows: Sequence[Row], batch_size: int, length: int) -> Batch:
+    def batch(self, rows: Sequence[Any], batch_size: int, length: int) -> Batch:
         """Lays some rows out, filled up with empty ones to `batch_size` rows of `length` tokens."""
         return lay_out(rows, batch_size, length) | self.labels(rows, batch_size, length)
 
@@ -200,6 +200,10 @@ class Kind(abc.ABC):
     @abc.abstractmethod
     def probabilities(self, outputs: Any) -> Any:
         """Turns outputs into what `predictions` takes: an array or a tuple of arrays, [B, ...] each."""
+
+    def exported_outputs(self, network: nn.Module, variables: Any, batch: Any) -> dict[str, jax.Array]:
+        """Returns the outputs of an exported program by their names in transformers; a row is one sequence."""
+        return {"logits": self.outputs(network, variables, batch)}
 
     # ---- from outputs to scores -------------------------------------------------------------------------------------
 

@@ -122,7 +122,8 @@ class MultipleChoice(Kind):
                     f"example {example.id}: the label {example.label} is none of its endings, 0 to {choices - 1}"
                 )
             inputs = [next(encoded) for _ in range(choices)]
-            ids, types = ([as_ids(encoding[part]) for encoding in inputs] for part in (0, 1))
+            ids = [as_ids(encoding.ids) for encoding in inputs]
+            types = [as_ids(encoding.token_type_ids) for encoding in inputs]
             rows.append(MultipleChoiceRow(number, ids, types, NO_LABEL if example.label is None else example.label))
         return rows
 
@@ -131,7 +132,7 @@ class MultipleChoice(Kind):
         del length
         return {"labels": padded_labels(rows, (batch_size,), np.int32)}
 
-    def batch(self, rows: Sequence[Row], batch_size: int, length: int) -> Batch:
+    def batch(self, rows: Sequence[MultipleChoiceRow], batch_size: int, length: int) -> Batch:
         """Lays some rows out with a dimension for the endings: inputs are int32 [B, C, L]."""
         arrays = lay_out(rows, batch_size, length)
         inputs = {name: array.reshape(batch_size, -1, length) for name, array in arrays.items()}
@@ -158,6 +159,11 @@ class MultipleChoice(Kind):
         """Returns the softmax over the endings, float32 [B, C]."""
         return jax.nn.softmax(outputs)
 
+    def exported_outputs(self, network: nn.Module, variables: Any, batch: Any) -> dict[str, jax.Array]:
+        """Returns `logits` float32 [B]: the rows are the endings of one text."""
+        endings = {name: array[None] for name, array in batch.items()}
+        return {"logits": self.outputs(network, variables, endings)[0]}
+
     def predictions(
         self,
         examples: Sequence[MultipleChoiceExample],
@@ -177,7 +183,7 @@ class MultipleChoice(Kind):
         del codec
         from bert_jax.metrics.classification import class_report, score_classes  # scikit-learn takes a second
 
-        labels = [example.label for example in examples]
+        labels = np.array([example.label for example in examples])
         values = [prediction.scores for prediction in predictions]
         names = tuple(f"ending{number}" for number in range(len(values[0])))
         return score_classes(labels, values, names), class_report(labels, values, names)

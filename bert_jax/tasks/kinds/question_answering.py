@@ -113,6 +113,11 @@ class QuestionAnswering(Kind):
         """Returns the logits as they are, two float32 [B, L]: answers compete across the rows of a question."""
         return outputs
 
+    def exported_outputs(self, network: nn.Module, variables: Any, batch: Any) -> dict[str, jax.Array]:
+        """Returns `start_logits` and `end_logits`, float32 [B, L]."""
+        starts, ends = self.outputs(network, variables, batch)
+        return {"start_logits": starts, "end_logits": ends}
+
     # ---- predictions and scores -------------------------------------------------------------------------------------
 
     def predictions(

@@ -46,7 +46,7 @@ class TextExample:
     id: str
     text: str
     text_pair: str | None
-    label: str | float | tuple[str, ...] | None
+    label: Any  # of which of these types, its kind knows
 
 
 class TextKind(Kind):
