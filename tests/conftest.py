@@ -7,11 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
-# Before these modules are imported: each call in the tests is held to the shapes and types of its annotations.
-jaxtyping.install_import_hook(["bert_jax.model.kernels.plain", "bert_jax.training.losses"], "beartype.beartype")
 pytest_plugins = ["helpers.fixtures"]
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the process that starts the others, or who wants to keep them

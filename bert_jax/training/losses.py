@@ -2,13 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Num
 
 from bert_jax.training.objective import Mean
 
+Labels = Array | np.ndarray
 
-def cross_entropy(logits: Float[Array, "*rows C"], labels: Int[Array, "*rows"]) -> Mean:
+
+def cross_entropy(logits: Float[Array, "*rows C"], labels: Int[Labels, "*rows"]) -> Mean:
     """Computes the cross-entropy in nats from logits float32 [..., C] and labels int32 [...], one class for each."""
     weights = (labels >= 0).astype(jnp.float32)
     losses = jax.nn.logsumexp(logits, axis=-1) - _at_labels(logits, labels)
@@ -16,7 +19,7 @@ def cross_entropy(logits: Float[Array, "*rows C"], labels: Int[Array, "*rows"]) 
 
 
 @jax.custom_jvp
-def _at_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def _at_labels(logits: jax.Array, labels: Labels) -> jax.Array:
     """Returns the logits of the labels, [...] from [..., C] and int32 [...]; for a label of -1, anything."""
     return jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
 
@@ -29,7 +32,7 @@ def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array
     return _at_labels(logits, labels), jnp.where(classes == labels[..., None], change, 0).sum(axis=-1)
 
 
-def accuracy(logits: Float[Array, "*rows C"], labels: Int[Array, "*rows"]) -> Mean:
+def accuracy(logits: Float[Array, "*rows C"], labels: Int[Labels, "*rows"]) -> Mean:
     """Computes the share of labels int32 [...] whose logit in [..., C] is the largest."""
     weights = (labels >= 0).astype(jnp.float32)
     # The maximum is at hand in the softmax; an argmax over V costs as much as the product with the word table on CPU.
@@ -39,7 +42,7 @@ def accuracy(logits: Float[Array, "*rows C"], labels: Int[Array, "*rows"]) -> Me
 
 def weighted_cross_entropy(
     logits: Float[Array, "*rows C"],
-    labels: Int[Array, "*rows"],
+    labels: Int[Labels, "*rows"],
     label_smoothing: float,
     class_weights: tuple[float, ...],
 ) -> Mean:
@@ -59,14 +62,14 @@ def weighted_cross_entropy(
     return Mean(jnp.where(labels >= 0, losses, 0.0).sum(), weights.sum())
 
 
-def binary_cross_entropy(logits: Float[Array, "*rows C"], labels: Num[Array, "*rows C"]) -> Mean:
+def binary_cross_entropy(logits: Float[Array, "*rows C"], labels: Num[Labels, "*rows C"]) -> Mean:
     """Computes nats where several classes may hold at once: logits float32 [..., C], labels [..., C] of 0 or 1."""
     weights = (labels >= 0).astype(jnp.float32)
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     return Mean((losses * weights).sum(), weights.sum())
 
 
-def squared_error(predictions: Float[Array, "*rows"], targets: Float[Array, "*rows"]) -> Mean:
+def squared_error(predictions: Float[Array, "*rows"], targets: Float[Labels, "*rows"]) -> Mean:
     """Computes the loss of regression from float32 [...] twice; a target that is not a number has no part."""
     known = ~jnp.isnan(targets)
     errors = jnp.where(known, predictions - jnp.where(known, targets, 0), 0)
@@ -76,8 +79,8 @@ def squared_error(predictions: Float[Array, "*rows"], targets: Float[Array, "*ro
 def span_cross_entropy(
     start_logits: Float[Array, "B L"],
     end_logits: Float[Array, "B L"],
-    starts: Int[Array, " B"],
-    ends: Int[Array, " B"],
+    starts: Int[Labels, " B"],
+    ends: Int[Labels, " B"],
 ) -> Mean:
     """Computes the mean cross-entropy of starts and ends: logits float32 [B, L] twice, positions int32 [B] twice."""
     first, last = cross_entropy(start_logits, starts), cross_entropy(end_logits, ends)
