@@ -22,6 +22,7 @@ from bert_jax.tasks import labels as label_module
 from bert_jax.tasks.rows import Batch, lay_out
 from bert_jax.text.tables import Record, read_rows
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.losses import accuracy, weighted_cross_entropy
 from bert_jax.training.objective import Mean
 
 if TYPE_CHECKING:
@@ -233,3 +234,30 @@ class Kind(abc.ABC):
 def is_labelled(kind: Kind, examples: Sequence[Any]) -> bool:
     """Tells whether a split can be scored; `Kind.check_alike` saw to it that all of it has labels or none of it."""
     return any(kind.is_labelled(example) for example in examples)
+
+
+class CrossEntropyKind(Kind):
+    """A kind whose outputs are logits of classes, of which one is right."""
+
+    smooths_labels = True
+
+    def loss(
+        self, outputs: jax.Array, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
+    ) -> dict[str, Mean]:
+        """Returns the cross-entropy and the accuracy."""
+        loss = weighted_cross_entropy(outputs, batch["labels"], label_smoothing, class_weights)
+        return {"task_loss": loss, "accuracy": accuracy(outputs, batch["labels"])}
+
+
+class NamelessKind(Kind):
+    """A kind whose answers have no names: numbers of endings, spans."""
+
+    def label_names(self, task: "Task", train: Sequence[Any], source: str) -> tuple[str, ...]:
+        """Returns none."""
+        del task, train, source
+        return ()
+
+    def names_of_head(self, task: "Task", labels: tuple[str, ...], problem_type: str) -> tuple[str, ...]:
+        """Returns none."""
+        del task, labels, problem_type
+        return ()

@@ -16,13 +16,11 @@ from bert_jax.errors import UserError
 from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, Kind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, NamelessKind
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import NO_LABEL, Batch, Row, as_ids, encode_in_parts, lay_out, mean_over_rows, padded_labels
 from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record, read_objects
-from bert_jax.training.losses import accuracy, weighted_cross_entropy
-from bert_jax.training.objective import Mean
 
 _ENDING = re.compile(r"ending(\d+)")
 _LETTERS = tuple("ABCDEFGHIJ")  # of the options, in RACE
@@ -60,12 +58,11 @@ class Choice(NamedTuple):
     scores: list[float]  # of each ending
 
 
-class MultipleChoice(Kind):
+class MultipleChoice(CrossEntropyKind, NamelessKind):
     """The best of the endings in the columns ``ending0``, ``ending1``, ..."""
 
     name = "multiple_choice"
     head = "multiple_choice"
-    smooths_labels = True
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[MultipleChoiceExample]:
         """Yields an example of each record."""
@@ -89,16 +86,6 @@ class MultipleChoice(Kind):
         if len(counts) > 1:
             found = ", ".join(f"{count} in example {name}" for count, name in sorted(counts.items()))
             raise UserError(f"{source}: every example needs as many endings, but there are {found}")
-
-    def label_names(self, task: Task, train: Sequence[Any], source: str) -> tuple[str, ...]:
-        """Returns none: endings are told apart by their numbers."""
-        del task, train, source
-        return ()
-
-    def names_of_head(self, task: Task, labels: tuple[str, ...], problem_type: str) -> tuple[str, ...]:
-        """Returns none."""
-        del task, labels, problem_type
-        return ()
 
     def rows(self, examples: Sequence[MultipleChoiceExample], codec: Codec) -> list[MultipleChoiceRow]:
         """Makes a row of C inputs [CLS] text [SEP] ending [SEP] for each example, each cut as a pair of texts.
@@ -147,13 +134,6 @@ class MultipleChoice(Kind):
         """Draws the variables of the network."""
         ids = jnp.zeros((1, 2, 8), jnp.int32)
         return network.init(key, Inputs(ids, ids, ids, ids))
-
-    def loss(
-        self, outputs: jax.Array, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
-    ) -> dict[str, Mean]:
-        """Returns the cross-entropy over the endings and the accuracy."""
-        loss = weighted_cross_entropy(outputs, batch["labels"], label_smoothing, class_weights)
-        return {"task_loss": loss, "accuracy": accuracy(outputs, batch["labels"])}
 
     def probabilities(self, outputs: jax.Array) -> jax.Array:
         """Returns the softmax over the endings, float32 [B, C]."""

@@ -14,7 +14,7 @@ import numpy as np
 from bert_jax.config import ModelConfig
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, Kind
+from bert_jax.tasks.kinds.base import Codec, NamelessKind
 from bert_jax.tasks.rows import Batch, padded_labels
 from bert_jax.tasks.spans import Candidate, QuestionAnsweringRow, best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample, checked, read_questions
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     ranked: list[Candidate]  # the best answers, best first
 
 
-class QuestionAnswering(Kind):
+class QuestionAnswering(NamelessKind):
     """The start and the end of the answer in the context; in SQuAD 2.0 a question may have none."""
 
     name = "question_answering"
@@ -67,16 +67,6 @@ class QuestionAnswering(Kind):
     def is_labelled(self, example: QuestionAnsweringExample) -> bool:
         """Tells whether answers are known, or that there is none."""
         return bool(example.answers) or not example.answerable
-
-    def label_names(self, task: Task, train: Sequence[Any], source: str) -> tuple[str, ...]:
-        """Returns none: answers are spans."""
-        del task, train, source
-        return ()
-
-    def names_of_head(self, task: Task, labels: tuple[str, ...], problem_type: str) -> tuple[str, ...]:
-        """Returns none."""
-        del task, labels, problem_type
-        return ()
 
     # ---- rows and batches -------------------------------------------------------------------------------------------
 

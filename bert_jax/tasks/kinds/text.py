@@ -17,7 +17,7 @@ from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, Kind
+from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, CrossEntropyKind, Kind
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
@@ -35,7 +35,7 @@ from bert_jax.tasks.rows import (
 )
 from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record
-from bert_jax.training.losses import accuracy, binary_cross_entropy, squared_error, weighted_cross_entropy
+from bert_jax.training.losses import binary_cross_entropy, squared_error
 from bert_jax.training.objective import Mean
 
 
@@ -166,13 +166,12 @@ class Class(NamedTuple):
     scores: dict[str, float]  # of each class
 
 
-class Classification(TextKind):
+class Classification(CrossEntropyKind, TextKind):
     """One of C classes."""
 
     name = "classification"
     problem_type = "single_label_classification"
     balances_classes = True
-    smooths_labels = True
 
     def read_label(self, task: Task, split: str, record: Record) -> str | None:
         """Returns the name of the class."""
@@ -191,13 +190,6 @@ class Classification(TextKind):
         """Returns `labels` int32 [B]; -1 is none."""
         del length
         return {"labels": padded_labels(rows, (batch_size,), np.int32)}
-
-    def loss(
-        self, outputs: jax.Array, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
-    ) -> dict[str, Mean]:
-        """Returns the cross-entropy and the accuracy."""
-        loss = weighted_cross_entropy(outputs, batch["labels"], label_smoothing, class_weights)
-        return {"task_loss": loss, "accuracy": accuracy(outputs, batch["labels"])}
 
     def probabilities(self, outputs: jax.Array) -> jax.Array:
         """Returns the softmax over the classes, float32 [B, C]."""

@@ -13,14 +13,12 @@ from bert_jax.errors import UserError
 from bert_jax.metrics.entities import entity_report, marks_entities, score_entities
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, Kind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
 from bert_jax.tasks.task import Task, is_labelled
 from bert_jax.text.conll import Sentence, read_sentences
 from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training.losses import accuracy, weighted_cross_entropy
-from bert_jax.training.objective import Mean
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,13 +50,12 @@ class Tags(NamedTuple):
     scores: list[float]  # their probabilities
 
 
-class TokenClassification(Kind):
+class TokenClassification(CrossEntropyKind):
     """One of C tags for each word, read at its first token."""
 
     name = "token_classification"
     head = "token_classification"
     balances_classes = True
-    smooths_labels = True
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
@@ -138,13 +135,6 @@ class TokenClassification(Kind):
     def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with a dense layer on each token."""
         return heads.BertForTokenClassification(model, labels, execution)
-
-    def loss(
-        self, outputs: jax.Array, batch: Any, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
-    ) -> dict[str, Mean]:
-        """Returns the cross-entropy and the accuracy over first tokens."""
-        loss = weighted_cross_entropy(outputs, batch["labels"], label_smoothing, class_weights)
-        return {"task_loss": loss, "accuracy": accuracy(outputs, batch["labels"])}
 
     def probabilities(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the numbers of the likeliest tags, int32 [B, L], and their probabilities, float32 [B, L]."""
