@@ -49,6 +49,7 @@ that is kept from step to step, see `keep_memory` in bert_jax/runtime/machine.py
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -116,17 +117,18 @@ def main(_: list[str]) -> None:
     if _PICTURE.value:
         print(draw(Path(_PICTURE.value)))
         return
-    taken = settings_of(RUNNERS[_SUITE.value])
+    suite = str(_SUITE.value)
+    taken = settings_of(RUNNERS[suite])
     for name in {name for runner in RUNNERS.values() for name in settings_of(runner)} - set(taken):
         if flags.FLAGS[name].present:
-            raise UserError(f"--{name} means nothing to suite {_SUITE.value}: leave it out")
-    settings = {name: flags.FLAGS[name].value for name in taken}
+            raise UserError(f"--{name} means nothing to suite {suite}: leave it out")
+    settings: dict[str, Any] = {name: flags.FLAGS[name].value for name in taken}
     if "directories" in settings:
         settings["directories"] = dict(entry.partition("=")[::2] for entry in settings["directories"])
-    if _SUITE.value == "all":
+    if suite == "all":
         everything(Path(_WORKDIR.value), _MODEL.value, **settings)
     else:
-        benchmark(_SUITE.value, Path(_WORKDIR.value), _MODEL.value, **settings)
+        benchmark(suite, Path(_WORKDIR.value), _MODEL.value, **settings)
 
 
 if __name__ == "__main__":

@@ -76,18 +76,16 @@ class FinetuningConfig(TrainingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadSettings:
-    """How a fine-tuned head reads its input, unless it is told otherwise; kept with the model.
+class HeadSettings(Section):
+    """How a fine-tuned head reads its input, unless it is told otherwise; kept with the model."""
 
-    Attributes:
-      max_length: longest row in tokens; 0 if it is not known.
-      truncation: which part of a long text is read, as in `FinetuningConfig`.
-      stride: tokens from the start of one window to the next.
-      null_threshold: of question answering: how much better than an answer "no answer" must be; None if every
-        question has one.
-    """
-
-    max_length: int = 0
-    truncation: str = "head"
-    stride: int = 0
-    null_threshold: float | None = None
+    max_length: int = option(0, at_least=0, role="task", help="longest row in tokens; 0 if it is not known")
+    truncation: str = option(
+        "head", choices=("head", "tail", "both", "windows"), role="task", help="which part of a long text is read"
+    )
+    stride: int = option(0, at_least=0, role="task", help="tokens from the start of one window to the next")
+    null_threshold: float | None = option(
+        None,
+        role="task",
+        help="of question answering: how much better than an answer no answer must be; None if all have one",
+    )

@@ -137,7 +137,7 @@ def parts_in(file: Path, names: set[str], architecture: str | None) -> set[str]:
     Raises:
       UserError: there is a `classifier`, and no architecture to tell what it is for.
     """
-    parts = set(ARCHITECTURES.get(architecture, ()))
+    parts = set(ARCHITECTURES.get(architecture or "", ()))
     stems = {name.rsplit(".", 1)[0] for name in names}
     if architecture is None and "classifier" in stems:
         raise UserError(

@@ -1,5 +1,7 @@
 """The embeddings, which enter the encoder (Devlin et al. 2018, section 3, figure 2)."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,10 +23,12 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         config = self.config
         # Looked up in float32 whatever the compute type: a frequent word's gradient sums thousands of positions.
-        shared = dict(features=config.hidden_size, embedding_init=initializer(config), dtype=jnp.float32)
-        self.word_embeddings = nn.Embed(config.vocab_size, **shared)
-        self.position_embeddings = nn.Embed(config.max_position_embeddings, **shared)
-        self.token_type_embeddings = nn.Embed(config.type_vocab_size, **shared)
+        table = functools.partial(
+            nn.Embed, features=config.hidden_size, embedding_init=initializer(config), dtype=jnp.float32
+        )
+        self.word_embeddings = table(config.vocab_size)
+        self.position_embeddings = table(config.max_position_embeddings)
+        self.token_type_embeddings = table(config.type_vocab_size)
         self.layer_norm = layer_norm(config, self.execution.dtype, name=None)
         self.dropout = Dropout(config.hidden_dropout_prob)
 

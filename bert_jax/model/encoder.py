@@ -91,7 +91,7 @@ class Encoder(nn.Module):
                 layer,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=nn.broadcast,
+                in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=config.num_hidden_layers,
             )
             hidden, _ = stack(config, execution, deterministic, kernel, length, name="layers")(hidden, rows)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.model.inputs import Inputs
-from bert_jax.model.parameters import BODY, layer_name
+from bert_jax.model.parameters import BODY, apply, layer_name
 
 
 @flax.struct.dataclass
@@ -38,7 +38,7 @@ def apply_and_collect(network: nn.Module, params: dict, inputs: Inputs, **argume
     Returns:
       The outputs of the network, and the intermediates.
     """
-    outputs, state = network.apply({"params": params}, inputs, **arguments, mutable=["intermediates"])
+    outputs, state = apply(network, params, inputs, **arguments, mutable=["intermediates"])
     collected = state["intermediates"]
     collected = collected.get(BODY, collected)
     encoder = collected["encoder"]

@@ -70,6 +70,6 @@ def is_body_matrix(path: tuple[Any, ...]) -> bool:
 def apply(network: nn.Module, params: dict, *arguments: Any, **settings: Any) -> Any:
     """Runs a network with its parameters, and returns what its ``__call__`` (or `method`) does.
 
-    Flax types the result as a pair with changed collections too; here nothing is mutable, so there are none.
+    Flax types the result as a pair with changed collections too, which it is only with `mutable`.
     """
     return network.apply({"params": params}, *arguments, **settings)

@@ -12,8 +12,8 @@ from bert_jax.model.parameters import is_body_matrix
 class Int8Matrix(NamedTuple):
     """Holds values * scale, rounded to the nearest; scaled by absolute maxima (Dettmers et al. 2022, section 2.1)."""
 
-    values: jax.Array  # int8, of the shape of the matrix
-    scale: jax.Array  # float32: for each column of a kernel [1, out], for each row of a table [V, 1]
+    values: Any  # int8, of the shape of the matrix
+    scale: Any  # float32: for each column of a kernel [1, out], for each row of a table [V, 1]
 
 
 def quantize(params: dict) -> dict:

@@ -6,6 +6,7 @@ a machine that is not here is compiled by giving it another one, made by `Execut
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ class Execution:
     @classmethod
     def on(
         cls,
-        devices: Sequence[jax.Device],
+        devices: Sequence[Any],
         compute_dtype: str = "auto",
         mesh: MeshConfig | None = None,
         cudnn_version: int = 0,
@@ -74,7 +75,7 @@ class Execution:
         )
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     """Lays the mesh over the devices.
 
     Raises:

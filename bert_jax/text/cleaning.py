@@ -60,7 +60,7 @@ class Cleaning(CleaningConfig):
         if self.control_characters:
             text = _CONTROL.sub(lambda match: _CONTROL_REPLACEMENTS.get(match[0], ""), text)
         if self.unicode_form:
-            text = unicodedata.normalize(self.unicode_form, text)
+            text = unicodedata.normalize(self.unicode_form, text)  # pyright: ignore[reportArgumentType]
         return text.strip()
 
     def fault(self, text: str) -> str:

@@ -91,7 +91,7 @@ class DocumentEncoder:
         if not self._cleaning.control_characters:
             text = _NO_GAP.sub("", text)
         sentences = []
-        for sentence in sentencex.segment(self._language, text):
+        for sentence in sentencex.segment(self._language, text):  # pyright: ignore[reportAttributeAccessIssue]
             if len(sentence) <= _PIECE:
                 sentences.append(sentence)
             else:

@@ -33,11 +33,12 @@ def tfds_rows(name: str, split: str, data_dir: str | None = None) -> Any:
       UserError: there is no such data set or split, or it cannot be prepared.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     data_dir = data_dir and os.path.expanduser(data_dir)
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except DatasetNotFoundError as error:
         folder = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
         raise UserError(f"TFDS knows no dataset {name!r}, neither by code nor in {folder}") from error
     except Exception as error:
@@ -47,7 +48,7 @@ def tfds_rows(name: str, split: str, data_dir: str | None = None) -> Any:
     except Exception as error:
         raise UserError(f"TFDS cannot prepare {name!r} in {builder.data_dir}: {_first_line(error)}") from error
     try:
-        return builder.as_data_source(split)
+        return builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
     except NotImplementedError as error:
         raise UserError(
             f"tfds:{name} lies in {builder.data_dir} in a format that only TensorFlow reads: "

@@ -394,7 +394,7 @@ def _repeated(words: collections.Counter) -> Iterator[str]:
 
 
 def _truncated(parts: list[list[_Item]], room: int) -> Sequence[list[_Item]]:
-    return truncate_pair(*parts, room) if len(parts) == 2 else [parts[0][:room]]
+    return truncate_pair(parts[0], parts[1], room) if len(parts) == 2 else [parts[0][:room]]
 
 
 def _empty_backend(lower_case: bool, strip_accents: bool | None, split_chinese: bool = True) -> tokenizers.Tokenizer:

@@ -1,5 +1,7 @@
 """Attention without the [L, L] matrices on TPUs, by JAX's splash kernel."""
 
+from typing import Any
+
 import jax
 from jax.sharding import PartitionSpec
 
@@ -36,7 +38,7 @@ def attend(
         splash.MultiHeadMask([splash.FullMask((length, length))] * heads), interpret=interpret
     )
 
-    def attend_rows(query: jax.Array, key: jax.Array, value: jax.Array, ids: jax.Array) -> jax.Array:
+    def attend_rows(query: jax.Array, key: jax.Array, value: jax.Array, ids: jax.Array) -> Any:
         return jax.vmap(kernel)(query, key, value, splash.SegmentIds(ids, ids))
 
     heads_first = [array.swapaxes(1, 2) for array in (query * query.shape[-1] ** -0.5, key, value)]
@@ -44,7 +46,8 @@ def attend(
     if mesh.size > 1:  # the compiler cannot divide a kernel
         rows = PartitionSpec(BATCH_AXES if len(query) % mesh.size == 0 else None)
         attend_rows = jax.shard_map(attend_rows, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
-    return attend_rows(*heads_first, sequence_ids).swapaxes(1, 2)
+    query, key, value = heads_first
+    return attend_rows(query, key, value, sequence_ids).swapaxes(1, 2)
 
 
 def obstacle(spec: AttentionSpec) -> str | None:

@@ -65,7 +65,7 @@ def word_vectors(corpus: Corpus, vocab_size: int, width: int) -> np.ndarray:
     positive = information > 0
     entries = (counts.row[positive], counts.col[positive])
     matrix = scipy.sparse.csr_matrix((information[positive].astype(np.float32), entries), shape=counts.shape)
-    left, scales, _ = randomized_svd(matrix, width, n_iter=4, random_state=0)
+    left, scales, _ = randomized_svd(matrix, width, n_iter=4, random_state=0)  # pyright: ignore[reportArgumentType]
     vectors = left * np.sqrt(scales)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     # What does not occur has rounding errors only.
