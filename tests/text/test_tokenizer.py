@@ -142,7 +142,7 @@ def test_ten_megabytes_without_a_space_are_trained_on():
 
 
 def test_many_different_words_are_counted_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "_MOST_WORDS", 1_000)
+    monkeypatch.setattr(tokenizer_module, "_MAX_WORDS", 1_000)
     rare = [f"rare{number:05d}x" for number in range(20_000)]
     texts = (f"often {word}" for word in rare)
     words = tokenizer_module._count_words(texts, tokenizer_module._empty_backend(True, None))
