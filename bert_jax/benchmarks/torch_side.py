@@ -338,22 +338,12 @@ class EmbeddingVariant:
 
 
 IN_CACHE = TOKENS_A_CORE * cores()  # as `Model.embed` has it on a CPU
+_EVERYWHERE = (EmbeddingVariant(), EmbeddingVariant(by_length=False), EmbeddingVariant(compiled=True))
+_IN_CACHE = tuple(EmbeddingVariant(max_tokens=IN_CACHE, compiled=compiled) for compiled in (False, True))
+_FLASH = tuple(EmbeddingVariant("flash_attention_2", compiled=compiled) for compiled in (False, True))
 EMBEDDING_VARIANTS = {
-    "cpu": (
-        EmbeddingVariant(),
-        EmbeddingVariant("eager"),
-        EmbeddingVariant(by_length=False),
-        EmbeddingVariant(compiled=True),
-        EmbeddingVariant(max_tokens=IN_CACHE),
-        EmbeddingVariant(max_tokens=IN_CACHE, compiled=True),
-    ),
-    "gpu": (
-        EmbeddingVariant(),
-        EmbeddingVariant(by_length=False),
-        EmbeddingVariant(compiled=True),
-        EmbeddingVariant("flash_attention_2"),
-        EmbeddingVariant("flash_attention_2", compiled=True),
-    ),
+    "cpu": (*_EVERYWHERE, EmbeddingVariant("eager"), *_IN_CACHE),
+    "gpu": (*_EVERYWHERE, *_FLASH),
 }
 
 
