@@ -24,8 +24,6 @@ from bert_jax.config import OptimizerConfig, TrainingConfig
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained
-from bert_jax.runtime.machine import cores
-from bert_jax.tasks.batches import TOKENS_A_CORE
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -151,11 +149,8 @@ class StepVariant:
 
 
 STEP_VARIANTS = {  # the most promising first: where time is short, the last are left out
-    "cpu": (
-        StepVariant("eager"),
-        StepVariant("sdpa"),
-        StepVariant("sdpa", compiled="default"),
-        StepVariant("sdpa", "all"),
+    "cpu": tuple(
+        StepVariant(*each) for each in (("eager",), ("sdpa",), ("sdpa", "masked", "default"), ("sdpa", "all"))
     ),
     "gpu": (
         StepVariant("sdpa", compiled="default"),
@@ -335,16 +330,6 @@ class EmbeddingVariant:
         order = "by length" if self.by_length else "in their order"
         at_once = f", {self.max_tokens:,} tokens at once" if self.max_tokens else ""
         return f"PyTorch {self.attention}, texts {order}{at_once}" + (", compiled" if self.compiled else "")
-
-
-IN_CACHE = TOKENS_A_CORE * cores()  # as `Model.embed` has it on a CPU
-_EVERYWHERE = (EmbeddingVariant(), EmbeddingVariant(by_length=False), EmbeddingVariant(compiled=True))
-_IN_CACHE = tuple(EmbeddingVariant(max_tokens=IN_CACHE, compiled=compiled) for compiled in (False, True))
-_FLASH = tuple(EmbeddingVariant("flash_attention_2", compiled=compiled) for compiled in (False, True))
-EMBEDDING_VARIANTS = {
-    "cpu": (*_EVERYWHERE, EmbeddingVariant("eager"), *_IN_CACHE),
-    "gpu": (*_EVERYWHERE, *_FLASH),
-}
 
 
 class TorchEmbedding(TorchSide):

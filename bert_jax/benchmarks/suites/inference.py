@@ -25,13 +25,15 @@ from bert_jax.benchmarks.harness import (
 )
 from bert_jax.benchmarks.jax_side import JaxEmbedding, JaxExported, describe_attention
 from bert_jax.benchmarks.record import Results
-from bert_jax.benchmarks.torch_side import EMBEDDING_VARIANTS, TorchEmbedding
+from bert_jax.benchmarks.torch_side import EmbeddingVariant, TorchEmbedding
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
 from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained
 from bert_jax.model.parameters import BODY, body
+from bert_jax.runtime.machine import cores
+from bert_jax.tasks.batches import TOKENS_A_CORE
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -40,6 +42,14 @@ from bert_jax.text.tokenizer import Tokenizer
 JAX = "bert_jax"
 IN_INT8 = "bert_jax, int8 matrices, bfloat16"
 EXPORTED = "bert_jax, exported program, float32"
+IN_CACHE = TOKENS_A_CORE * cores()  # as `Model.embed` has it on a CPU
+_EVERYWHERE = (EmbeddingVariant(), EmbeddingVariant(by_length=False), EmbeddingVariant(compiled=True))
+_IN_CACHE = tuple(EmbeddingVariant(max_tokens=IN_CACHE, compiled=compiled) for compiled in (False, True))
+_FLASH = tuple(EmbeddingVariant("flash_attention_2", compiled=compiled) for compiled in (False, True))
+EMBEDDING_VARIANTS = {
+    "cpu": (*_EVERYWHERE, EmbeddingVariant("eager"), *_IN_CACHE),
+    "gpu": (*_EVERYWHERE, *_FLASH),
+}
 
 
 def inference_suite(model: str, *, source: str, texts: int, batch_size: int, dtype: str, rounds: int) -> Results:
