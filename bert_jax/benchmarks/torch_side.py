@@ -79,12 +79,7 @@ class TorchSide:
 
 
 class TorchStep(TorchSide):
-    """What an expert writes: fused AdamW that does not decay biases and LayerNorm, autocast, clipping, a schedule.
-
-    Attributes:
-      network: in training mode.
-      loss_of: gives the loss of a batch's arguments.
-    """
+    """What an expert writes: fused AdamW that does not decay biases and LayerNorm, autocast, clipping, a schedule."""
 
     def __init__(self, make_network: Callable[[Any], Any], optimizer: OptimizerConfig, dtype: str) -> None:
         """Makes the network of `transformers`, and its optimizer; `dtype`: of the products."""
@@ -148,10 +143,9 @@ class StepVariant:
         return f"PyTorch {self.attention}, logits at {self.positions}{compiled}{checkpointed}"
 
 
+_ON_CPU = (("eager",), ("sdpa",), ("sdpa", "masked", "default"), ("sdpa", "all"))
 STEP_VARIANTS = {  # the most promising first: where time is short, the last are left out
-    "cpu": tuple(
-        StepVariant(*each) for each in (("eager",), ("sdpa",), ("sdpa", "masked", "default"), ("sdpa", "all"))
-    ),
+    "cpu": tuple(StepVariant(*fields) for fields in _ON_CPU),
     "gpu": (
         StepVariant("sdpa", compiled="default"),
         StepVariant("sdpa"),
@@ -273,7 +267,7 @@ class TorchFinetuning(TorchStep):
         )
 
     def compile(self, batch: Batch) -> None:
-        """Does nothing: nothing is compiled."""
+        """Does nothing."""
 
     def train(self, batch: Batch) -> float:
         """Does one optimizer step and returns its loss."""
