@@ -16,11 +16,18 @@ from bert_jax.model.inputs import Inputs
 from bert_jax.model.parameters import POOLER, apply, body, part_names
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.kinds import KIND_OF_HEAD
+from bert_jax.tasks.kinds.multiple_choice import MultipleChoice
+from bert_jax.tasks.kinds.question_answering import QuestionAnswering
+from bert_jax.tasks.kinds.text import Classification
+from bert_jax.tasks.kinds.token_classification import TokenClassification
 from bert_jax.text.tokenizer import Tokenizer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # of `transformers`
+# By the head that each puts on the body; kinds of one head differ in what they make of its outputs.
+_KIND_OF_HEAD = {
+    kind.head: kind for kind in (Classification(), TokenClassification(), MultipleChoice(), QuestionAnswering())
+}
 
 
 def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> dict[str, list]:
@@ -68,8 +75,8 @@ def outputs(config: ModelConfig, params: dict, labels: int, inputs: Inputs) -> d
     """Returns what `save` says."""
     parts, positions = part_names(params), inputs.position_ids
     starts = jnp.zeros_like(positions[:, :1])
-    for head in parts & KIND_OF_HEAD.keys():
-        kind = KIND_OF_HEAD[head]
+    for head in parts & _KIND_OF_HEAD.keys():
+        kind = _KIND_OF_HEAD[head]
         return kind.exported_outputs(kind.network(config, labels, Execution()), {"params": params}, vars(inputs))
     if {"masked_language_model", "next_sentence"} <= parts:
         network = heads.BertForPreTraining(config)
