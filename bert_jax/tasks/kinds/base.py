@@ -64,6 +64,7 @@ class Kind(abc.ABC):
       smooths_labels: the loss is a cross-entropy whose targets can be smoothed.
       truncates: single texts that are too long can be read in other ways than from their head.
       default_max_length: tokens of a row for a model that does not know how it was trained, if it takes as many.
+      recipe: config keys in which the paper's recipe for it differs from that for texts.
       id_columns: where the id of an example stands in a task's own data; the user's own files have ``id``.
     """
 
@@ -75,6 +76,7 @@ class Kind(abc.ABC):
     truncates: ClassVar[bool] = False
     default_max_length: ClassVar[int] = sys.maxsize
     id_columns: ClassVar[tuple[str, ...]] = ("idx",)
+    recipe: ClassVar[Mapping[str, Any]] = {}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)

@@ -5,8 +5,8 @@ are cut out by character offsets (`bert_jax.tasks.spans`), where the original co
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -41,6 +41,7 @@ class QuestionAnswering(NamelessKind):
     name = "question_answering"
     head = "question_answering"
     default_max_length = 384
+    recipe: ClassVar[Mapping[str, Any]] = {"max_length": 384, "total_epochs": 2.0}
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
