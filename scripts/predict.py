@@ -43,7 +43,7 @@ _INPUT = flags.DEFINE_string("input", "", "file to read, in UTF-8, as in --input
 _OUTPUT = flags.DEFINE_string(
     "output", "", "file to write, as in --output=predictions.jsonl; standard output by default"
 )
-_TOP_K = flags.DEFINE_integer("top_k", 5, "fill-mask: number of words for each [MASK], as in --top_k=3", lower_bound=1)
+flags.DEFINE_integer("top_k", 5, "fill-mask: number of words for each [MASK], as in --top_k=3", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     32,
@@ -59,30 +59,30 @@ _WINDOW = flags.DEFINE_integer(
 _JSON_LINES = flags.DEFINE_bool(
     "json_lines", None, "read lines as JSON objects, as in --json_lines; by default if the input ends in .jsonl"
 )
-_MAX_LENGTH = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "max_length",
     0,
     "classify, tag, answer, embed: longest row in tokens, as in --max_length=128; 0 takes that of the model's "
     "training, or the most that the model can read",
     lower_bound=0,
 )
-_TRUNCATION = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "truncation",
     None,
     TRUNCATIONS,
     "classify: which part of a longer text is read, as in --truncation=windows (all of it, averaged); that of the "
     "model's training by default",
 )
-_NULL_THRESHOLD = flags.DEFINE_float(
+flags.DEFINE_float(
     "null_threshold",
     None,
     "answer: a question whose null_score_diff is above this has no answer, as in --null_threshold=0; the model's own "
     "by default",
 )
-_POOLING = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "pooling", "mean", POOLINGS, "embed: how the vectors of the last layer become one, as in --pooling=cls"
 )
-_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: scale the vectors to unit length, as in --normalize")
+flags.DEFINE_bool("normalize", False, "embed: scale the vectors to unit length, as in --normalize")
 
 _DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -105,7 +105,8 @@ def main(arguments: list[str]) -> None:
         source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
         target = stack.enter_context(lines.opened_output(_OUTPUT.value))
         model = bert_jax.load(_MODEL.value, _DTYPE.value)
-        run = functools.partial(lines.LINE_TASKS[name].run, model, batch_size=_BATCH_SIZE.value, **options(name))
+        task = lines.LINE_TASKS[name]
+        run = functools.partial(task.run, model, batch_size=_BATCH_SIZE.value, **options(task.options))
         errors = lines.predict_lines(
             lines.LINE_TASKS[name], run, source, target, window=_WINDOW.value, json_lines=json_lines
         )
@@ -113,17 +114,9 @@ def main(arguments: list[str]) -> None:
         print(f'{errors} lines have no answer: see "error" in the output', file=sys.stderr)
 
 
-def options(task: str) -> dict[str, object]:
-    """Returns the options of a task, from the flags that it reads."""
-    length = {"max_length": _MAX_LENGTH.value}
-    return {
-        "fill-mask": {"top_k": _TOP_K.value},
-        "next-sentence": {},
-        "classify": {"truncation": _TRUNCATION.value or "", **length},
-        "tag": length,
-        "answer": {"null_threshold": _NULL_THRESHOLD.value, **length},
-        "embed": {"pooling": _POOLING.value, "normalize": _NORMALIZE.value, **length},
-    }[task]
+def options(names: tuple[str, ...]) -> dict[str, object]:
+    """Returns the flags of these names that are set; the others are as the model was trained."""
+    return {name: value for name in names if (value := flags.FLAGS[name].value) is not None}
 
 
 if __name__ == "__main__":

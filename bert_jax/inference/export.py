@@ -16,18 +16,13 @@ from bert_jax.model.inputs import Inputs
 from bert_jax.model.parameters import POOLER, apply, body, part_names
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.kinds.multiple_choice import MultipleChoice
-from bert_jax.tasks.kinds.question_answering import QuestionAnswering
-from bert_jax.tasks.kinds.text import Classification
-from bert_jax.tasks.kinds.token_classification import TokenClassification
+from bert_jax.tasks.table import TASKS
 from bert_jax.text.tokenizer import Tokenizer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # of `transformers`
 # By the head that each puts on the body; kinds of one head differ in what they make of its outputs.
-_KIND_OF_HEAD = {
-    kind.head: kind for kind in (Classification(), TokenClassification(), MultipleChoice(), QuestionAnswering())
-}
+_KIND_OF_HEAD = {task.kind.head: task.kind for task in TASKS.values()}
 
 
 def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> dict[str, list]:

@@ -21,7 +21,7 @@ from bert_jax.training.forward import forward_of, put
 
 DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
 
-Answer = TypeVar("Answer")
+AnyAnswer = TypeVar("AnyAnswer")
 
 
 class LoadedModel:
@@ -112,7 +112,7 @@ class LoadedModel:
         return ""
 
 
-def raised(answer: Answer | UserError) -> Answer:
+def raised(answer: AnyAnswer | UserError) -> AnyAnswer:
     """Returns an answer, or raises the error that stands in its place."""
     if isinstance(answer, UserError):
         raise answer

@@ -7,7 +7,7 @@ import numpy as np
 
 from bert_jax.model.quantization import dequantize
 from bert_jax.tasks.batches import EvaluationBatch, evaluation_batches, in_row_order
-from bert_jax.tasks.kinds.base import Codec, is_labelled
+from bert_jax.tasks.kinds.base import Codec, can_be_scored
 from bert_jax.tasks.objective import TaskObjective
 from bert_jax.training.forward import forward_of
 from bert_jax.training.metrics import add_sums
@@ -41,7 +41,7 @@ class Evaluator:
         kind = self.objective.kind
         outputs, loss = forward(self.objective, params, self.batches, progress)
         predictions = kind.predictions(self.examples, self.rows, outputs, self.codec)
-        if not is_labelled(kind, self.examples):
+        if not can_be_scored(kind, self.examples):
             return Outcome(predictions, {}, {})
         scores, report = kind.scores(self.examples, predictions, self.codec)
         return Outcome(predictions, {"loss": loss, **scores}, report)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.task import Task
+from bert_jax.tasks.kinds.base import Task
 
 Records = Sequence[Mapping[str, Any]]
 

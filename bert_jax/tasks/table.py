@@ -5,11 +5,11 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.tasks import submission
+from bert_jax.tasks.kinds.base import Task
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, ReadingComprehension
 from bert_jax.tasks.kinds.question_answering import QuestionAnswering
 from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression
 from bert_jax.tasks.kinds.token_classification import TokenClassification
-from bert_jax.tasks.task import Task
 
 _GLUE_FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 _CONLL_TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")

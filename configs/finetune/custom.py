@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 
 from bert_jax.config import to_config_dict
 from bert_jax.finetuning.recipes import paper
+from bert_jax.tasks.table import task_named
 
 
 def get_config(kind: str = "classification") -> ConfigDict:
     """Returns the paper's recipe for a kind of task; questions are read as in SQuAD."""
-    longer = {"max_length": 384, "total_epochs": 2.0} if kind in ("question_answering", "answering") else {}
-    return to_config_dict(paper(f"custom:{kind}", **longer))
+    task = f"custom:{kind}"
+    return to_config_dict(paper(task, **task_named(task).kind.recipe))

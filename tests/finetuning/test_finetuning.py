@@ -34,6 +34,8 @@ from bert_jax.finetuning.run import (
 )
 from bert_jax.interop import huggingface
 from bert_jax.runtime.execution import Execution
+from bert_jax.tasks.evaluation import Outcome
+from bert_jax.tasks.kinds.base import Codec
 from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
 from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.table import TASKS, task_named
@@ -192,7 +194,11 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
     ("kind", "changes", "words"),
     [
         ("token_classification", dict(truncation="tail"), "truncation=tail is for classes"),
-        ("regression", dict(label_smoothing=0.1), "label_smoothing is for one class among several"),
+        (
+            "regression",
+            dict(label_smoothing=0.1),
+            "label_smoothing needs a task with classes: task custom:regression is regression",
+        ),
     ],
 )
 def test_settings_that_a_task_does_not_read(kind, changes, words):
@@ -209,8 +215,10 @@ def test_a_checkpoint_comes_with_its_evaluation():
 def test_the_threshold_where_never_to_answer_is_best():
     """The official script says 0, which need not be below every null score."""
     answers = [Answer("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
-    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": 0.0}, answers) < -3
-    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": -0.5}, answers) == -0.5
+    codec = Codec(random_model.tokenizer(), (), 80, null_threshold=0.0)
+    for best, threshold in ((0.0, -4.0), (-0.5, -0.5)):
+        outcome = Outcome(answers, {"best_f1_thresh": best}, {})
+        assert QuestionAnswering().tuned(codec, lambda outcome=outcome: outcome).null_threshold == threshold
 
 
 def test_training_on_some_of_the_examples():

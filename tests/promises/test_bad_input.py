@@ -316,26 +316,26 @@ def test_several_labels_of_one_name_are_two_answers():
 
 def test_labels_that_training_never_saw_are_named():
     names = ("neg", "pos")
-    check_labels(Classification(), names, texts("neg", "pos", None), "validation", "dev.csv")
+    check_labels(Classification().names_in, names, texts("neg", "pos", None), "validation", "dev.csv")
     with pytest.raises(UserError) as error:
-        check_labels(Classification(), names, texts("neg", "mixed", "odd", "mixed"), "validation", "dev.csv")
+        check_labels(Classification().names_in, names, texts("neg", "mixed", "odd", "mixed"), "validation", "dev.csv")
     assert str(error.value) == (
         "dev.csv: validation has labels that training never saw: 'mixed' (2 times), 'odd' (1 times), first in example "
         "1; training has 'neg', 'pos': add examples of them to training, or take them out of validation"
     )
     with pytest.raises(UserError, match="'c'"):
-        check_labels(MultiLabel(), ("a", "b"), texts(("a",), ("b", "c")), "validation", "dev.csv")
+        check_labels(MultiLabel().names_in, ("a", "b"), texts(("a",), ("b", "c")), "validation", "dev.csv")
     with pytest.raises(UserError, match=r"'I-LOC' .* first in example 0"):
         check_labels(
-            TokenClassification(),
+            TokenClassification().names_in,
             ("O",),
             [TokenClassificationExample("0", ("x", "y"), ("O", "I-LOC"))],
             "validation",
             "dev.txt",
         )
     with pytest.raises(UserError, match="and 5 more, first"):
-        check_labels(Classification(), ("a", "b"), texts(*map(str, range(15))), "validation", "dev.csv")
-    check_labels(Regression(), (), texts(1.0, 2.0), "validation", "dev.csv")
+        check_labels(Classification().names_in, ("a", "b"), texts(*map(str, range(15))), "validation", "dev.csv")
+    check_labels(Regression().names_in, (), texts(1.0, 2.0), "validation", "dev.csv")
 
 
 def test_tfds_records_that_are_not_utf8_are_told(monkeypatch):

@@ -16,10 +16,9 @@ from bert_jax.errors import UserError
 from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, NamelessKind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, NamelessKind, Task
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import NO_LABEL, Batch, Row, as_ids, encode_in_parts, lay_out, mean_over_rows, padded_labels
-from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record, read_objects
 
 _ENDING = re.compile(r"ending(\d+)")

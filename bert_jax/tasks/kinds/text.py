@@ -17,7 +17,7 @@ from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, CrossEntropyKind, Kind
+from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, CrossEntropyKind, Kind, Task
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
@@ -33,7 +33,6 @@ from bert_jax.tasks.rows import (
     padded_labels,
     windows,
 )
-from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record
 from bert_jax.training.losses import binary_cross_entropy, squared_error
 from bert_jax.training.objective import Mean

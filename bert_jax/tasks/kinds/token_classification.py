@@ -13,9 +13,8 @@ from bert_jax.errors import UserError
 from bert_jax.metrics.entities import entity_report, marks_entities, score_entities
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Task, must_have_labels
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
-from bert_jax.tasks.task import Task, is_labelled
 from bert_jax.text.conll import Sentence, read_sentences
 from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
@@ -195,7 +194,7 @@ def _tag_column(task: Task, split: str, first: Sentence, word: int, path: str) -
     if task.label:
         return _column(task.label, "label", count, path)
     if count == 1:
-        if is_labelled(split):
+        if must_have_labels(split):
             raise UserError(f"{path} line {first.line} has one column, a word without a tag")
         return None
     others = [column for column in range(count) if column != word]
