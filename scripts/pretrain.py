@@ -2,7 +2,7 @@ r"""Pre-trains BERT from raw text. Run again with the same workdir, it goes on w
 
   python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
   python scripts/pretrain.py --config=configs/pretrain/small.py --workdir=runs/mine \
-      --config.data.source='texts/*.txt' --config.total_epochs=3
+      --config.data.source='texts/*.txt' --config.total_epochs=3 --config.schedule.warmup=0.05
 """
 
 from pathlib import Path

@@ -8,6 +8,15 @@ from bert_jax.config.model import ModelConfig
 from bert_jax.config.training import TrainingConfig
 from bert_jax.errors import UserError
 
+TRUNCATIONS = ("head", "tail", "both", "windows")
+# Names that runs were begun with before 0.2; they go on under the new ones.
+TASK_ALIASES = {
+    "custom:several": "custom:multi_label",
+    "custom:tagging": "custom:token_classification",
+    "custom:answering": "custom:question_answering",
+    "custom:choice": "custom:multiple_choice",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskDataConfig(Section):
@@ -19,7 +28,7 @@ class TaskDataConfig(Section):
     train: str = option(
         "",
         role="data",
-        help="training file in place of the task's own: csv, tsv, jsonl, CoNLL columns or SQuAD's JSON",
+        help="training file in place of the task's own: csv, tsv, jsonl, parquet, CoNLL columns or SQuAD's JSON",
     )
     validation: str = option("", role="data", help="validation file, likewise")
     test: str = option("", role="data", help="test file, likewise; it may have no labels")
@@ -45,15 +54,18 @@ class FinetuningConfig(TrainingConfig):
     metric: str = option(
         "", role="task", help="score that chooses the best checkpoint, such as f1; empty takes the task's own"
     )
-    max_length: int = option(128, role="task", help="longest row in tokens, L")
+    max_length: int = option(128, at_least=1, role="task", help="longest row in tokens, L")
     truncation: str = option(
         "head",
-        choices=("head", "tail", "both", "windows"),
+        choices=TRUNCATIONS,
         role="task",
         help="which part of a single text that is too long is read; windows reads all of it and averages",
     )
     stride: int = option(
-        0, role="task", help="tokens from the start of one window to the next; 0 is half a window, at most 128"
+        0,
+        at_least=0,
+        role="task",
+        help="tokens from the start of one window to the next; 0 is half a window, at most 128",
     )
     label_smoothing: float = option(
         0.0, at_least=0, at_most=0.99, role="task", help="share of each target that goes to all classes alike"
@@ -67,6 +79,7 @@ class FinetuningConfig(TrainingConfig):
     data: TaskDataConfig = TaskDataConfig()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", TASK_ALIASES.get(self.task, self.task))
         super().__post_init__()
         if self.eval_every and self.checkpoint_every % self.eval_every:
             raise UserError(
@@ -80,9 +93,7 @@ class HeadSettings(Section):
     """How a fine-tuned head reads its input, unless it is told otherwise; kept with the model."""
 
     max_length: int = option(0, at_least=0, role="task", help="longest row in tokens; 0 if it is not known")
-    truncation: str = option(
-        "head", choices=("head", "tail", "both", "windows"), role="task", help="which part of a long text is read"
-    )
+    truncation: str = option("head", choices=TRUNCATIONS, role="task", help="which part of a long text is read")
     stride: int = option(0, at_least=0, role="task", help="tokens from the start of one window to the next")
     null_threshold: float | None = option(
         None,

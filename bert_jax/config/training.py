@@ -76,6 +76,14 @@ class ScheduleConfig(Section):
         0.0, at_least=0, at_most=1, role="optimization", help="last learning rate as a share of the peak"
     )
 
+    def check_fits(self, total_steps: int) -> None:
+        """Raises UserError if a warm-up given in steps leaves nothing of a run of `total_steps`."""
+        if self.warmup >= max(2, total_steps):
+            raise UserError(
+                f"schedule.warmup={self.warmup:g} steps do not fit into a run of {total_steps} steps: set it lower, or "
+                "to a share of the run, such as schedule.warmup=0.05"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Section):
@@ -150,8 +158,5 @@ class TrainingConfig(Section):
             raise UserError(f"set exactly one of {', '.join(durations)} (the others 0): found {listed}")
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
-        if self.total_steps and self.schedule.warmup >= max(2, self.total_steps):
-            raise UserError(
-                f"schedule.warmup={self.schedule.warmup:g} steps do not fit into total_steps={self.total_steps}: "
-                "lower it, or give a share of the run, such as 0.05"
-            )
+        if self.total_steps:
+            self.schedule.check_fits(self.total_steps)

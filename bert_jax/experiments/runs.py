@@ -36,7 +36,7 @@ def run(config: TrainingConfig | str, workdir: Path, overrides: Mapping[str, Any
 
 def finished(config: TrainingConfig, workdir: Path) -> RunResult | None:
     """Returns the result of the run in `workdir` if it is that very run, complete and with its model, else None."""
-    result = workdirs.finished(workdir, config)
+    result = workdirs.finished(config, workdir)
     return result if result and huggingface.has_weights(result.model) else None
 
 

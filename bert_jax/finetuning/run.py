@@ -79,7 +79,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     with timed(seconds, "data"):
         prepared = prepare(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
-    workdirs.claim(workdir, config)
+    workdirs.register_run(config, workdir)
     task, names = prepared.task, prepared.names
     objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"], execution)
     evaluators = {
@@ -109,7 +109,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
         huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
     result = RunResult(scores, workdir / "model", seconds)
-    workdirs.finish(workdir, config, result)
+    workdirs.finish(config, workdir, result)
     return result
 
 

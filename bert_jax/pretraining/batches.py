@@ -33,7 +33,7 @@ from bert_jax.text.corpus import CorpusArrays
 SPAN_LENGTHS = 16  # tokens of a span, in L
 BLOCK_SPANS = 64  # more: fuller rows and better mixed batches; fewer: less work that two workers both do
 MEASURED_BLOCKS = 16
-KEPT_BLOCKS = 4
+CACHED_BLOCKS = 4
 _EPOCH, _BLOCK, _MEASURE = range(3)  # streams of random numbers
 
 Batch = dict[str, np.ndarray]
@@ -122,7 +122,7 @@ class PretrainingBatches:
             if block is None:
                 block = self._make_block(epoch, index)
             self._cache[epoch, index] = block  # the newest is last
-            while len(self._cache) > KEPT_BLOCKS:
+            while len(self._cache) > CACHED_BLOCKS:
                 del self._cache[next(iter(self._cache))]
             return block
 
@@ -133,7 +133,7 @@ class PretrainingBatches:
         rows = max(int(places.row.max(initial=-1)) + 1, self.rows_per_block)
         places = places._replace(row=_shuffled(rows, rng)[places.row])  # rows beyond R, empty or not, are cut off below
         shape = (rows, self.config.length, self.sequences_per_row)
-        block = packing.lay_out(np.asarray(self.corpus.tokens), sequences, places, shape, self._cls_id, self._sep_id)
+        block = packing.write_rows(np.asarray(self.corpus.tokens), sequences, places, shape, self._cls_id, self._sep_id)
         return {name: array[: self.rows_per_block] for name, array in block.items()}
 
     def _place(self, sequences: Sequences, rng: np.random.Generator) -> Places:

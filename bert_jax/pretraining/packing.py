@@ -65,7 +65,7 @@ def best_fit(lengths: np.ndarray, capacity: int, max_sequences: int) -> Places:
     return Places(rows, slots, positions)
 
 
-def lay_out(
+def write_rows(
     tokens: np.ndarray,
     sequences: Sequences,
     places: Places,

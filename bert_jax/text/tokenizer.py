@@ -7,6 +7,7 @@ import json
 import os
 import string
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import write_whole
 from bert_jax.text.cleaning import without_surrogates
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -152,12 +154,8 @@ class Tokenizer:
             "tokenizer.json": self.backend.to_str(pretty=True),
         }
         try:
-            os.makedirs(directory, exist_ok=True)
             for name, text in files.items():
-                path = os.path.join(directory, name)
-                with open(path + ".tmp", "w", encoding="utf-8") as file:
-                    file.write(text)
-                os.replace(path + ".tmp", path)
+                write_whole(Path(directory, name), text)
         except OSError as error:
             raise UserError(f"cannot write the tokenizer to {directory}: {error.strerror or error}") from error
 

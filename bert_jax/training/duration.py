@@ -51,24 +51,36 @@ class Duration:
         return not self.total_steps and (step - self.first_step >= CALIBRATION_STEPS or self.elapsed() > seconds)
 
     def fix(self, step: int, evaluate: Callable[[], object]) -> None:
-        """Fixes the steps of a run of `total_minutes` by the pace so far and the time that an evaluation takes."""
+        """Fixes the steps of a run of `total_minutes` by the pace so far and the time that an evaluation takes.
+
+        Raises:
+          UserError: the warm-up is longer than the run.
+        """
         pace = (time.monotonic() - self._loop_began) / (step - self.first_step)
         began = time.monotonic()
         evaluate()
         pace += (time.monotonic() - began) / self._config.eval_every
         left = 60 * self._config.total_minutes - self.elapsed()
         self.total_steps = step + max(1, int(left / pace))
+        self._config.schedule.check_fits(self.total_steps)
 
 
 def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: int, progress: Progress) -> int:
-    """Returns the steps of the run; 0 for `total_minutes`, as long as the speed is not known."""
+    """Returns the steps of the run; 0 for `total_minutes`, as long as the speed is not known.
+
+    Raises:
+      UserError: the warm-up is longer than the run.
+    """
+    steps = config.total_steps
     if config.total_epochs:
-        return max(1, round(config.total_epochs * rows_per_epoch / config.batch_size))
-    if config.total_tokens:
-        return max(1, round(config.total_tokens / (config.batch_size * tokens_per_row)))
-    if config.total_minutes:
-        return progress.total_steps if progress.total_minutes == config.total_minutes else 0
-    return config.total_steps
+        steps = max(1, round(config.total_epochs * rows_per_epoch / config.batch_size))
+    elif config.total_tokens:
+        steps = max(1, round(config.total_tokens / (config.batch_size * tokens_per_row)))
+    elif config.total_minutes:
+        steps = progress.total_steps if progress.total_minutes == config.total_minutes else 0
+    if steps:
+        config.schedule.check_fits(steps)
+    return steps
 
 
 class Best(NamedTuple):

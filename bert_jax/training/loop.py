@@ -101,8 +101,8 @@ def train(
       profile: trace a few steps into WORKDIR/profile and print which operations cost most.
 
     Raises:
-      UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, a metric is no
-        longer finite, or a checkpoint cannot be written.
+      UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, the warm-up is
+        longer than the run, a metric is no longer finite, or a checkpoint cannot be written.
       Interrupted: on SIGINT or SIGTERM, after saving.
     """
     began = time.monotonic()
@@ -113,9 +113,10 @@ def train(
     optimizer = make_optimizer(config.optimizer, objective.layer_depths)
     init = make_init(objective, optimizer, config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    state, shardings, progress = starting_point(init, initial_params, checkpoints, mesh, data.vocabulary)
+    state, shardings, progress = first_state(init, initial_params, checkpoints, mesh, data.vocabulary)
     step = int(state.step)
     best = Best(*progress.best)
+    total_steps = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
 
     # ---- compile -----------------------------------------------------------------------------------------------------
     batches = (put_batch(batch, batch_sharding(mesh)) for batch in data.train(step))
@@ -127,7 +128,7 @@ def train(
     writer = MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard)
     reporter = Reporter(writer, objective, config.log_every, step, progress.sums)
     profiler = Profiler(workdir / "profile", profile)
-    reporter.say(f"ready to train on {describe(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
+    reporter.say(f"ready to train on {describe_mesh(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
 
     # ---- evaluate ----------------------------------------------------------------------------------------------------
     evaluation: Evaluation = {}
@@ -146,7 +147,6 @@ def train(
         return rank
 
     # ---- train -------------------------------------------------------------------------------------------------------
-    total_steps = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
     duration = Duration(config, total_steps, step, began - progress.seconds)
     if best.exhausts(config.patience):  # already before the restart
         duration.stop(step)
@@ -192,7 +192,7 @@ def train(
     return Trained(state, evaluation or score(state.params), best_params)
 
 
-def starting_point(
+def first_state(
     init: Callable[[], TrainState],
     initial_params: Callable[[Parameters], Parameters] | None,
     checkpoints: Checkpoints,
@@ -228,10 +228,10 @@ def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batc
 
     They have not while they are still at the step of the `metrics`.
     """
-    asked = time.monotonic()
+    began = time.monotonic()
     batch = next(batches)
     done = all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
-    return batch, time.monotonic() - asked if done else 0.0
+    return batch, time.monotonic() - began if done else 0.0
 
 
 class StepByShape:
@@ -288,8 +288,8 @@ def compile_evaluation(
     return score
 
 
-def describe(mesh: Mesh) -> str:
-    """Returns how many devices of which kind there are, and the options that XLA gets for them, for people."""
+def describe_mesh(mesh: Mesh) -> str:
+    """Describes the number and kind of the devices, and XLA's options for them, for people."""
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
     return " with ".join((devices, *compiler_options(mesh)))
 

@@ -13,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import write_whole
 from bert_jax.training.objective import Mean, Objective
 
 Sums = dict[str, list[float]]  # {name: [total, count]}
@@ -43,9 +44,7 @@ class MetricsWriter:
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            temporary.replace(path)
+            write_whole(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
         self._summaries = None
         if tensorboard:

@@ -28,8 +28,6 @@ from bert_jax.training.objective import Mean
 if TYPE_CHECKING:
     from bert_jax.tasks.task import Task
 
-TRUNCATIONS = ("head", "tail", "both", "windows")
-
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
