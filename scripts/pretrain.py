@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
         print("\nThe five likeliest words behind each [MASK]:")
         for text in _SAMPLE.value:
             for predictions in model.fill_mask(text, top_k=5):
-                print(f"  {text:<52}" + "  ".join(f"{each.token} {each.score:.2f}" for each in predictions))
+                print(f"  {text:<52}" + "  ".join(f"{word.token} {word.score:.2f}" for word in predictions))
 
 
 if __name__ == "__main__":

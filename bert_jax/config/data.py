@@ -1,4 +1,4 @@
-"""The text of pre-training: where it is, how it is cleaned, and how rows are made of it."""
+"""Declares the keys of the text of pre-training: where it is, how it is cleaned, and how rows are made of it."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,7 +10,7 @@ ENCODING_ERRORS = ("strict", "replace")
 
 @dataclasses.dataclass(frozen=True)
 class CleaningConfig(Section):
-    """What is done to each document, in this order; every step can be turned off."""
+    """Says how each document is cleaned, in this order; every step can be turned off."""
 
     path: ClassVar[str] = "data.cleaning."
 
@@ -38,7 +38,7 @@ class CleaningConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
-    """Where the text of pre-training comes from, and how rows are made of it."""
+    """Says where the text of pre-training is, and how rows are made of it."""
 
     path: ClassVar[str] = "data."
 

@@ -1,4 +1,4 @@
-"""The config of a fine-tuning run, and the settings that it leaves with its model."""
+"""Declares the keys of a fine-tuning run, and the settings that it leaves with its model."""
 
 import dataclasses
 from typing import ClassVar
@@ -20,7 +20,7 @@ TASK_ALIASES = {
 
 @dataclasses.dataclass(frozen=True)
 class TaskDataConfig(Section):
-    """Where the examples of a task are; all empty: TFDS, or the package that the task names."""
+    """Says where the examples of a task are; if all keys are empty, in TFDS or in the package that the task names."""
 
     path: ClassVar[str] = "data."
 
@@ -42,7 +42,7 @@ class TaskDataConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningConfig(TrainingConfig):
-    """One fine-tuning run."""
+    """Describes a fine-tuning run."""
 
     task: str = option("", role="task", help="name of the task, such as mrpc or custom:classification")
     init_from: str = option(
@@ -90,7 +90,7 @@ class FinetuningConfig(TrainingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings(Section):
-    """How a fine-tuned head reads its input, unless it is told otherwise; kept with the model."""
+    """Says how a fine-tuned head reads its input unless the caller says otherwise; it is kept with the model."""
 
     max_length: int = option(0, at_least=0, role="task", help="longest row in tokens; 0 if it is not known")
     truncation: str = option("head", choices=TRUNCATIONS, role="task", help="which part of a long text is read")

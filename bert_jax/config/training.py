@@ -1,4 +1,4 @@
-"""What the training loop needs to know, of whatever is trained."""
+"""Declares the keys that the training loop reads, whatever it trains."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,7 +9,7 @@ from bert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section):
-    """The update rule."""
+    """Describes the update rule."""
 
     path: ClassVar[str] = "optimizer."
 
@@ -55,7 +55,7 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Section):
-    """The learning rate over the run."""
+    """Describes the learning rate over the run."""
 
     path: ClassVar[str] = "schedule."
 
@@ -87,7 +87,7 @@ class ScheduleConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Section):
-    """The devices along each axis of the mesh."""
+    """Says how many devices lie along each axis of the mesh."""
 
     path: ClassVar[str] = "mesh."
 
@@ -98,7 +98,7 @@ class MeshConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Section):
-    """What the training loop needs to know; exactly one duration is set, the others are 0."""
+    """Describes a run of the training loop; exactly one duration is set, the others are 0."""
 
     seed: int = option(0, role="initialization", help="seed of everything that is random in a run")
     batch_size: int = option(256, at_least=1, role="optimization", help="rows of a step, over all devices")

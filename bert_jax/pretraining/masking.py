@@ -24,12 +24,12 @@ def choose_positions(
     """Draws the positions of a row to predict: of each sequence max(1, round(length * mask_rate)), uniformly.
 
     Args:
-      key: of this row.
+      key: the key of this row.
       sequence_ids: int32 [L].
       candidates: bool [L], False for special tokens and padding.
       continuations: for whole-word masking bool [L], True where a token continues the word before it: whole words are
         drawn until the next would exceed the sequence's number. None: every token for itself.
-      mask_rate: share of a sequence's tokens; special ones count, as in the original.
+      mask_rate: the share of a sequence's tokens; special ones count, as in the original.
       sequences: K, the largest sequence id.
 
     Returns:
@@ -71,11 +71,11 @@ def hide_tokens(
     """Replaces a row's tokens at the used positions: 80 % [MASK], 10 % random of the whole vocabulary, 10 % kept.
 
     Args:
-      key: of this row.
+      key: the key of this row.
       input_ids: int32 [L].
       positions: int32 [P], distinct.
       used: bool [P].
-      mask_id: of [MASK].
+      mask_id: the id of [MASK].
       vocab_size: V.
 
     Returns:

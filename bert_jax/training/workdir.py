@@ -1,4 +1,4 @@
-"""A run's folder: its config on record, so that a resumed run is the same run, and its result once it has finished."""
+"""Keeps the config of a run in its folder, so that a resumed run is the same run, and its result at the end."""
 
 import dataclasses
 import json
