@@ -16,5 +16,5 @@ from bert_jax.pretraining.recipes import original
 
 
 def get_config(phase: str = "128") -> ConfigDict:
-    """The run of a phase, "128" or "512"."""
+    """Returns the run of a phase, "128" or "512"."""
     return to_config_dict(original("large", phase))

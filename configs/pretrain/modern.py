@@ -23,7 +23,7 @@ from bert_jax.config import (
 
 
 def get_config(size: str = "base") -> ConfigDict:
-    """The run of a size, "base" or "large" (or another key of `bert_jax.config.SIZES`)."""
+    """Returns the run of a size, "base" or "large" (or another key of `bert_jax.config.SIZES`)."""
     return to_config_dict(
         PretrainingConfig(
             batch_size=256,

@@ -22,7 +22,7 @@ from bert_jax.config import (
 
 
 def get_config() -> ConfigDict:
-    """Seven and a half minutes of training, on whatever devices are here."""
+    """Returns a run of seven and a half minutes, on whatever devices are here."""
     return to_config_dict(
         PretrainingConfig(
             total_minutes=7.5,

@@ -29,7 +29,6 @@ _SAME_NAMES = {"train": "train", "validation": "validation", "test": "test"}
 
 # From a task, a split's name, its examples and the records of its predictions to the text of each file of the graders.
 Submission = Callable[["Task", str, Sequence[Any], Sequence[Mapping[str, Any]]], dict[str, str]]
-TRUNCATIONS = ("head", "tail", "both", "windows")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import ModelConfig
+from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, CrossEntropyKind, Kind, Task
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Kind, Task
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
