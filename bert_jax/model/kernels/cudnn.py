@@ -78,7 +78,7 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array, rows: tuple[jax.
     from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
 
     lengths, starts = rows
-    return dot_product_attention(
+    return dot_product_attention(  # pyright: ignore[reportReturnType] (it has no types)
         query,
         key,
         value,
