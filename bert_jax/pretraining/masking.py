@@ -25,12 +25,12 @@ def choose_positions(
 
     Args:
       key: the key of this row.
-      sequence_ids: int32 [L].
-      candidates: bool [L], False for special tokens and padding.
-      continuations: for whole-word masking bool [L], True where a token continues the word before it: whole words are
-        drawn until the next would exceed the sequence's number. None: every token for itself.
+      sequence_ids: the number of each token's sequence, 0 for padding, int32 [L].
+      candidates: whether a token may be predicted, bool [L]; False for special tokens and padding.
+      continuations: whether a token continues the word before it, bool [L]: whole words are drawn until the next would
+        exceed the sequence's number. With None every token is drawn for itself.
       mask_rate: the share of a sequence's tokens; special ones count, as in the original.
-      sequences: K, the largest sequence id.
+      sequences: the largest sequence id, K.
 
     Returns:
       positions int32 [P] and whether each is used, bool [P], P = predictions_per_row(L, mask_rate). Where the rounding
@@ -72,11 +72,11 @@ def hide_tokens(
 
     Args:
       key: the key of this row.
-      input_ids: int32 [L].
-      positions: int32 [P], distinct.
-      used: bool [P].
+      input_ids: the tokens of the row, int32 [L].
+      positions: the positions to predict, int32 [P], distinct.
+      used: whether each position is used, bool [P].
       mask_id: the id of [MASK].
-      vocab_size: V.
+      vocab_size: the number of entries V.
 
     Returns:
       int32 [L].

@@ -1,4 +1,4 @@
-"""The losses of the heads, as sums and counts: a label of -1 has no part in them."""
+"""Computes the losses of the heads, as sums and counts: a label of -1 has no part in them."""
 
 import jax
 import jax.numpy as jnp
@@ -46,13 +46,13 @@ def weighted_cross_entropy(
     label_smoothing: float,
     class_weights: tuple[float, ...],
 ) -> Mean:
-    """Smoothed and weighted cross-entropy: the mean is over the weights, as in PyTorch.
+    """Returns smoothed and weighted cross-entropy, whose mean is over the weights, as in PyTorch.
 
     Args:
-      logits: float32 [..., C].
-      labels: int32 [...]; -1 has no part.
-      label_smoothing: share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
-      class_weights: of each class, [C]; empty for equal ones.
+      logits: the logits, float32 [..., C].
+      labels: the classes, int32 [...]; -1 has no part.
+      label_smoothing: the share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
+      class_weights: the weight of each class [C]; empty for equal ones.
     """
     classes = logits.shape[-1]
     targets = optax.smooth_labels(jax.nn.one_hot(jnp.maximum(labels, 0), classes), label_smoothing)
