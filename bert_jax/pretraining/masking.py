@@ -31,7 +31,7 @@ def choose_positions(
       continuations: the tokens that continue the word before them, bool [L], for whole-word masking: whole words are
         drawn until the next would exceed the sequence's number. None for every token by itself.
       mask_rate: the share of a sequence's tokens; special ones count, as in the original.
-      sequences: K, the largest sequence id.
+      sequences: the largest sequence id, K.
 
     Returns:
       The positions int32 [P] and whether each is used, bool [P], P = predictions_per_row(L, mask_rate). Where the
