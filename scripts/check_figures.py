@@ -49,7 +49,7 @@ def read_records(name: str) -> dict[tuple[str, str, str], dict[int | None, float
     """Reads a file of docs/benchmarks.
 
     Returns:
-      the values of each (case, side, metric), by round.
+      The values of each (case, side, metric), by round.
     """
     path = BENCHMARKS / f"{name}.json"
     values: dict[tuple[str, str, str], dict[int | None, float]] = {}
@@ -66,7 +66,7 @@ def read_records(name: str) -> dict[tuple[str, str, str], dict[int | None, float
 
 
 def figure_of(marker: str) -> float:
-    """Looks up what a marker names.
+    """Returns the value that a marker names.
 
     Raises:
       ValueError: it names no record, or more than one.
@@ -116,7 +116,7 @@ def as_written(value: float, number: str) -> str:
 
 
 def check_line(line: str) -> tuple[str, list[str]]:
-    """Returns a line with the right figures, and what was wrong with it."""
+    """Returns a line with the right figures, and the faults of the given one."""
     faults = []
 
     def right(match: re.Match[str]) -> str:

@@ -1,10 +1,10 @@
-r"""Predictions of a trained model, one JSON object a line, in the order of the input.
+r"""Predicts with a trained model: one JSON object a line, in the order of the input.
 
   echo "A [MASK] performance." | python scripts/predict.py fill-mask --model=runs/quickstart
   python scripts/predict.py classify --model=runs/sentiment --input=reviews.txt --output=predictions.jsonl
   python scripts/predict.py answer --model=runs/squad --input=questions.jsonl
 
-TASK, what a line of the input holds, and what is said of it:
+TASK, the line of the input, and the line of the output:
   fill-mask       text with one or more [MASK]   {"masks": [[{"token", "score", "text"}, ...] for each mask]}
   next-sentence   text <TAB> text_pair           {"probability": that the second follows the first}
   classify        text [<TAB> text_pair]         {"label", "score", "scores"}; {"labels", "scores"} if there may be
@@ -26,12 +26,12 @@ import sys
 from absl import flags
 
 import bert_jax
+from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
 from bert_jax.inference.embedder import POOLINGS
 from bert_jax.inference.loaded import DTYPES
 from bert_jax.runtime import command
-from bert_jax.tasks.kinds.base import TRUNCATIONS
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -47,7 +47,7 @@ flags.DEFINE_integer("top_k", 5, "fill-mask: number of words for each [MASK], as
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     32,
-    "most lines computed at once, as in --batch_size=8; on a CPU fewer, if they are long",
+    "largest number of lines computed together, as in --batch_size=8; on a CPU long lines go in smaller batches",
     lower_bound=1,
 )
 _WINDOW = flags.DEFINE_integer(
@@ -63,14 +63,14 @@ flags.DEFINE_integer(
     "max_length",
     0,
     "classify, tag, answer, embed: longest row in tokens, as in --max_length=128; 0 takes that of the model's "
-    "training, or the most that the model can read",
+    "training, or the longest that the model can read",
     lower_bound=0,
 )
 flags.DEFINE_enum(
     "truncation",
     None,
     TRUNCATIONS,
-    "classify: which part of a longer text is read, as in --truncation=windows (all of it, averaged); that of the "
+    "classify: part of a longer text that is read, as in --truncation=windows (all of it, averaged); that of the "
     "model's training by default",
 )
 flags.DEFINE_float(
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     name = arguments[1]
     json_lines = _INPUT.value.endswith(".jsonl") if _JSON_LINES.value is None else _JSON_LINES.value
     with contextlib.ExitStack() as stack:
-        # Opened before the model is loaded: a misspelt name is told at once.
+        # Opened before the model is loaded: a misspelt name is reported at once.
         source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
         target = stack.enter_context(lines.opened_output(_OUTPUT.value))
         model = bert_jax.load(_MODEL.value, _DTYPE.value)

@@ -21,8 +21,11 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 APART = {("inference", "finetuning")}  # answering needs nothing of training
-ASKS_WHERE_IT_RUNS = {"default_backend", "device_count", "devices", "local_device_count", "local_devices"}
-MAY_ASK = {"benchmarks", "experiments", "runtime"}
+ASKS_WHERE_IT_RUNS = {
+    *("default_backend", "device_count", "devices", "local_device_count", "local_devices"),
+    *("process_count", "process_index"),
+}
+MAY_ASK = {"benchmarks", "runtime/execution.py"}
 MAX_LINES = {"file": 430, "function": 60}
 ESSAY = "train"  # the training loop is read from top to bottom, section by section
 
@@ -154,7 +157,7 @@ def test_a_rung_is_told_from_other_code(code, expected):
 
 def test_only_the_run_asks_where_it_runs():
     def asks(file: str, node: ast.AST) -> bool:
-        if room_of(file) in MAY_ASK:
+        if not MAY_ASK.isdisjoint((room_of(file), file)):
             return False
         if isinstance(node, ast.ImportFrom) and node.module == "jax":
             return any(alias.name in ASKS_WHERE_IT_RUNS for alias in node.names)

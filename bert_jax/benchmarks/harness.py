@@ -13,7 +13,7 @@ import re
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ class Side(Protocol):
 
     metadata: dict[str, Any]
 
-    def run(self, *which: Any) -> None:
+    def run(self, *which: Any, **settings: Any) -> Any:
         """Does a fixed piece of work, finished when it returns; `which`, for a side that has several."""
 
 
@@ -198,7 +198,7 @@ def time_is_up() -> bool:
 
 def start_sides(
     stack: contextlib.ExitStack,
-    makes: dict[str, Callable[[], Side]],
+    makes: Mapping[str, Callable[[], Side]],
     results: Results,
     case: str,
     check: Callable[[str, dict[str, Any]], None] = lambda name, metadata: None,
@@ -282,9 +282,9 @@ def measure(
     rounds: int,
     *which: Any,
     steps: int = 1,
-    amounts: dict[str, float] | None = None,
+    amounts: Mapping[str, float] | None = None,
     rate: str = "tokens_per_second",
-    ideal: dict[str, float] | None = None,
+    ideal: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Runs sides in rounds and records their speeds and memory.
 
@@ -315,9 +315,9 @@ def record_speed(
     case: str,
     times: dict[str, list[float]],
     steps: int,
-    amounts: dict[str, float] | None = None,
+    amounts: Mapping[str, float] | None = None,
     rate: str = "tokens_per_second",
-    ideal: dict[str, float] | None = None,
+    ideal: Mapping[str, float] | None = None,
 ) -> None:
     """Records speeds as `measure` does, from the seconds of each side in each round."""
     for name, seconds in times.items():
@@ -330,7 +330,7 @@ def record_speed(
             results.add(case, name, utilization=ideal[name] / median)
 
 
-def record_ratio(results: Results, case: str, times: dict[str, list[float]], amounts: dict[str, float]) -> None:
+def record_ratio(results: Results, case: str, times: dict[str, list[float]], amounts: Mapping[str, float]) -> None:
     """Records how many times as fast the first side is as the fastest of those that are not the project's own.
 
     In each round, and by the medians; the amounts are what each side gets done.
@@ -338,7 +338,7 @@ def record_ratio(results: Results, case: str, times: dict[str, list[float]], amo
     speed = {name: amounts[name] / results.value(case, name, "seconds") for name in times}
     first, others = next(iter(times)), [name for name in times if not name.startswith("bert_jax")]
     if others:
-        best = max(others, key=speed.get)
+        best = max(others, key=speed.__getitem__)
         more = amounts[first] / amounts[best]
         for number, (own, other) in enumerate(zip(times[first], times[best], strict=True)):
             results.measurements.append(Measurement(results.suite, case, first, "ratio", more * other / own, number))
@@ -367,7 +367,7 @@ def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
-def step_flops(config: ModelConfig, lengths: np.ndarray, predicted: float) -> float:
+def step_flops(config: ModelConfig, lengths: Sequence[int] | np.ndarray, predicted: float) -> float:
     """Returns the floating-point operations of one training step: forward, and twice that backward.
 
     Of the matrix products alone (Chowdhery et al. 2022, appendix B), and of real tokens alone: what a side computes on
@@ -378,7 +378,8 @@ def step_flops(config: ModelConfig, lengths: np.ndarray, predicted: float) -> fl
       lengths: tokens of each sequence.
       predicted: positions that the vocabulary's logits are wanted of.
     """
-    width, layers, lengths = config.hidden_size, config.num_hidden_layers, np.asarray(lengths, float)
+    width, layers = config.hidden_size, config.num_hidden_layers
+    lengths = np.asarray(lengths, float)
     dense = 4 * width**2 + 2 * width * config.intermediate_size
     attention = 2 * lengths * width
     head = width**2 + width * config.vocab_size

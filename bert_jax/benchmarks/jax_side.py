@@ -30,7 +30,7 @@ from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.profile import cost_table, costs
 from bert_jax.training.step import TrainState, make_train_step, row_keys, stream_key
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # arrays of NumPy; of JAX once they are on the device
 OPTIMIZER = OptimizerConfig(name="adamw")
 TOTAL_STEPS = 1_000_000  # of the schedule: so many that the rate stays as good as constant
 
@@ -48,6 +48,12 @@ class JaxSide:
 def numbered_vocabulary(size: int) -> Tokenizer:
     """Returns the special tokens, then numbers: what an export needs when nobody reads text."""
     return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
+
+
+def temporary_bytes(program: jax.stages.Compiled) -> int | None:
+    """Returns what a compiled program wants of memory for its temporaries, where JAX knows."""
+    analysis = program.memory_analysis()
+    return analysis.temp_size_in_bytes if analysis else None
 
 
 def describe_attention(config: ModelConfig, dtype: str, length: int, max_sequences: int) -> str:
@@ -215,7 +221,7 @@ class JaxPretraining(JaxStep):
             "bytes": {
                 "parameter_bytes": nbytes(self.state.params),
                 "optimizer_bytes": nbytes(self.state.opt_state),
-                "temporary_bytes": self.compiled.memory_analysis().temp_size_in_bytes,
+                "temporary_bytes": temporary_bytes(self.compiled),
             },
         }
 
@@ -231,7 +237,7 @@ def profiled(setting: StepSetting, batches: list[Batch], start: Path, folder: Pa
     side = JaxPretraining(setting, batches, start)
     with jax.profiler.trace(folder):
         side.run()
-    table = cost_table(costs(folder, [side.compiled.as_text()], len(batches)))
+    table = cost_table(costs(folder, [side.compiled.as_text() or ""], len(batches)))
     return f"{table}\ntrace of {len(batches)} steps, for XProf or Perfetto: {folder}"
 
 
@@ -384,7 +390,7 @@ class JaxAttention(JaxSide):
         run = attention_call(attend, case.gradient).lower(*arrays, rows).compile()
         self.metadata["programs"][case.name] = {
             "compile_seconds": time.perf_counter() - begin,
-            "temporary_bytes": run.memory_analysis().temp_size_in_bytes,
+            "temporary_bytes": temporary_bytes(run),
         }
         # On a CPU, calls that wait for nobody would run side by side.
         wait = jax.block_until_ready if jax.default_backend() == "cpu" else lambda results: results
@@ -392,7 +398,8 @@ class JaxAttention(JaxSide):
 
 
 def _attend(kernel: Kernel, execution: Execution, *arguments: Any) -> jax.Array:
-    return kernel.attend(*arguments, execution)
+    query, key, value, rows = arguments
+    return kernel.attend(query, key, value, rows, execution)
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:

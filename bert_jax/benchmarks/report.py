@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 JAX, FASTEST, OTHER = "#c2410c", "#6b7280", "#b6bbc4"  # colours of bars
 BAR, TEXT = 0.21, 8  # inches from bar to bar, and points
 # Text stays text, so that it can be found and read aloud; and the same figures give the same file.
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "bert_jax", "font.family": "sans-serif", "font.size": TEXT}
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "bert_jax", "font.family": "sans-serif", "font.size": TEXT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +189,7 @@ def svg(results: Results) -> str:
     """Returns the picture: a group of bars for each case, one below the other, in two columns if there are many."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     metric = METRICS.get(results.compared, Metric(results.compared))
     groups = [(case, values) for case in results.cases() if (values := results.by_side(case, results.compared))]
@@ -197,11 +198,11 @@ def svg(results: Results) -> str:
     parts = [groups[begin : begin + per_column] for begin in range(0, len(groups), per_column)]
     rows = max(sum(len(values) + 2 for _, values in part) for part in parts) - 1
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8 if columns == 1 else 11, BAR * rows + 1.2), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.1)  # inches, for readers whose font is wider
+        figure = Figure(figsize=(8 if columns == 1 else 11, BAR * rows + 1.2), layout=layout)
         figure.suptitle(results.title, x=0.01, ha="left", weight="bold", size=TEXT + 3)
         for axes, part in zip(figure.subplots(1, columns, squeeze=False)[0], parts, strict=True):
             _draw_column(axes, part, rows, metric)
-        figure.get_layout_engine().set(w_pad=0.1)  # inches, for readers whose font is wider
         note = f"Each group has its own scale; {'more' if metric.best is max else 'less'} is better."
         small_print = f"{note}\n{describe(results.environment, results.metadata.get('dtype', ''))}"
         figure.supxlabel(small_print, x=0.01, ha="left", size=TEXT - 2, color="#4b5563")

@@ -19,7 +19,7 @@ from bert_jax.model import heads
 from bert_jax.model.encoder import Bert
 from bert_jax.model.inputs import Inputs
 from bert_jax.model.intermediates import apply_and_collect
-from bert_jax.model.parameters import body
+from bert_jax.model.parameters import apply, body
 from bert_jax.runtime.execution import Execution
 from bert_jax.training.losses import binary_cross_entropy, cross_entropy, span_cross_entropy, squared_error
 from bert_jax.training.objective import Mean
@@ -46,7 +46,7 @@ class Architecture:
       problem_type: of a sequence classification.
     """
 
-    loss: Callable[[tuple[jax.Array, ...], Batch], list[Mean]]
+    loss: Callable[[tuple[jax.Array, ...], Any], list[Mean]]
     outputs: tuple[str, ...]
     labels: dict[str, str]
     problem_type: str = ""
@@ -108,7 +108,7 @@ TASKS: dict[str, Architecture] = {
         lambda out, batch: [cross_entropy(out[0], batch["choices"])], ("logits",), {"labels": "choices"}
     ),
     "BertForQuestionAnswering": Architecture(
-        lambda out, batch: [span_cross_entropy(*out, batch["starts"], batch["ends"])],
+        lambda out, batch: [span_cross_entropy(out[0], out[1], batch["starts"], batch["ends"])],
         ("start_logits", "end_logits"),
         {"start_positions": "starts", "end_positions": "ends"},
         for_tokens=("start_logits", "end_logits"),
@@ -184,8 +184,9 @@ def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
         if "pooler" in body(params):
             starts = jnp.zeros((shape[0], 1), jnp.int32)
             bert = Bert(model.config, execution)
-            pooled = bert.apply({"params": body(params)}, states.hidden[-1], starts, method="pool")[:, 0]
-        return sum(mean.total / mean.count for mean in task.loss(out, arrays)), (out, states, pooled)
+            pooled = apply(bert, body(params), states.hidden[-1], starts, method="pool")[:, 0]
+        means = [mean.total / mean.count for mean in task.loss(out, arrays)]
+        return jnp.stack(means).sum(), (out, states, pooled)
 
     (total, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
     values = {"hidden states 0": states.embedded}

@@ -74,7 +74,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     with timed(seconds, "data"):
         prepared = prepare(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
-    workdirs.claim(workdir, config)
+    workdirs.register_run(config, workdir)
     task, codec = prepared.task, prepared.codec
     objective = make_objective(config, task, prepared.loaded.config, codec.labels, prepared.splits["train"], execution)
     evaluators = {
@@ -104,7 +104,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
         huggingface.save(workdir / "model", model, codec.tokenizer)
     result = RunResult(scores, workdir / "model", seconds)
-    workdirs.finish(workdir, config, result)
+    workdirs.finish(config, workdir, result)
     return result
 
 

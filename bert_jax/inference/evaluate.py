@@ -19,7 +19,7 @@ from bert_jax.metrics.tables import report_table
 from bert_jax.model.parameters import body, with_body
 from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
-from bert_jax.pretraining.run import make_objective
+from bert_jax.pretraining.run import pretraining_objective
 from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
@@ -129,7 +129,7 @@ def evaluate_text(
         result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.execution.dtype.name)
-    objective = make_objective(config, model.tokenizer, model.execution)
+    objective = pretraining_objective(config, model.tokenizer, model.execution)
     params = _with_unused_heads(dequantize(model.params, model.execution.dtype), objective)
     scores = compile_evaluation(objective, params, batches, model.execution.mesh)(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}

@@ -43,7 +43,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     program = exported(model)
     write_whole(folder / "model.stablehlo", bytes(program.serialize()))
     out = jax.tree.unflatten(program.out_tree, program.out_avals)
-    outputs = {name: [str(size) for size in each.shape] for name, each in out.items()}
+    outputs = {name: [str(size) for size in output.shape] for name, output in out.items()}
     signature = {"inputs": {name: ["b", "l"] for name in INPUTS}, "outputs": outputs, "labels": list(model.labels)}
     signature |= {"platforms": list(PLATFORMS), "longest": model.config.max_position_embeddings}
     write_whole(folder / "signature.json", json.dumps(signature, indent=2) + "\n")
@@ -52,7 +52,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
 
 
 def exported(model: Pretrained) -> jax.export.Exported:
-    """The forward pass without dropout, lowered for `PLATFORMS`."""
+    """Lowers the forward pass without dropout for `PLATFORMS`."""
     config = dataclasses.replace(model.config, attention="plain")
     params = jax.tree.map(jnp.asarray, model.params)
     labels = max(1, len(model.labels))

@@ -21,7 +21,7 @@ Fields = dict[str, Any]  # of a line, by their names
 
 
 class LineTask(NamedTuple):
-    """What the lines of an input are, and what answers them.
+    """Describes what the lines of an input are, and what answers them.
 
     Attributes:
       fields: of a line with tabs, and the keys of a JSON object, in this order.

@@ -25,7 +25,7 @@ AnyAnswer = TypeVar("AnyAnswer")
 
 
 class LoadedModel:
-    """Tokenizer, config and parameters.
+    """Holds tokenizer, config and parameters, and runs them.
 
     Attributes:
       config: the architecture.

@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.config import HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.model import parameters
-from bert_jax.model.parameters import BODY, POOLER, part_names
+from bert_jax.model.parameters import BODY, POOLER, STACKED_LAYERS, part_names
 
 # Leaf names of each kind of module, here and in a file. Dense layers are [in, out] here and [out, in] there.
 _LEAVES = {
@@ -224,13 +224,15 @@ def arrange_layers(params: dict, config: ModelConfig) -> dict:
     The layers come out as NumPy arrays; a tree that is already as wanted comes back as it is.
     """
     encoder = parameters.encoder(params)
-    if config.scan_layers == ("layers" in encoder):
+    if config.scan_layers == (STACKED_LAYERS in encoder):
         return params
     if config.scan_layers:
         layers = [parameters.layer(params, index) for index in range(config.num_hidden_layers)]
-        encoder = {"layers": _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)}
+        encoder = {
+            STACKED_LAYERS: _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)
+        }
     else:
-        stack = _over_leaves(np.asarray, encoder["layers"])
+        stack = _over_leaves(np.asarray, encoder[STACKED_LAYERS])
         encoder = {
             parameters.layer_name(index): _over_leaves(lambda leaf, index=index: leaf[index], stack)
             for index in range(config.num_hidden_layers)

@@ -15,7 +15,7 @@ from bert_jax.training.objective import Mean, Parameters
 
 
 class Outcome(NamedTuple):
-    """What a model makes of a split."""
+    """Holds what a model makes of a split."""
 
     predictions: list[Any]  # one for each example
     scores: dict[str, float]  # the measures of the task and the loss; empty without labels
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
 
 
 class Evaluator:
-    """A split, ready to be scored as often as asked; its batches stay in memory."""
+    """Scores a split as often as it is asked to; the batches stay in memory."""
 
     def __init__(self, objective: TaskObjective, codec: Codec, examples: Sequence[Any], batch_size: int) -> None:
         self.objective, self.codec, self.examples = objective, codec, examples

@@ -23,7 +23,7 @@ def read_lines(
     Args:
       path: the file.
       errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
-      on_read: is told how many bytes were read, after each read.
+      on_read: a function that is called with the number of bytes after each read.
 
     Raises:
       NotUTF8Error: names the line and the byte offset.

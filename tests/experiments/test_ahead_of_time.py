@@ -59,7 +59,7 @@ def execution_on(platform: str, chips: int) -> Execution:
         topology = topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1")
     else:
         topology = topologies.get_topology_desc("v5e:2x2", "tpu")
-    return Execution.on(topology.devices[:chips], SETTING.dtype, MeshConfig(), cudnn_version=91_000)
+    return Execution.on(topology.devices[:chips], SETTING.dtype, MeshConfig(), ahead_of_time=True)
 
 
 def program(platform: str, chips: int, sequences: int) -> dict:

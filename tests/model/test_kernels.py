@@ -180,7 +180,7 @@ def test_cudnn_is_told_the_lengths_of_single_sequences():
 def test_cudnn_lowers_for_cuda_with_gradients(max_sequences, remat):
     """Here, where no cuDNN is; with `remat` JAX traces the forward pass of the gradient after the kernel returned."""
     inputs, ids = arrays(2, 3, jnp.bfloat16), ids_of([[50, 40, 30], [64, 64]] if max_sequences > 1 else [[90], [128]])
-    there = dataclasses.replace(HOPPER, cudnn_version=91_000)
+    there = dataclasses.replace(HOPPER, ahead_of_time=True)
 
     def total(*inputs):
         return cudnn.attend(*inputs, cudnn.prepare(ids, max_sequences, FULL), there).astype(jnp.float32).sum()

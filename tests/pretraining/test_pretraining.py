@@ -78,15 +78,15 @@ def test_another_config_in_the_same_workdir_is_refused(finished, text_file) -> N
 
 def test_a_run_of_a_version_with_fewer_keys_goes_on(text_file, tmp_path) -> None:
     config = tiny_run(text_file)
-    workdirs.claim(tmp_path, config)
+    workdirs.register_run(config, tmp_path)
     (tmp_path / "corpus").mkdir()
     values = json.loads((tmp_path / "config.json").read_text())
     del values["optimizer"]["mu_dtype"], values["model"]["attention"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     changed = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, mu_dtype="bfloat16"))
     with pytest.raises(UserError, match=r"optimizer\.mu_dtype was 'float32' and is 'bfloat16'"):
-        workdirs.claim(tmp_path, changed)
-    workdirs.claim(tmp_path, config)
+        workdirs.register_run(changed, tmp_path)
+    workdirs.register_run(config, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["mu_dtype"] == "float32"
 
 

@@ -129,7 +129,7 @@ def test_config_dict_and_back() -> None:
         ({"data": {"mask_rate": 1.5}}, "data.mask_rate=1.5 is out of range: it must be between 0.001 and 0.999"),
         ({"data": {"validation_rows": 0}}, "data.validation_rows=0 is out of range"),
         ({"optimizer": {"b2": 1.0}}, "optimizer.b2=1.0 is out of range"),
-        ({"schedule": {"warmup": 10.0}}, "schedule.warmup=10 steps do not fit into total_steps=5"),
+        ({"schedule": {"warmup": 10.0}}, "schedule.warmup=10 steps do not fit into a run of 5 steps"),
         ({"compute_dtype": "float16"}, "compute_dtype='float16' is not known"),
     ],
 )

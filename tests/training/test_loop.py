@@ -15,7 +15,7 @@ import pytest
 from helpers.runs import metric_lines
 from helpers.toy import CONFIG, Toy, assert_same_bits, toy_batch, toy_data, train
 
-from bert_jax.config import MeshConfig, OptimizerConfig
+from bert_jax.config import MeshConfig, OptimizerConfig, ScheduleConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
@@ -188,6 +188,20 @@ def test_durations_become_steps() -> None:
     assert length(total_steps=7) == 7
     assert length(total_epochs=3.0) == 15  # 40 rows an epoch, 8 a step
     assert length(total_tokens=3_200) == 100  # 8 rows of 4 tokens a step
+
+
+@pytest.mark.parametrize("duration", [{"total_epochs": 3.0}, {"total_tokens": 480}, {"total_minutes": 0.02}])
+def test_a_warm_up_that_is_longer_than_the_run_is_refused(duration, tmp_path, monkeypatch) -> None:
+    """By the clock of the test below, 0.02 minutes are fewer than 100 steps."""
+    clock = SimpleNamespace(monotonic=(tick / 100 for tick in itertools.count()).__next__)
+    monkeypatch.setattr("bert_jax.training.loop.time", clock)
+    monkeypatch.setattr("bert_jax.training.duration.time", clock)
+    monkeypatch.setattr("bert_jax.training.duration.CALIBRATION_STEPS", 5)
+    config = dataclasses.replace(CONFIG, total_steps=0, **duration, schedule=ScheduleConfig(warmup=100))
+    message = r"schedule.warmup=100 steps do not fit into a run of \d+ steps.*such as schedule.warmup=0.05"
+    with pytest.raises(UserError, match=message):
+        train(Toy(), config, tmp_path, toy_data())
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
 @pytest.mark.slow

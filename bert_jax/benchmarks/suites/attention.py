@@ -165,7 +165,7 @@ def compare_attention(results: Results, cases: list[Case], rounds: int) -> None:
                 continue
             if len({name.partition(" ")[0] for name in sides}) < 2:
                 raise UserError(f"{case.name}: there are no two sides to compare: {results.left_out}")
-            tokens, ideal = float((case.sequence_ids > 0).sum()), case.flops / results.metadata["peak_flops"]
+            tokens, ideal = float((case.sequence_ids > 0).sum()), float(case.flops / results.metadata["peak_flops"])
             measure(
                 results,
                 case.name,

@@ -126,9 +126,10 @@ def seconds_to_first_step(command: list[str], environment: dict[str, str]) -> fl
       UserError: it fails.
     """
     begin, seconds, lines = time.perf_counter(), None, []
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with subprocess.Popen(command, env=os.environ | environment, **pipes) as process:
-        for line in process.stdout:
+    with subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
             lines.append(line.strip())
             if seconds is None and line.startswith("step "):
                 seconds = time.perf_counter() - begin

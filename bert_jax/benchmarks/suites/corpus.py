@@ -60,7 +60,7 @@ def jax_corpus(source: str, tokenizer: str) -> np.ndarray:
     """Returns int64 [V]: how often each token is in the corpus of `build_corpus`, in as many processes as cores."""
     with tempfile.TemporaryDirectory() as folder:
         build_corpus(source, Tokenizer.load(tokenizer), folder, verbose=False)
-        return sum(np.array(Corpus.open(folder, split).token_counts) for split in SPLITS)
+        return np.sum([Corpus.open(folder, split).token_counts for split in SPLITS], axis=0)
 
 
 def peer_corpus(documents: list[str], tokenizer: str) -> np.ndarray:

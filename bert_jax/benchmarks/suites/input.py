@@ -74,10 +74,14 @@ class Loading:
 def jax_batches(workdir: Path, data: DataConfig) -> Callable[[], Iterator]:
     """Returns what starts a stream of batches as training gets them from `iterate`."""
     config = read_run(workdir)
-    corpus = Corpus.open(corpus_folder(config, workdir))
-    tokenizer = Tokenizer.load(workdir / "tokenizer")
-    settings = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=config.batch_size, seed=config.seed)
-    return lambda: iterate(PretrainingBatches(corpus, data, **settings), 0)
+    return lambda: iterate(batches_of_run(workdir, data, config.batch_size, config.seed), 0)
+
+
+def batches_of_run(workdir: Path, data: DataConfig, batch_size: int, seed: int) -> PretrainingBatches:
+    """Returns batches of the corpus of a run."""
+    corpus, tokenizer = Corpus.open(corpus_folder(read_run(workdir), workdir)), Tokenizer.load(workdir / "tokenizer")
+    ids = tokenizer.cls_id, tokenizer.sep_id
+    return PretrainingBatches(corpus, data, cls_id=ids[0], sep_id=ids[1], batch_size=batch_size, seed=seed)
 
 
 def torch_batches(workdir: Path, variant: str) -> Callable[[], Iterator]:
@@ -90,11 +94,12 @@ def torch_batches(workdir: Path, variant: str) -> Callable[[], Iterator]:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(workdir / "tokenizer/tokenizer.json"), **special
     )
-    rows: list[dict] = list(itertools.islice(drawn_pairs(workdir), TORCH_ROWS))
+    rows: Any = list(itertools.islice(drawn_pairs(workdir), TORCH_ROWS))
     if variant == VARIANTS[2]:
         whole = tokenizer.pad(rows, padding="max_length", max_length=config.data.length, return_tensors="pt")
+        table: Any = Table(dict(whole))
         batches = data.BatchSampler(data.RandomSampler(rows), config.batch_size, drop_last=False)
-        loader = data.DataLoader(Table(dict(whole)), batch_size=None, sampler=batches)
+        loader = data.DataLoader(table, batch_size=None, sampler=batches)
     else:
         masks = variant == VARIANTS[0]
         collator = transformers.DataCollatorForLanguageModeling if masks else transformers.DataCollatorWithPadding
@@ -115,11 +120,8 @@ class Table:
 
 def drawn_pairs(workdir: Path) -> Iterator[dict[str, Any]]:
     """Yields the rows of the run's corpus, a pair in each, as PyTorch keeps them."""
-    config, tokenizer = read_run(workdir), Tokenizer.load(workdir / "tokenizer")
-    data = dataclasses.replace(config.data, packing=False)
-    corpus = Corpus.open(corpus_folder(config, workdir))
-    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
-    batches = PretrainingBatches(corpus, data, **ids, batch_size=1, seed=config.seed)
+    config = read_run(workdir)
+    batches = batches_of_run(workdir, dataclasses.replace(config.data, packing=False), 1, config.seed)
     for step in range(batches.rows_per_epoch):
         row = {name: array[0].tolist() for name, array in batches[step].items()}
         if length := sum(row["sequence_ids"]):  # a block may have empty rows

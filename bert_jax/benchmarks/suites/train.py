@@ -9,12 +9,14 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from bert_jax.benchmarks.harness import (
+    Side,
     check_same_loss,
     chosen_dtype,
     measure,
@@ -27,10 +29,10 @@ from bert_jax.benchmarks.harness import (
 from bert_jax.benchmarks.jax_side import Batch, JaxPretraining, StepSetting, describe_attention, profiled, start_in
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.report import verdict
+from bert_jax.benchmarks.suites.input import batches_of_run
 from bert_jax.benchmarks.torch_side import STEP_VARIANTS, TorchPretraining
 from bert_jax.config import SIZES, DataConfig, ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.masking import predictions_per_row
 from bert_jax.pretraining.run import corpus_folder, read_run
 from bert_jax.text.corpus import Corpus
@@ -84,7 +86,9 @@ def compare_steps(
     with contextlib.ExitStack() as stack:
         start = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
         beginning = start_in(start, setting, torch_batches)
-        makes = {JaxPretraining.name: functools.partial(JaxPretraining, setting, batches, start)}
+        makes: dict[str, Callable[[], Side]] = {
+            JaxPretraining.name: functools.partial(JaxPretraining, setting, batches, start)
+        }
         for variant in STEP_VARIANTS["gpu" if on_gpu() else "cpu"]:
             make = functools.partial(TorchPretraining, variant, setting.dtype, start, beginning["masked"])
             makes[variant.name] = make
@@ -167,11 +171,8 @@ def text_batches(
     With `by_length`, PyTorch's are batches of rows of like lengths, as `group_by_length` of its Trainer lays them. The
     setting comes back with the vocabulary of the run.
     """
-    corpus = Corpus.open(corpus_folder(read_run(workdir), workdir))
-    tokenizer = Tokenizer.load(workdir / "tokenizer")
-    ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=setting.rows, seed=0)
     packed, padded = (
-        PretrainingBatches(corpus, DataConfig(length=setting.length, packing=packing), **ids)
+        batches_of_run(workdir, DataConfig(length=setting.length, packing=packing), setting.rows, seed=0)
         for packing in (True, False)
     )
     packed_batches, padded_batches = (
@@ -180,7 +181,7 @@ def text_batches(
     )
     if by_length:
         padded_batches = evenly_spread([padded[step] for step in range(GROUPED)], STEPS)
-    setting = dataclasses.replace(setting, vocab_size=tokenizer.vocab_size)
+    setting = dataclasses.replace(setting, vocab_size=Tokenizer.load(workdir / "tokenizer").vocab_size)
     return setting, packed_batches, [trimmed(batch) for batch in padded_batches]
 
 

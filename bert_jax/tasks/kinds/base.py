@@ -1,6 +1,6 @@
 """What a kind of task is: one class that knows all that differs between kinds, from the data to the scores.
 
-A row of the table of tasks names its kind, and nobody else asks which kind it is. The methods stand in the order in
+A row of the table of tasks names its kind, and nothing else asks which kind it is. The methods stand in the order in
 which data flows: records -> examples -> rows -> batch -> network -> loss, and outputs -> predictions -> scores.
 """
 
@@ -29,12 +29,11 @@ _SAME_NAMES = {"train": "train", "validation": "validation", "test": "test"}
 
 # From a task, a split's name, its examples and the records of its predictions to the text of each file of the graders.
 Submission = Callable[["Task", str, Sequence[Any], Sequence[Mapping[str, Any]]], dict[str, str]]
-TRUNCATIONS = ("head", "tail", "both", "windows")
 
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-    """How a model reads examples, and what its outputs are called.
+    """Describes how a model reads examples, and what its outputs are called.
 
     Attributes:
       tokenizer: of the model.
@@ -54,7 +53,9 @@ class Codec:
 
 
 class Kind(abc.ABC):
-    """A kind of task. It holds nothing: two objects of one class are equal, and can be constants of a jitted function.
+    """Knows all that differs between one kind of task and another.
+
+    It holds nothing: two objects of one class are equal, and can be constants of a jitted function.
 
     Attributes:
       name: the field's word for it, as in ``custom:NAME``.
@@ -84,7 +85,7 @@ class Kind(abc.ABC):
     def __hash__(self) -> int:
         return hash(type(self))
 
-    # ---- from data to examples --------------------------------------------------------------------------------------
+    # ---- from data to examples -------------------------------------------------------------------
 
     def read_file(self, task: "Task", split: str, path: str, *, official: bool) -> Iterator[Any]:
         """Yields the examples of a file in its order.
@@ -116,7 +117,7 @@ class Kind(abc.ABC):
             count = f"{len(without)} of {len(examples)} examples have no label"
             raise UserError(f"{source}: {count}, the first is {without[0]}: label all of them or none")
 
-    # ---- names of labels --------------------------------------------------------------------------------------------
+    # ---- names of labels -------------------------------------------------------------------------
 
     def names_in(self, example: Any) -> Iterable[str]:
         """Returns the names in the label of an example, each as often as it stands there."""
@@ -157,7 +158,7 @@ class Kind(abc.ABC):
         """Returns the names that an exported model gives to its outputs."""
         return names
 
-    # ---- from examples to batches -----------------------------------------------------------------------------------
+    # ---- from examples to batches ----------------------------------------------------------------
 
     def fault(self, example: Any, codec: Codec) -> str:
         """Says why an example without a label cannot be answered, or nothing if it can."""
@@ -180,7 +181,7 @@ class Kind(abc.ABC):
         """Lays some rows out, filled up with empty ones to `batch_size` rows of `length` tokens."""
         return lay_out(rows, batch_size, length) | self.labels(rows, batch_size, length)
 
-    # ---- on the device ----------------------------------------------------------------------------------------------
+    # ---- on the device ---------------------------------------------------------------------------
 
     @abc.abstractmethod
     def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
@@ -209,7 +210,7 @@ class Kind(abc.ABC):
         """Returns the outputs of an exported program by their names in transformers; a row is one sequence."""
         return {"logits": self.outputs(network, variables, batch)}
 
-    # ---- from outputs to scores -------------------------------------------------------------------------------------
+    # ---- from outputs to scores ------------------------------------------------------------------
 
     @abc.abstractmethod
     def predictions(self, examples: Sequence[Any], rows: Sequence[Any], outputs: Sequence[Any], codec: Codec) -> list:
@@ -221,7 +222,7 @@ class Kind(abc.ABC):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Returns the measures of the task, and a report of each class where there are classes, else an empty one."""
 
-    # ---- what is learnt besides weights -----------------------------------------------------------------------------
+    # ---- what is learnt besides weights ----------------------------------------------------------
 
     def fitted(self, codec: Codec, examples: Sequence[Any]) -> Codec:
         """Returns the codec as it suits these examples, before anything is trained."""
@@ -236,7 +237,7 @@ class Kind(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A row of the table.
+    """Describes a task, in a row of the table.
 
     Attributes:
       name: what the user calls it.
@@ -282,7 +283,7 @@ class Task:
 
     @property
     def custom(self) -> bool:
-        """Whether the data is the user's own."""
+        """Tells whether the data is the user's own."""
         return self.name.startswith("custom:")
 
 
@@ -297,7 +298,7 @@ def can_be_scored(kind: Kind, examples: Sequence[Any]) -> bool:
 
 
 class CrossEntropyKind(Kind):
-    """A kind whose outputs are logits of classes, of which one is right."""
+    """Trains on the cross-entropy of classes, of which one is right."""
 
     smooths_labels = True
 
@@ -310,7 +311,7 @@ class CrossEntropyKind(Kind):
 
 
 class NamelessKind(Kind):
-    """A kind whose answers have no names: numbers of endings, spans."""
+    """Serves kinds whose answers have no names, such as spans and numbers of endings."""
 
     def label_names(self, task: "Task", train: Sequence[Any], source: str) -> tuple[str, ...]:
         """Returns none."""

@@ -25,7 +25,7 @@ from bert_jax.training.objective import Mean
 
 
 class Answer(NamedTuple):
-    """The answer to a question."""
+    """Holds the answer to a question."""
 
     answer: str  # empty: the context holds none
     start: int  # [start, stop) in characters of the context
@@ -36,14 +36,14 @@ class Answer(NamedTuple):
 
 
 class QuestionAnswering(NamelessKind):
-    """The start and the end of the answer in the context; in SQuAD 2.0 a question may have none."""
+    """Finds the start and the end of the answer in the context; in SQuAD 2.0 a question may have none."""
 
     name = "question_answering"
     head = "question_answering"
     default_max_length = 384
     recipe: ClassVar[Mapping[str, Any]] = {"max_length": 384, "total_epochs": 2.0}
 
-    # ---- data -------------------------------------------------------------------------------------------------------
+    # ---- data ------------------------------------------------------------------------------------
 
     def read_file(self, task: Task, split: str, path: str, *, official: bool) -> Iterator[QuestionAnsweringExample]:
         """Yields the questions of a file in SQuAD's JSON."""
@@ -69,7 +69,7 @@ class QuestionAnswering(NamelessKind):
         """Tells whether answers are known, or that there is none."""
         return bool(example.answers) or not example.answerable
 
-    # ---- rows and batches -------------------------------------------------------------------------------------------
+    # ---- rows and batches ------------------------------------------------------------------------
 
     def rows(self, examples: Sequence[QuestionAnsweringExample], codec: Codec) -> list[QuestionAnsweringRow]:
         """Makes as many rows for each question as its context has windows; see `question_rows`."""
@@ -81,7 +81,7 @@ class QuestionAnswering(NamelessKind):
         positions = padded_labels(rows, (batch_size, 2), np.int32)
         return {"starts": positions[:, 0].copy(), "ends": positions[:, 1].copy()}
 
-    # ---- on the device ----------------------------------------------------------------------------------------------
+    # ---- on the device ---------------------------------------------------------------------------
 
     def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with two scores for each token."""
@@ -109,7 +109,7 @@ class QuestionAnswering(NamelessKind):
         starts, ends = self.outputs(network, variables, batch)
         return {"start_logits": starts, "end_logits": ends}
 
-    # ---- predictions and scores -------------------------------------------------------------------------------------
+    # ---- predictions and scores ------------------------------------------------------------------
 
     def predictions(
         self,
