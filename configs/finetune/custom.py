@@ -1,4 +1,4 @@
-"""A task on your own files: csv, tsv, jsonl or parquet; CoNLL columns for tags of words; SQuAD's JSON for questions.
+"""Fine-tunes on your own files: csv, tsv, jsonl, parquet; CoNLL columns for tags of words; SQuAD's JSON for questions.
 
   python scripts/finetune.py --config=configs/finetune/custom.py:classification --workdir=runs/mine \
       --config.init_from=MODEL --config.data.train=train.csv --config.data.validation=dev.csv \
@@ -6,7 +6,7 @@
 
 The kind of task stands after the colon: classification, pairs (of texts, with a class), multi_label, regression,
 token_classification, question_answering or multiple_choice. The names before 0.2 (several, tagging, answering, choice)
-go on.
+are aliases.
 """
 
 from ml_collections import ConfigDict

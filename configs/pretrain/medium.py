@@ -1,4 +1,4 @@
-r"""BERT-medium (8 layers, width 512, 8 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+r"""Pre-trains BERT-medium (8 layers, width 512, 8 heads) by the paper: 900,000 steps at length 128, 100,000 at 512.
 
   python scripts/pretrain.py --config=configs/pretrain/medium.py --workdir=runs/medium
   python scripts/pretrain.py --config=configs/pretrain/medium.py:512 --workdir=runs/medium-512 \

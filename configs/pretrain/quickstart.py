@@ -1,4 +1,4 @@
-"""The main job in minutes: a 2-layer, 128-wide BERT on 25,000 IMDB reviews and 8,530 Rotten Tomatoes sentences.
+"""Pre-trains in minutes: a 2-layer, 128-wide BERT on 25,000 IMDB reviews and 8,530 Rotten Tomatoes sentences.
 
   python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
 

@@ -1,4 +1,4 @@
-r"""BERT-tiny (2 layers, width 128, 2 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+r"""Pre-trains BERT-tiny (2 layers, width 128, 2 heads) by the paper: 900,000 steps at length 128, 100,000 at 512.
 
   python scripts/pretrain.py --config=configs/pretrain/tiny.py --workdir=runs/tiny
   python scripts/pretrain.py --config=configs/pretrain/tiny.py:512 --workdir=runs/tiny-512 \
