@@ -21,7 +21,8 @@ _LEAVES = {
     "vector": (("bias", "bias"),),
 }
 
-# Path in this project, name in a file, type of module, and shape in the letters of `tensors_of`. `#` is the index of an encoder layer.
+# Path in this project, name in a file, type of module, and shape in the letters of `tensors_of`. `#` is the index of an
+# encoder layer.
 _MODULES = (
     ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
     ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
