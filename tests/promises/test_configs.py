@@ -36,14 +36,14 @@ def load(path: Path):
 
 
 def cases() -> list:
-    """A file and what its `get_config` takes, if it takes anything: a phase or a size."""
+    """Returns each file with what its `get_config` takes, if it takes anything: a phase or a size."""
     arguments = {"phase": ("128", "512"), "size": ("base", "large")}
-    found = []
+    parameters = []
     for path in FILES:
         takes = [*inspect.signature(load(path).get_config).parameters]
         given = arguments[takes[0]] if takes else ("",)
-        found += [pytest.param(path, argument, id=f"{path.stem}{argument}") for argument in given]
-    return found
+        parameters += [pytest.param(path, argument, id=f"{path.stem}{argument}") for argument in given]
+    return parameters
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_the_modern_config_packs_without_dropout_and_so_meets_the_fast_kernels(
     assert (config.model.hidden_dropout_prob, config.model.attention_probs_dropout_prob) == (0, 0)
     original = load(ROOT / f"configs/pretrain/{size}.py").get_config
     phases = [from_config_dict(PretrainingConfig, original(phase)) for phase in ("128", "512")]
-    positions = [each.total_steps * each.batch_size * each.data.length for each in (config, *phases)]
+    positions = [phase.total_steps * phase.batch_size * phase.data.length for phase in (config, *phases)]
     assert positions[0] == sum(positions[1:])
 
     execution = Execution.on([SimpleNamespace(platform=platform, compute_capability="9.0")], config.compute_dtype)

@@ -30,7 +30,7 @@ jaxtyped = jaxtyping.jaxtyped(typechecker=beartype.beartype)
 
 
 def fields_of(kind: type) -> type:
-    """A dataclass with the fields of another, for jaxtyping changes the class that it checks."""
+    """Returns a dataclass with the fields of another, for jaxtyping changes the class that it checks."""
     return dataclasses.make_dataclass(kind.__name__, [(field.name, field.type) for field in dataclasses.fields(kind)])
 
 
@@ -103,7 +103,7 @@ def on_device(values):
 
 
 def evaluated(function, *arguments):
-    """What a function gives, in shapes alone where it wants a machine that is not here."""
+    """Returns what a function gives, in shapes alone where it wants a machine that is not here."""
     return jax.eval_shape(lambda: function(*arguments)) if ELSEWHERE in arguments else function(*arguments)
 
 
