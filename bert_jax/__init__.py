@@ -10,7 +10,7 @@ def load(model: str, dtype: str = "float32") -> "Model":
     """Loads a trained model, which then answers.
 
     Args:
-      model: MODEL: the workdir of a finished run, or a folder in Hugging Face layout or with Google's TensorFlow
+      model: the workdir of a finished run, or a folder in Hugging Face layout or with Google's TensorFlow
         checkpoint.
       dtype: the type of the computation: "float32", or "bfloat16", which most devices do faster, to about two digits;
         "int8" is bfloat16 with the matrices kept in eight bits, a quarter of the device's memory.

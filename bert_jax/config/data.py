@@ -30,7 +30,7 @@ class CleaningConfig(Section):
         help="Unicode normalisation; empty leaves the text as it is",
     )
     minimum_length: int = option(
-        1, at_least=0, role="data", help="drop documents with fewer characters, such as 40, after the steps above"
+        1, at_least=0, role="data", help="drop documents with fewer characters than this after the cleaning, such as 40"
     )
     letters: bool = option(True, role="data", help="drop documents without a single letter")
     drop_duplicates: bool = option(True, role="data", help="drop documents that are equal to an earlier one")

@@ -102,7 +102,7 @@ def model_config(size: str, **overrides: Any) -> ModelConfig:
 
     Args:
       size: the name of the size, a key of `SIZES`.
-      **overrides: fields of `ModelConfig` that replace those of the size.
+      **overrides: the fields of `ModelConfig` that replace those of the size.
 
     Raises:
       UserError: there is no such size.

@@ -17,7 +17,7 @@ Scores = dict[str, dict[str, float]]  # by split and metric
 
 
 def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[str, Any]:
-    """Starts, or goes on with, the runs with the seeds `config.seed`, `config.seed` + 1, ..., in WORKDIR/seed_NUMBER.
+    """Starts or continues the runs with the seeds `config.seed`, `config.seed` + 1, ..., in WORKDIR/seed_NUMBER.
 
     A run that has finished is left as it is, so that more seeds can be added. WORKDIR/model gets the model of the seed
     that is best on validation by the task's metric, the first of equals.

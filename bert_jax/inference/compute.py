@@ -24,7 +24,8 @@ def top_tokens(
     """Returns the highest probabilities float32 [B, P, top_k] at the masked positions, and the ids that have them."""
     weights = dequantize(params, module.execution.dtype)
     logits = apply(module, weights, _inputs(batch), masked_positions=batch["masked"])
-    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
+    probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)  # as a list
+    return probabilities, ids
 
 
 def log_probability(module: BertForMaskedLM, params: dict, batch: TextBatch) -> Float32[Array, " B"]:

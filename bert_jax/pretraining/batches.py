@@ -49,8 +49,8 @@ class PretrainingBatches:
     Start-up reads a constant number of blocks. Memory does not grow with the corpus.
 
     Attributes:
-      sequences_per_row: K.
-      rows_per_block: R.
+      sequences_per_row: the number K of sequences for which a row has room.
+      rows_per_block: the number R of rows of a block.
       dropped_share: the share of the text that is left out of an epoch because its block filled more than R rows.
       fill_share: the share of the positions of an epoch that are not padding.
     """
@@ -73,7 +73,7 @@ class PretrainingBatches:
           config: the config, of which `length`, `packing`, `objective` and `short_rate` are read.
           cls_id: the id of [CLS].
           sep_id: the id of [SEP].
-          batch_size: B, the rows of a global batch.
+          batch_size: the number B of rows of a global batch.
           seed: any integer; all randomness follows from it.
           rows: the rows of each batch that this process loads, a stretch without gaps; the others cost nothing unless
             they share a block.

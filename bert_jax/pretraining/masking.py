@@ -26,19 +26,12 @@ def choose_positions(
 
     Args:
       key: the key of this row.
-    <<<<<<< HEAD
       sequence_ids: the sequence of each token, int32 [L].
       candidates: the tokens that may be drawn, bool [L], False for special tokens and padding.
       continuations: the tokens that continue the word before them, bool [L], for whole-word masking: whole words are
         drawn until the next would exceed the sequence's number. None for every token by itself.
-    =======
-      sequence_ids: int32 [L].
-      candidates: bool [L], False for special tokens and padding.
-      continuations: for whole-word masking bool [L], True where a token continues the word before it: whole words are
-        drawn until the next would exceed the sequence's number. None: every token for itself.
-    >>>>>>> polish1
       mask_rate: the share of a sequence's tokens; special ones count, as in the original.
-      sequences: K, the largest sequence id.
+      sequences: the largest sequence id, K.
 
     Returns:
       The positions int32 [P] and whether each is used, bool [P], P = predictions_per_row(L, mask_rate). Where the
@@ -86,19 +79,11 @@ def hide_tokens(
 
     Args:
       key: the key of this row.
-    <<<<<<< HEAD
       input_ids: the tokens, int32 [L].
       positions: the distinct positions, int32 [P].
       used: the positions that are used, bool [P].
       mask_id: the id of [MASK].
       vocab_size: V, the size of the vocabulary.
-    =======
-      input_ids: int32 [L].
-      positions: int32 [P], distinct.
-      used: bool [P].
-      mask_id: the id of [MASK].
-      vocab_size: V.
-    >>>>>>> polish1
 
     Returns:
       The tokens as the model sees them, int32 [L].

@@ -28,7 +28,7 @@ class PretrainingObjective(Objective):
       data: the keys by which rows were made; `mask_rate`, `whole_word` and `objective` act here.
       special_ids: the ids that are never masked.
       mask_id: the id of [MASK].
-      continuations: for each vocabulary entry, whether it continues a word ("##").
+      continuations: whether each vocabulary entry continues a word ("##").
       execution: the devices and the type of the computation.
     """
 
@@ -61,7 +61,8 @@ class PretrainingObjective(Objective):
           keys: a key for each row [B].
           training: whether to mask by the config; otherwise single tokens are masked, by `EVALUATION_MASK_RATE`.
 
-        Returns, besides the batch's own arrays:
+        Returns:
+          The batch's own arrays and:
           positions, labels: int32 [B, P]; label -1 where the slot is not used.
           sequence_starts: int32 [B, K]; 0 where the row has fewer sequences.
         """

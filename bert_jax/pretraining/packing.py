@@ -29,9 +29,9 @@ def best_fit(lengths: np.ndarray, capacity: int, max_sequences: int) -> Places:
     is 1, so the least room that is enough is 4 + 1, and it goes to row 1, slot 1, position 16 - 5.
 
     Args:
-      lengths: int [n], each 1 to `capacity`. Equal lengths keep their order.
-      capacity: L.
-      max_sequences: K, the largest number of sequences of a row.
+      lengths: the tokens of each sequence, 1 to `capacity`, int [n]. Equal lengths keep their order.
+      capacity: the number L of tokens of a row.
+      max_sequences: the largest number K of sequences of a row.
     """
     order = np.argsort(-lengths, kind="stable")
     shortest = int(lengths.min(initial=capacity))

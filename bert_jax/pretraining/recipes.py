@@ -18,7 +18,7 @@ def original(size: str, phase: str) -> PretrainingConfig:
 
     Args:
       size: the size, a key of `bert_jax.config.SIZES`.
-      phase: "128", or "512" with `init_from` the workdir of the first.
+      phase: the phase, "128", or "512" with `init_from` the workdir of the first.
 
     Raises:
       UserError: there is no such phase or size.

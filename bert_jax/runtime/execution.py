@@ -29,26 +29,18 @@ class Execution:
       platform: the name that JAX gives it: cpu, gpu or tpu.
       compute_capability: the version of an NVIDIA GPU, such as 9.0; 0 elsewhere.
       mesh: the devices over which batches are divided, or `NO_MESH`.
-<<<<<<< HEAD
       ahead_of_time: whether programs are compiled for a machine that is not here, so that JAX must not ask this one.
-=======
-      cudnn_version: of the machine that a program is compiled for, such as 91000; 0 if that is this machine.
       process_count: the number of processes that compute together.
       process_index: the number of this one, from 0.
->>>>>>> polish1
     """
 
     dtype: jnp.dtype = jnp.dtype("float32")
     platform: str = "cpu"
     compute_capability: float = 0.0
     mesh: Mesh = NO_MESH
-<<<<<<< HEAD
     ahead_of_time: bool = False
-=======
-    cudnn_version: int = 0
     process_count: int = 1
     process_index: int = 0
->>>>>>> polish1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))

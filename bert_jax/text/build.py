@@ -46,7 +46,7 @@ def build_corpus(
     Args:
       source: a `TextSource`, the string that names one, or documents.
       tokenizer: the tokenizer that makes the token ids.
-      directory: DIR.
+      directory: the folder DIR.
       cleaning: the cleaning of documents, where no `TextSource` says it.
       language: the ISO 639 code for the sentence splitter.
       longest: the largest number of tokens of a sentence; a longer one is cut, so that nothing is truncated later.

@@ -22,7 +22,7 @@ def read_lines(
 
     Args:
       path: the file.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
       on_read: a function that is called with the number of bytes after each read.
 
     Raises:

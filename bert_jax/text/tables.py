@@ -106,7 +106,7 @@ def read_records(
       header: the columns, if the first line does not name any of them.
       strict: whether a row with more fields than columns is an error: a tab or comma in a text has shifted its label.
       column: the only column that the caller needs; others may be left out where that saves work.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
       on_read: a function that is called with the number of bytes of the file that were read since the last call.
 
     Raises:

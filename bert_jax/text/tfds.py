@@ -22,7 +22,7 @@ def tfds_rows(name: str, split: str, data_dir: str | None = None) -> Any:
     """Opens a split, and prepares the data set if it is not yet.
 
     Args:
-      name: NAME or NAME/CONFIG, with a version behind a colon or without.
+      name: the data set, NAME or NAME/CONFIG, with a version behind a colon or without.
       split: the split, or a part of one as TFDS writes it, such as ``train[:10%]``.
       data_dir: the folder of TFDS data; None is TFDS's own choice (``TFDS_DATA_DIR``).
 
@@ -67,7 +67,7 @@ def records_of(rows: Any, source: str, *, column: str = "", errors: str = "stric
       rows: the split, as `tfds_rows` opens it.
       source: the name of the split, for messages.
       column: the only column that the caller needs; if there is none of this name, all are given.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
 
     Raises:
       NotUTF8Error: names the record.

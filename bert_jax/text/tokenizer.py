@@ -38,7 +38,7 @@ class Tokenizer:
 
     Attributes:
       backend: the `tokenizers.Tokenizer`, which adds [CLS] A [SEP] B [SEP] when asked for special tokens.
-      vocab_size: V.
+      vocab_size: the number of entries V.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:

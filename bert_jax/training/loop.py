@@ -48,9 +48,9 @@ class Data:
     Attributes:
       train: the function from a number of finished steps to the endless batches (this process's rows) that follow.
       rows_per_epoch: the training rows of one pass over the data.
-      tokens_per_row: L, the longest.
+      tokens_per_row: the tokens L of the longest row.
       validation: the batches of every evaluation, scored by the objective's means.
-      evaluate: in place of `validation`, the function from parameters to an evaluation.
+      evaluate: the function from parameters to an evaluation, in place of `validation`.
       rank: the function from an evaluation to a number; the highest is the best.
       vocabulary: the hash of the vocabulary; a checkpoint of another one is refused.
     """

@@ -204,7 +204,7 @@ class Reporter:
         Args:
           step: the number of the step.
           metrics: the sums and counts.
-          positions: B x L.
+          positions: the product B x L.
           total_steps: the steps of the run; 0 if they are not known.
           waited: the seconds that the loop waited for the next batch.
         """

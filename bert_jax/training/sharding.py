@@ -1,4 +1,4 @@
-"""Where arrays live on the mesh: one table from parameter names to mesh axes."""
+"""Says where arrays live on the mesh: one table from parameter names to mesh axes."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def compiler_options(mesh: Mesh) -> dict[str, bool]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Divides rows over the batch axes; the other dimensions stay whole."""
+    """Returns the sharding that divides rows over the batch axes; the other dimensions stay whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 

@@ -154,7 +154,7 @@ def test_whether_text_is_lower_cased_follows_from_the_vocabulary(released, tmp_p
     assert model.tokenizer.encode_batch(["The film"]) == [[5, 6]]
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def copied(released, tmp_path):

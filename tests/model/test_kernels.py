@@ -51,7 +51,7 @@ def plain_attention(query, key, value, ids):
     return plain.scaled_dot_product_attention(query, key, value, FULL.mask(ids))[0]
 
 
-# -------------------------------------------------------------------------------------------------------------- splash
+# ---- splash --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_splash_compiles_for_tpu_with_gradients():
     assert text.count("tpu_custom_call") >= 2  # forward and backward
 
 
-# ------------------------------------------------------------------------------------------------------------ patterns
+# ---- patterns ------------------------------------------------------------------------------------
 
 
 def attention_by_hand(query, key, value, sequence_ids, pattern):
@@ -148,7 +148,7 @@ def test_a_window_below_zero_is_refused():
         AttentionPattern(window=-1)
 
 
-# --------------------------------------------------------------------------------------------------------------- cuDNN
+# ---- cuDNN ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_cudnn_lowers_for_cuda_with_gradients(max_sequences, remat):
     assert f"{LENGTH}x{LENGTH}x" not in text.replace('"', "")
 
 
-# ---------------------------------------------------------------------------------------------------------- on a device
+# ---- on a device ---------------------------------------------------------------------------------
 
 
 @pytest.mark.device
@@ -220,7 +220,7 @@ def test_the_kernel_of_this_device_is_plain_attention_within_sequences(rows):
         assert error < 2**-6, name
 
 
-# ---------------------------------------------------------------------------------------------------- which is taken
+# ---- which is taken ------------------------------------------------------------------------------
 
 
 CPU, TPU = Execution(jnp.bfloat16), Execution(jnp.bfloat16, "tpu")

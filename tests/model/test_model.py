@@ -34,7 +34,7 @@ from bert_jax.model.kernels.plain import scaled_dot_product_attention
 from bert_jax.model.layers import product_in_float32
 from bert_jax.runtime.execution import Execution
 
-# ------------------------------------------------------------------------------------------------ sizes, initial values
+# ---- sizes, initial values -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_initial_values():
                 assert np.std(leaf) == pytest.approx(0.880 * config.initializer_range, rel=0.05), path
 
 
-# ------------------------------------------------------------------------------------------------------ scan and remat
+# ---- scan and remat ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministi
             assert_close(got[path], leaf)
 
 
-# ------------------------------------------------------------------------------------------------------------ products
+# ---- products ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -195,7 +195,7 @@ def test_the_gradient_of_a_bfloat16_product_is_one_of_bfloat16():
         assert np.linalg.norm(got.astype(jnp.float32) - want) < 2**-7 * np.linalg.norm(want)
 
 
-# ------------------------------------------------------------------------------------------------------------- dropout
+# ---- dropout -------------------------------------------------------------------------------------
 
 
 def dropout_calls(params, config, zeroed=None, **kwargs):
@@ -281,7 +281,7 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
     assert not np.allclose(on[0], expected[0])
 
 
-# ------------------------------------------------------------------------------------------------ precision, attention
+# ---- precision, attention ------------------------------------------------------------------------
 
 
 @pytest.mark.slow

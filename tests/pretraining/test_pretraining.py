@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers.runs import metric_lines, tiny_run
@@ -74,6 +75,13 @@ def test_another_config_in_the_same_workdir_is_refused(finished, text_file) -> N
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden_size=32))
     with pytest.raises(UserError, match=r"model.hidden_size was 16 and is 32.*another --workdir"):
         pretrain(wider, workdir)
+
+
+def test_pre_training_in_several_processes_is_refused(text_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="runs in one process with all its devices, not in 2"):
+        pretrain(tiny_run(text_file), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_a_version_with_fewer_keys_goes_on(text_file, tmp_path) -> None:

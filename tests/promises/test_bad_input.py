@@ -278,7 +278,7 @@ def test_questions_of_the_same_id(tmp_path):
     assert "question q7 stands there twice" in told(tmp_path / "a.json", ANSWERING)
 
 
-# ---------------------------------------------------------------------------------------------------- names of labels
+# ---- names of labels -----------------------------------------------------------------------------
 
 
 def texts(*labels) -> list[TextExample]:

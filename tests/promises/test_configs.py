@@ -15,7 +15,7 @@ import pytest
 
 import bert_jax
 from bert_jax import config as configs
-from bert_jax.config import PretrainingConfig, from_config_dict, to_config_dict
+from bert_jax.config import FinetuningConfig, PretrainingConfig, from_config_dict, to_config_dict
 from bert_jax.errors import UserError
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.objective import PretrainingObjective
@@ -138,6 +138,15 @@ def test_bad_values_are_told_in_one_line(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         from_config_dict(PretrainingConfig, values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "limit"),
+    [("max_length", 0, "at least 1"), ("stride", -1, "at least 0"), ("truncation", "", "choose")],
+)
+def test_bad_lengths_of_fine_tuning_are_refused(key: str, value: object, limit: str) -> None:
+    with pytest.raises(UserError, match=f"{key}={value!r} is .*{limit}"):
+        from_config_dict(FinetuningConfig, {"total_epochs": 3.0, key: value})
 
 
 @pytest.mark.slow

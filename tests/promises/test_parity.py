@@ -89,7 +89,7 @@ def as_indices(array: np.ndarray) -> torch.Tensor:
     return torch.tensor(np.asarray(array), dtype=torch.long)
 
 
-# ------------------------------------------------------------------------------------------------- a hundred steps
+# ---- a hundred steps -----------------------------------------------------------------------------
 
 
 class Run(NamedTuple):
@@ -259,7 +259,7 @@ def test_a_hundred_steps_equal_pytorch(config: OptimizerConfig, params: dict, tm
     assert clipped == 1 if config.clip_norm == 1 else 0.2 < clipped < 0.8
 
 
-# ------------------------------------------------------------------------------------------------- dropout
+# ---- dropout -------------------------------------------------------------------------------------
 
 DRAWS = 2_000  # rows of one batch, all alike, so that they differ by dropout alone
 TOKENS = 11  # of such a row; the rest is padding

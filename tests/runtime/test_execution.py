@@ -20,8 +20,15 @@ ELSEWHERE = {
 def test_this_process_is_described() -> None:
     found = Execution.here(mesh=MeshConfig())
     assert (found.platform, found.mesh.size) == (jax.default_backend(), len(jax.devices()))
+    assert (found.process_count, found.process_index) == (1, 0)
     assert Execution.here().mesh is NO_MESH
     assert NO_MESH.size == 0
+
+
+def test_one_of_several_processes_knows_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 3)
+    assert (Execution.here().process_count, Execution.here().process_index) == (4, 3)
 
 
 @pytest.mark.parametrize(

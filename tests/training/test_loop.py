@@ -17,11 +17,13 @@ from helpers.toy import CONFIG, Toy, assert_same_bits, toy_batch, toy_data, trai
 
 from bert_jax.config import MeshConfig, OptimizerConfig, ScheduleConfig
 from bert_jax.errors import Interrupted, UserError
+from bert_jax.runtime.execution import Execution
 from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
 from bert_jax.training.loop import Data, next_batch
 from bert_jax.training.metrics import Clock, Reporter
 from bert_jax.training.objective import Mean
+from bert_jax.training.sharding import local_rows
 from bert_jax.training.step import accumulated_gradients, stream_key
 
 
@@ -255,6 +257,12 @@ def test_gradient_that_is_not_finite_spares_the_checkpoints(tmp_path) -> None:
     with pytest.raises(UserError, match="gradient_norm is not finite in steps 8 to 8"):
         train(Sharp(), config, tmp_path, dataclasses.replace(toy_data(), train=stream))
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 7
+
+
+def test_processes_share_the_rows_of_a_batch() -> None:
+    rows = [local_rows(8, Execution(process_count=4, process_index=index)) for index in range(4)]
+    assert rows == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    assert local_rows(8, Execution()) == slice(0, 8)
 
 
 def test_mesh_and_batch_must_fit(tmp_path) -> None:
