@@ -251,18 +251,38 @@ def test_balanced_weights_are_those_of_scikit_learn():
         *[("choice.py", task) for task in ("swag", "race")],
         *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
         *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
-        *[("custom.py", name) for name in ("several", "tagging", "answering", "choice")],  # names before 0.2
         ("conll2003.py", None),
         ("few_labels.py", None),
+        ("minilm.py", None),
     ],
 )
 def test_every_config_names_a_task(file, task):
     """And opens with its command."""
+    config, words = config_of(file, task)
+    assert config.task in TASKS
+    assert config.task.endswith(task or "")
+    assert f"--config=configs/finetune/{file}" in words
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("several", "multi_label"),
+        ("tagging", "token_classification"),
+        ("answering", "question_answering"),
+        ("choice", "multiple_choice"),
+    ],
+)
+def test_the_names_before_0_2_go_on(old, new):
+    assert config_of("custom.py", old)[0] == config_of("custom.py", new)[0]
+    assert task_named(f"custom:{old}") is TASKS[f"custom:{new}"]
+
+
+def config_of(file, task):
+    """Returns the config of a file, and how the file opens."""
     path = Path(__file__).parents[2] / "configs" / "finetune" / file
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
-    assert task_named(config.task) in TASKS.values()
-    assert config.task.endswith(task or "")
-    assert f"--config=configs/finetune/{file}" in module.__doc__
+    return config, module.__doc__
