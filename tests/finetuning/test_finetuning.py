@@ -22,6 +22,7 @@ from bert_jax.config import (
     TaskDataConfig,
     from_config_dict,
 )
+from bert_jax.config.finetuning import TASK_ALIASES
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.finetuning.run import (
     balanced_weights,
@@ -256,5 +257,5 @@ def test_every_config_names_a_task(file, task):
     spec.loader.exec_module(module)
     config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
     assert task_named(config.task) in TASKS.values()
-    assert config.task.endswith(task or "")
+    assert config.task.endswith(TASK_ALIASES.get(f"custom:{task}", task or ""))
     assert f"--config=configs/finetune/{file}" in module.__doc__
