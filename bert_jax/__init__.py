@@ -1,25 +1,36 @@
 """BERT in JAX and Flax, from raw text to predictions."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert_jax.inference.model import Model
 
 
 def load(model: str, dtype: str = "float32") -> "Model":
-    """A trained model that answers.
+    """Loads a trained model, which then answers.
 
     Args:
-      model: MODEL, a workdir of this project, a folder in Hugging Face layout or one with Google's TensorFlow
+      model: the workdir of a finished run, or a folder in Hugging Face layout or with Google's TensorFlow
         checkpoint.
-      dtype: in which it computes: "float32", or "bfloat16", which most devices do faster, to about two digits; "int8"
-        is bfloat16 with the matrices kept in eight bits, a quarter of the device's memory.
+      dtype: the type of the computation: "float32", or "bfloat16", which most devices do faster, to about two digits;
+        "int8" is bfloat16 with the matrices kept in eight bits, a quarter of the device's memory.
+
+    Returns:
+      The model, with the methods of all heads that it has.
 
     Raises:
-      UserError: nothing usable is there, the message says what was looked for; or another dtype.
+      UserError: nothing usable is there (the message says what was looked for), or the dtype is not known.
     """
     # Imported here and not above: worker processes import bert_jax.text, and so this file, and must not start JAX.
     from bert_jax.inference.model import Model
     from bert_jax.interop.pretrained import load_pretrained
 
     return Model(*load_pretrained(model), dtype)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # imported here: worker processes do without
+
+        return version("bert_jax")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,10 @@
-"""The two exceptions that are meant for the user's eyes."""
+"""Defines the two exceptions that are meant for the user's eyes."""
 
 import signal
 
 
 class UserError(Exception):
-    """Something the user can mend: bad input, a misspelt key, a full disk.
+    """Reports what the user can mend: bad input, a misspelt key, a full disk.
 
     The message is one line: what is wrong, where (file, line, key), and what to do.
     Scripts print it without a traceback and exit with status 1.
@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818
-    """The run was asked to stop by signal `number`, and has saved its state."""
+    """Reports that signal `number` has stopped the run, which has saved its state."""
 
     def __init__(self, step: int, number: int) -> None:
         super().__init__(f"{signal.Signals(number).name}: saved after step {step:,}; run the same command to go on")

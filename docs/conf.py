@@ -1,4 +1,4 @@
-"""Configures the site: sphinx-build -W -b html docs docs/_build."""
+"""Configures the site: sphinx-build -W -b html docs build/site."""
 
 import bert_jax  # noqa: F401  a build without the package says so here, and not in a page
 
@@ -7,17 +7,17 @@ author = "The bert_jax authors"
 copyright = "The bert_jax authors, Apache 2.0"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "bert_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 
+nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # [text](page.md#heading) works here as on a code host
 

@@ -15,8 +15,11 @@ unit of `SCALES`, and `min`, `max` or `median`. The number has to be the record'
 - A side "A / B" is the quotient of the two.
 - In metrics of a run (.jsonl) case is the step and side the split.
 
-In a table, a row that has such a figure has nothing else with digits but its first cell, code and links: so no
-measured number is forgotten.
+In a table, a row that has such a figure has nothing else with digits but its first cell, code and links. A table with
+other rows that hold a number with a decimal point or a unit has, on a line before it, a remark that says where these
+numbers come from: so no measured number is forgotten.
+
+  <!-- no file: single runs, read from their last line -->
 """
 
 import argparse
@@ -26,7 +29,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,13 +39,17 @@ CHOICES: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "m
 FIGURE = re.compile(r"(?P<number>\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)<!--=\s*(?P<marker>.*?)\s*-->")
 NO_FIGURES = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|[A-Za-z_][\w.-]*\d[\w.-]*")  # code, links, names such as XQuAD1.1
 
+NUMBER_IN_TABLE = re.compile(r"\d\.\d|\d ?(?:%|(?:ms|s|GB|MB|nats|times|minutes?|min|steps|million)\b)")
+NO_FILE = re.compile(r"<!-- no file: \S.*-->")
+SETTINGS = ROOT / "docs" / "configuration.md"  # its tables are made from the code, and nothing in them is measured
+
 
 @functools.cache
 def read_records(name: str) -> dict[tuple[str, str, str], dict[int | None, float]]:
     """Reads a file of docs/benchmarks.
 
     Returns:
-      the values of each (case, side, metric), by round.
+      The values of each (case, side, metric), by round.
     """
     path = BENCHMARKS / f"{name}.json"
     values: dict[tuple[str, str, str], dict[int | None, float]] = {}
@@ -59,7 +66,7 @@ def read_records(name: str) -> dict[tuple[str, str, str], dict[int | None, float
 
 
 def figure_of(marker: str) -> float:
-    """Looks up what a marker names.
+    """Returns the value that a marker names.
 
     Raises:
       ValueError: it names no record, or more than one.
@@ -109,7 +116,7 @@ def as_written(value: float, number: str) -> str:
 
 
 def check_line(line: str) -> tuple[str, list[str]]:
-    """Returns a line with the right figures, and what was wrong with it."""
+    """Returns a line with the right figures, and the faults of the given one."""
     faults = []
 
     def right(match: re.Match[str]) -> str:
@@ -126,11 +133,34 @@ def check_line(line: str) -> tuple[str, list[str]]:
     corrected = FIGURE.sub(right, line)
     if line.count("<!--=") != len(FIGURE.findall(line)):
         faults.append("a marker stands behind no number")
-    if line.startswith("|") and "<!--=" in line:
-        cells = FIGURE.sub("", line).strip("| \n").split("|")[1:]
-        if left := re.findall(r"\d[\d.,]*", NO_FIGURES.sub("", "|".join(cells))):
-            faults.append(f"numbers without a record: {' '.join(left)}")
+    if line.startswith("|") and "<!--=" in line and (left := re.findall(r"\d[\d.,]*", unmarked_cells(line))):
+        faults.append(f"numbers without a record: {' '.join(left)}")
     return corrected, faults
+
+
+def unmarked_cells(row: str) -> str:
+    """Returns the cells of a row of a table but the first, without figures that have a marker, code and links."""
+    return NO_FIGURES.sub("", FIGURE.sub("", row).strip("| \n").partition("|")[2])
+
+
+def check_tables(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yields what is wrong with the tables of a page, and the number of the first line of the table, from 1."""
+    remark = ""  # the last line with text before the table
+    start = 0
+    for number, line in enumerate([*lines, ""], 1):
+        if line.startswith("|"):
+            start = start or number
+            continue
+        if start:
+            rows = [row for row in lines[start - 1 : number - 1] if "<!--=" not in row]
+            numbers = any(NUMBER_IN_TABLE.search(unmarked_cells(row)) for row in rows)
+            explained = NO_FILE.search(remark) is not None
+            if numbers and not explained:
+                yield start, "a table of numbers with neither markers nor a remark <!-- no file: WHY -->"
+            if explained and not numbers:
+                yield start, "the remark <!-- no file --> stands before a table that does not need it"
+            start, remark = 0, ""
+        remark = line if line.strip() else remark
 
 
 def main(arguments: list[str]) -> int:
@@ -144,6 +174,9 @@ def main(arguments: list[str]) -> int:
     for page in pages:
         text = page.read_text(encoding="utf-8")
         corrected = []
+        for number, fault in check_tables(text.splitlines()) if page.resolve() != SETTINGS else ():
+            print(f"{page}:{number}: {fault}")
+            wrong += 1
         for number, line in enumerate(text.splitlines(keepends=True), 1):
             right, faults = check_line(line)
             corrected.append(right)

@@ -1,4 +1,4 @@
-r"""Weights in and out: reads any MODEL, checks it, and writes it in Hugging Face layout or as a StableHLO program.
+r"""Converts weights: reads any MODEL, checks it, and writes it in Hugging Face layout or as a StableHLO program.
 
   python scripts/convert.py --input=uncased_L-12_H-768_A-12 --output=bert-base --format=huggingface
   python scripts/convert.py --input=old/pytorch_model_folder --output=new --format=huggingface
@@ -40,7 +40,7 @@ _UPCAST = flags.DEFINE_bool(
 
 
 def main(_: list[str]) -> None:
-    """Reads the model and writes it in the format asked for."""
+    """Reads the model and writes it in the wanted format."""
     model, tokenizer = pretrained.load_pretrained(_INPUT.value, upcast=_UPCAST.value)
     if _FORMAT.value == "stablehlo":
         outputs = export.save(_OUTPUT.value, model, tokenizer)

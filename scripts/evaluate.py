@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 import bert_jax
 from bert_jax.config import TaskDataConfig
+from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
 from bert_jax.inference.loaded import DTYPES
 from bert_jax.inference.model import Model
 from bert_jax.runtime import command
-from bert_jax.tasks.kinds.base import TRUNCATIONS
 from bert_jax.text.sources import TextSource
 
 flags.adopt_module_key_flags(source_flags)  # --help shows them; --source is text for a masked LM
@@ -47,17 +47,21 @@ _TRUNCATION = flags.DEFINE_enum(
     "truncation",
     None,
     TRUNCATIONS,
-    "which part of a longer single text is read, as in --truncation=windows (all of it, averaged); that of the model's "
+    "part of a longer single text that is read, as in --truncation=windows (all of it, averaged); that of the model's "
     "training by default",
 )
-_ROWS = flags.DEFINE_integer("rows", 10_000, "most rows of --source that are scored, as in --rows=1000", lower_bound=1)
+_ROWS = flags.DEFINE_integer(
+    "rows", 10_000, "largest number of rows of --source to score, as in --rows=1000", lower_bound=1
+)
 _PSEUDO_PERPLEXITY = flags.DEFINE_integer(
     "pseudo_perplexity",
     0,
     "number of documents of --source whose pseudo-perplexity is computed (slow), as in --pseudo_perplexity=20",
     lower_bound=0,
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "rows computed at once, as in --batch_size=8", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "number of rows computed together, as in --batch_size=8", lower_bound=1
+)
 
 _DTYPE = flags.DEFINE_enum(
     "dtype",

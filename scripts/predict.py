@@ -1,10 +1,10 @@
-r"""Predictions of a trained model, one JSON object a line, in the order of the input.
+r"""Predicts with a trained model: one JSON object a line, in the order of the input.
 
   echo "A [MASK] performance." | python scripts/predict.py fill-mask --model=runs/quickstart
   python scripts/predict.py classify --model=runs/sentiment --input=reviews.txt --output=predictions.jsonl
   python scripts/predict.py answer --model=runs/squad --input=questions.jsonl
 
-TASK, what a line of the input holds, and what is said of it:
+TASK, the line of the input, and the line of the output:
   fill-mask       text with one or more [MASK]   {"masks": [[{"token", "score", "text"}, ...] for each mask]}
   next-sentence   text <TAB> text_pair           {"probability": that the second follows the first}
   classify        text [<TAB> text_pair]         {"label", "score", "scores"}; {"labels", "scores"} if there may be
@@ -26,12 +26,12 @@ import sys
 from absl import flags
 
 import bert_jax
+from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
 from bert_jax.inference.embedder import POOLINGS
 from bert_jax.inference.loaded import DTYPES
 from bert_jax.runtime import command
-from bert_jax.tasks.kinds.base import TRUNCATIONS
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -43,11 +43,11 @@ _INPUT = flags.DEFINE_string("input", "", "file to read, in UTF-8, as in --input
 _OUTPUT = flags.DEFINE_string(
     "output", "", "file to write, as in --output=predictions.jsonl; standard output by default"
 )
-_TOP_K = flags.DEFINE_integer("top_k", 5, "fill-mask: number of words for each [MASK], as in --top_k=3", lower_bound=1)
+flags.DEFINE_integer("top_k", 5, "fill-mask: number of words for each [MASK], as in --top_k=3", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     32,
-    "most lines computed at once, as in --batch_size=8; on a CPU fewer, if they are long",
+    "largest number of lines computed together, as in --batch_size=8; on a CPU long lines go in smaller batches",
     lower_bound=1,
 )
 _WINDOW = flags.DEFINE_integer(
@@ -59,30 +59,30 @@ _WINDOW = flags.DEFINE_integer(
 _JSON_LINES = flags.DEFINE_bool(
     "json_lines", None, "read lines as JSON objects, as in --json_lines; by default if the input ends in .jsonl"
 )
-_MAX_LENGTH = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "max_length",
     0,
     "classify, tag, answer, embed: longest row in tokens, as in --max_length=128; 0 takes that of the model's "
-    "training, or the most that the model can read",
+    "training, or the longest that the model can read",
     lower_bound=0,
 )
-_TRUNCATION = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "truncation",
     None,
     TRUNCATIONS,
-    "classify: which part of a longer text is read, as in --truncation=windows (all of it, averaged); that of the "
+    "classify: part of a longer text that is read, as in --truncation=windows (all of it, averaged); that of the "
     "model's training by default",
 )
-_NULL_THRESHOLD = flags.DEFINE_float(
+flags.DEFINE_float(
     "null_threshold",
     None,
     "answer: a question whose null_score_diff is above this has no answer, as in --null_threshold=0; the model's own "
     "by default",
 )
-_POOLING = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "pooling", "mean", POOLINGS, "embed: how the vectors of the last layer become one, as in --pooling=cls"
 )
-_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: scale the vectors to unit length, as in --normalize")
+flags.DEFINE_bool("normalize", False, "embed: scale the vectors to unit length, as in --normalize")
 
 _DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -101,11 +101,12 @@ def main(arguments: list[str]) -> None:
     name = arguments[1]
     json_lines = _INPUT.value.endswith(".jsonl") if _JSON_LINES.value is None else _JSON_LINES.value
     with contextlib.ExitStack() as stack:
-        # Opened before the model is loaded: a misspelt name is told at once.
+        # Opened before the model is loaded: a misspelt name is reported at once.
         source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
         target = stack.enter_context(lines.opened_output(_OUTPUT.value))
         model = bert_jax.load(_MODEL.value, _DTYPE.value)
-        run = functools.partial(lines.LINE_TASKS[name].run, model, batch_size=_BATCH_SIZE.value, **options(name))
+        task = lines.LINE_TASKS[name]
+        run = functools.partial(task.run, model, batch_size=_BATCH_SIZE.value, **options(task.options))
         errors = lines.predict_lines(
             lines.LINE_TASKS[name], run, source, target, window=_WINDOW.value, json_lines=json_lines
         )
@@ -113,17 +114,9 @@ def main(arguments: list[str]) -> None:
         print(f'{errors} lines have no answer: see "error" in the output', file=sys.stderr)
 
 
-def options(task: str) -> dict[str, object]:
-    """Returns the options of a task, from the flags that it reads."""
-    length = {"max_length": _MAX_LENGTH.value}
-    return {
-        "fill-mask": {"top_k": _TOP_K.value},
-        "next-sentence": {},
-        "classify": {"truncation": _TRUNCATION.value or "", **length},
-        "tag": length,
-        "answer": {"null_threshold": _NULL_THRESHOLD.value, **length},
-        "embed": {"pooling": _POOLING.value, "normalize": _NORMALIZE.value, **length},
-    }[task]
+def options(names: tuple[str, ...]) -> dict[str, object]:
+    """Returns the flags of these names that are set; the others are as the model was trained."""
+    return {name: value for name in names if (value := flags.FLAGS[name].value) is not None}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ r"""Pre-trains BERT from raw text. Run again with the same workdir, it goes on w
 
   python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
   python scripts/pretrain.py --config=configs/pretrain/small.py --workdir=runs/mine \
-      --config.data.source='texts/*.txt' --config.total_epochs=3
+      --config.data.source='texts/*.txt' --config.total_epochs=3 --config.schedule.warmup=0.05
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
         print("\nThe five likeliest words behind each [MASK]:")
         for text in _SAMPLE.value:
             for predictions in model.fill_mask(text, top_k=5):
-                print(f"  {text:<52}" + "  ".join(f"{each.token} {each.score:.2f}" for each in predictions))
+                print(f"  {text:<52}" + "  ".join(f"{word.token} {word.score:.2f}" for word in predictions))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ Done in $SECONDS s, $installed s of them installing. In $workdir:
 Try next (after: source .venv/bin/activate):
   echo "A [MASK] performance." | python scripts/predict.py fill-mask --model=$workdir
   python scripts/finetune.py --config=configs/finetune/few_labels.py --workdir=runs/few_labels --config.init_from=$workdir
-  python scripts/pretrain.py --config=configs/pretrain/mini.py --workdir=runs/mine --config.data.source='YOUR/*.txt' \\
-      --config.total_steps=10_000 --config.schedule.warmup=0.05
+  python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/mine \\
+      --config.data.source='YOUR/*.txt' --config.total_minutes=30
   python scripts/benchmark.py --suite=input --workdir=$workdir
 END

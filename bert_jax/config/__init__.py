@@ -1,4 +1,4 @@
-"""The frozen dataclasses that every room takes, and the ways into them.
+"""Declares the frozen dataclasses that every room takes, and makes them of config files.
 
 A config file (``configs/pretrain/NAME.py``) returns an ``ml_collections.ConfigDict``; `from_config_dict` turns it into
 dataclasses once. Below that line no code sees a ConfigDict, and no key can be misspelt, mistyped or left unread.

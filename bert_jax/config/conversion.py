@@ -1,4 +1,4 @@
-"""The ways into a config and between its forms: dataclasses, ConfigDict, and values by dotted key."""
+"""Converts a config between its forms: dataclasses, ConfigDict, and values by dotted key."""
 
 import dataclasses
 import difflib
@@ -15,7 +15,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def to_config_dict(config: Section) -> ConfigDict:
-    """Returns a mutable ConfigDict with all keys of a section and no others: what a config file starts from."""
+    """Returns a mutable ConfigDict with all keys of a section and no others, as a config file gives it."""
     values = ConfigDict(dataclasses.asdict(config))
     flat = flattened(dataclasses.asdict(config))
     # A flag is parsed by the type of the value that it replaces, and None has the type of no value.
@@ -34,9 +34,9 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
     """Makes a section of a ConfigDict or dict.
 
     Args:
-      cls: a dataclass of config keys.
-      config: values of its keys; a key that is left out has its default. Sections in it may be of `cls`'s types.
-      path: what stands before its keys in the whole config, such as "model."; for messages.
+      cls: the section, a dataclass of config keys.
+      config: the values of its keys; a key that is left out has its default. Sections in it may be of `cls`'s types.
+      path: the name of the section in the whole config, such as "model."; for messages.
 
     Raises:
       UserError: a key is unknown (names the nearest), or a value has the wrong type or is not allowed.
@@ -47,15 +47,15 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
     for key, value in dict(config).items():
         if key not in fields:
             raise unknown_key(key, fields, path)
-        wanted = types[key]
-        if is_section(wanted) and isinstance(value, (dict, ConfigDict)):
-            values[key] = from_config_dict(wanted, value, f"{path}{key}.")
-        elif wanted in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
+        kind = types[key]
+        if is_section(kind) and isinstance(value, (dict, ConfigDict)):
+            values[key] = from_config_dict(kind, value, f"{path}{key}.")
+        elif kind in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)
-        elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
+        elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             values[key] = value
         else:
-            raise UserError(f"config key {path}{key} wants {getattr(wanted, '__name__', wanted)}, got {value!r}")
+            raise UserError(f"config key {path}{key} wants {getattr(kind, '__name__', kind)}, got {value!r}")
     return cls(**values)
 
 
@@ -65,8 +65,8 @@ def with_overrides(config: AnySection, overrides: Mapping[str, Any]) -> AnySecti
     A duration among the overrides takes the place of the one that the config has.
 
     Args:
-      config: any config or section; it stays as it is.
-      overrides: values by dotted key; that of a whole section is one of its dataclass.
+      config: the config or section to start from; it stays as it is.
+      overrides: the values by dotted key; the value of a whole section is an object of its dataclass.
 
     Raises:
       UserError: a key is unknown (names the nearest), or a value has the wrong type or is not allowed.
@@ -111,9 +111,9 @@ def unknown_key(key: str, known: list[str], path: str = "") -> UserError:
     """Returns the error for a misspelt key; it names the nearest of the known ones.
 
     Args:
-      key: as it was given.
-      known: the keys that there are.
-      path: what stands before them in the whole config, such as "model.".
+      key: the misspelt key.
+      known: the keys of its section.
+      path: the name of the section in the whole config, such as "model.".
     """
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
     return UserError(f"config key {path}{key} is not known: did you mean {path}{nearest}?")

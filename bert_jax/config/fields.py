@@ -1,4 +1,4 @@
-"""How a config key is declared: with its default, its role in a run, the values that it may have, and its help.
+"""Declares config keys: each with its default, its role in a run, the values that it may have, and its help.
 
 Everything else that must know the keys asks here: the checks, ``--help``, the tables of docs/configuration.md, and
 the lists of keys that shape weights, that a resumed run may change, or that a file of Hugging Face's holds.
@@ -38,8 +38,8 @@ class Option:
     """Says what a config key is for and which values it may have.
 
     Attributes:
-      role: one of `ROLES`.
-      help: what the key does, in a sentence without its full stop.
+      role: the role in a run, one of `ROLES`.
+      help: the effect of the key, in a sentence without its full stop.
       at_least: the smallest number allowed.
       at_most: the largest number allowed.
       choices: the texts allowed; empty for any.
@@ -95,10 +95,10 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Base of the dataclasses of config keys: it checks them when one is made.
+    """Is the base of the dataclasses of config keys, and checks the keys when an object is made.
 
     Attributes:
-      path: what stands before its keys in a whole config, such as "model."; for messages.
+      path: the name of the section in a whole config, such as "model."; for messages.
     """
 
     path: ClassVar[str] = ""
@@ -117,7 +117,7 @@ def is_section(kind: Any) -> TypeGuard[type[Section]]:
 
 
 class Key(NamedTuple):
-    """A key of a whole config."""
+    """Describes a key of a whole config."""
 
     name: str  # dotted, such as "model.hidden_size"
     kind: Any  # its type, such as int or float | None

@@ -1,4 +1,4 @@
-"""The config of a fine-tuning run, and the settings that it leaves with its model."""
+"""Declares the keys of a fine-tuning run, and the settings that it leaves with its model."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,10 +8,19 @@ from bert_jax.config.model import ModelConfig
 from bert_jax.config.training import TrainingConfig
 from bert_jax.errors import UserError
 
+TRUNCATIONS = ("head", "tail", "both", "windows")
+# Names that runs were begun with before 0.2; they go on under the new ones.
+TASK_ALIASES = {
+    "custom:several": "custom:multi_label",
+    "custom:tagging": "custom:token_classification",
+    "custom:answering": "custom:question_answering",
+    "custom:choice": "custom:multiple_choice",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskDataConfig(Section):
-    """Where the examples of a task are; all empty: TFDS, or the package that the task names."""
+    """Says where the examples of a task are; if all keys are empty, in TFDS or in the package that the task names."""
 
     path: ClassVar[str] = "data."
 
@@ -19,7 +28,7 @@ class TaskDataConfig(Section):
     train: str = option(
         "",
         role="data",
-        help="training file in place of the task's own: csv, tsv, jsonl, CoNLL columns or SQuAD's JSON",
+        help="training file in place of the task's own: csv, tsv, jsonl, parquet, CoNLL columns or SQuAD's JSON",
     )
     validation: str = option("", role="data", help="validation file, likewise")
     test: str = option("", role="data", help="test file, likewise; it may have no labels")
@@ -33,7 +42,7 @@ class TaskDataConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningConfig(TrainingConfig):
-    """One fine-tuning run."""
+    """Describes a fine-tuning run."""
 
     task: str = option("", role="task", help="name of the task, such as mrpc or custom:classification")
     init_from: str = option(
@@ -45,15 +54,18 @@ class FinetuningConfig(TrainingConfig):
     metric: str = option(
         "", role="task", help="score that chooses the best checkpoint, such as f1; empty takes the task's own"
     )
-    max_length: int = option(128, role="task", help="longest row in tokens, L")
+    max_length: int = option(128, at_least=1, role="task", help="longest row in tokens, L")
     truncation: str = option(
         "head",
-        choices=("head", "tail", "both", "windows"),
+        choices=TRUNCATIONS,
         role="task",
         help="which part of a single text that is too long is read; windows reads all of it and averages",
     )
     stride: int = option(
-        0, role="task", help="tokens from the start of one window to the next; 0 is half a window, at most 128"
+        0,
+        at_least=0,
+        role="task",
+        help="tokens from the start of one window to the next; 0 is half a window, at most 128",
     )
     label_smoothing: float = option(
         0.0, at_least=0, at_most=0.99, role="task", help="share of each target that goes to all classes alike"
@@ -67,6 +79,7 @@ class FinetuningConfig(TrainingConfig):
     data: TaskDataConfig = TaskDataConfig()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", TASK_ALIASES.get(self.task, self.task))
         super().__post_init__()
         if self.eval_every and self.checkpoint_every % self.eval_every:
             raise UserError(
@@ -77,12 +90,10 @@ class FinetuningConfig(TrainingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings(Section):
-    """How a fine-tuned head reads its input, unless it is told otherwise; kept with the model."""
+    """Says how a fine-tuned head reads its input unless the caller says otherwise; it is kept with the model."""
 
     max_length: int = option(0, at_least=0, role="task", help="longest row in tokens; 0 if it is not known")
-    truncation: str = option(
-        "head", choices=("head", "tail", "both", "windows"), role="task", help="which part of a long text is read"
-    )
+    truncation: str = option("head", choices=TRUNCATIONS, role="task", help="which part of a long text is read")
     stride: int = option(0, at_least=0, role="task", help="tokens from the start of one window to the next")
     null_threshold: float | None = option(
         None,

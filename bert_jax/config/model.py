@@ -1,4 +1,4 @@
-"""The architecture of a model, and the published sizes."""
+"""Declares the keys of a model, and holds the published sizes."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from bert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Section):
-    """The architecture, in the names of Hugging Face's ``BertConfig``."""
+    """Describes an architecture, in the names of Hugging Face's ``BertConfig``."""
 
     path: ClassVar[str] = "model."
 
@@ -101,8 +101,8 @@ def model_config(size: str, **overrides: Any) -> ModelConfig:
     """Returns the config of a published size.
 
     Args:
-      size: a key of `SIZES`.
-      **overrides: fields of `ModelConfig` that replace those of the size.
+      size: the name of the size, a key of `SIZES`.
+      **overrides: the fields of `ModelConfig` that replace those of the size.
 
     Raises:
       UserError: there is no such size.

@@ -1,4 +1,4 @@
-"""The config of a pre-training run."""
+"""Declares the keys of a pre-training run."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from bert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig(TrainingConfig):
-    """One pre-training run."""
+    """Describes a pre-training run."""
 
     init_from: str = option(
         "", role="initialization", help="MODEL whose weights the run starts from; empty starts from random weights"

@@ -1,4 +1,4 @@
-"""Every config key with its default, the values that it may have and what it does: for ``--help`` and the docs."""
+"""Writes every config key with its default, its values and its help, for ``--help`` and for the docs."""
 
 from bert_jax.config.fields import Key, Section, keys
 
@@ -17,7 +17,7 @@ def _type(key: Key) -> str:
 
 
 def markdown_table(section: type[Section]) -> str:
-    """Returns a table of the keys that a section has of its own: not those of its base, nor of the sections in it."""
+    """Returns a table of a section's own keys: neither those of its base nor those of the sections in it."""
     inherited = {key.name for base in section.__bases__ for key in keys(base, section.path)}
     rows = ["| key | default | values | what it does |", "|---|---|---|---|"]
     for key in keys(section, section.path):

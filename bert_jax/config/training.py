@@ -1,4 +1,4 @@
-"""What the training loop needs to know, of whatever is trained."""
+"""Declares the keys that the training loop reads, whatever it trains."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,7 +9,7 @@ from bert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section):
-    """The update rule."""
+    """Describes the update rule."""
 
     path: ClassVar[str] = "optimizer."
 
@@ -55,7 +55,7 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Section):
-    """The learning rate over the run."""
+    """Describes the learning rate over the run."""
 
     path: ClassVar[str] = "schedule."
 
@@ -76,10 +76,18 @@ class ScheduleConfig(Section):
         0.0, at_least=0, at_most=1, role="optimization", help="last learning rate as a share of the peak"
     )
 
+    def check_fits(self, total_steps: int) -> None:
+        """Raises UserError if a warm-up given in steps leaves nothing of a run of `total_steps`."""
+        if self.warmup >= max(2, total_steps):
+            raise UserError(
+                f"schedule.warmup={self.warmup:g} steps do not fit into a run of {total_steps} steps: set it lower, or "
+                "to a share of the run, such as schedule.warmup=0.05"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Section):
-    """The devices along each axis of the mesh."""
+    """Says how many devices lie along each axis of the mesh."""
 
     path: ClassVar[str] = "mesh."
 
@@ -90,7 +98,7 @@ class MeshConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Section):
-    """What the training loop needs to know; exactly one duration is set, the others are 0."""
+    """Describes a run of the training loop; exactly one duration is set, the others are 0."""
 
     seed: int = option(0, role="initialization", help="seed of everything that is random in a run")
     batch_size: int = option(256, at_least=1, role="optimization", help="rows of a step, over all devices")
@@ -150,8 +158,5 @@ class TrainingConfig(Section):
             raise UserError(f"set exactly one of {', '.join(durations)} (the others 0): found {listed}")
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
-        if self.total_steps and self.schedule.warmup >= max(2, self.total_steps):
-            raise UserError(
-                f"schedule.warmup={self.schedule.warmup:g} steps do not fit into total_steps={self.total_steps}: "
-                "lower it, or give a share of the run, such as 0.05"
-            )
+        if self.total_steps:
+            self.schedule.check_fits(self.total_steps)

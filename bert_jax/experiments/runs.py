@@ -1,4 +1,4 @@
-"""One way to start a run of either kind from Python, and to ask whether it has finished."""
+"""Starts a run of either kind from Python, and says whether it has finished."""
 
 import runpy
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ def run(config: TrainingConfig | str, workdir: Path, overrides: Mapping[str, Any
 
     Args:
       config: a `PretrainingConfig` or a `FinetuningConfig`, or a config file as `read_config_file` takes it.
-      workdir: of the run; an interrupted run in it goes on.
-      overrides: values by dotted key that replace those of the config, as in `bert_jax.config.with_overrides`.
+      workdir: the folder of the run; an interrupted run in it goes on.
+      overrides: the values by dotted key that replace those of the config, as in `bert_jax.config.with_overrides`.
 
     Raises:
       UserError: the config or the data cannot be used, or the loss is not finite.
@@ -36,7 +36,7 @@ def run(config: TrainingConfig | str, workdir: Path, overrides: Mapping[str, Any
 
 def finished(config: TrainingConfig, workdir: Path) -> RunResult | None:
     """Returns the result of the run in `workdir` if it is that very run, complete and with its model, else None."""
-    result = workdirs.finished(workdir, config)
+    result = workdirs.finished(config, workdir)
     return result if result and huggingface.has_weights(result.model) else None
 
 

@@ -1,4 +1,4 @@
-"""The same fine-tuning run with several seeds: mean and deviation of its scores, and the model of the best."""
+"""Runs the same fine-tuning with several seeds: mean and deviation of the scores, and the model of the best."""
 
 import json
 import statistics
@@ -17,15 +17,15 @@ Scores = dict[str, dict[str, float]]  # by split and metric
 
 
 def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[str, Any]:
-    """Starts, or goes on with, the runs with the seeds `config.seed`, `config.seed` + 1, ..., in WORKDIR/seed_NUMBER.
+    """Starts or continues the runs with the seeds `config.seed`, `config.seed` + 1, ..., in WORKDIR/seed_NUMBER.
 
     A run that has finished is left as it is, so that more seeds can be added. WORKDIR/model gets the model of the seed
     that is best on validation by the task's metric, the first of equals.
 
     Args:
-      config: of all runs but for the seed.
-      workdir: new, or of this function.
-      seeds: how many, at least two.
+      config: the config of all runs but for the seed.
+      workdir: the folder of the runs, new or made by this function.
+      seeds: the number of runs, at least two.
 
     Returns:
       What WORKDIR/scores.json holds: "seeds", the "best_seed", and in "scores" by split and metric the "mean", the
@@ -58,9 +58,9 @@ def check_layout(workdir: Path, seeds: int) -> None:
     if seeds == 1 and has_seeds:
         raise UserError(f"{workdir} holds runs with several seeds: give --seeds as well, or another --workdir")
     unexpected = ("config.json", "checkpoints") if has_seeds else ("config.json", "checkpoints", "model", "scores.json")
-    there = [name for name in unexpected if (workdir / name).exists()]
-    if seeds > 1 and there:
-        raise UserError(f"{workdir} holds {there[0]}, so a single run or something else: give another --workdir")
+    present = [name for name in unexpected if (workdir / name).exists()]
+    if seeds > 1 and present:
+        raise UserError(f"{workdir} holds {present[0]}, so a single run or something else: give another --workdir")
 
 
 def score_table(summary: dict[str, Any]) -> str:

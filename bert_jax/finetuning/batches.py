@@ -18,7 +18,7 @@ MULTIPLE = 8  # the lengths are multiples of it
 
 
 class FinetuningBatches:
-    """Random access to an endless stream of training batches: `batches[step]`.
+    """Gives random access to an endless stream of training batches: `batches[step]`.
 
     A batch is a dict of arrays: `input_ids`, `token_type_ids`, `position_ids` and `sequence_ids` (1 at tokens, 0 at
     padding), int32 [B, L] or, for choices, [B, C, L]; and the labels as `Kind.labels` lays them out.
@@ -66,7 +66,7 @@ class FinetuningBatches:
 
     @property
     def padding_share(self) -> float:
-        """The share of the positions that are padding, in the first epoch."""
+        """Returns the share of the positions that are padding, in the first epoch."""
         tokens = np.array([sum(len(ids) for ids, _ in row.inputs) for row in self.rows])
         sequences = len(self.rows[0].inputs)
         filled = padded = 0

@@ -18,20 +18,20 @@ from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
+from bert_jax.metrics.ranking import rank_by_metric, rank_by_score
 from bert_jax.model import parameters
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.data import read_examples, source_name
+from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
-from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.kinds.base import Codec, Task
 from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.objective import TaskObjective
 from bert_jax.tasks.predictions import write_predictions
 from bert_jax.tasks.rows import Batch, check_max_length
 from bert_jax.tasks.submission import write_submission
 from bert_jax.tasks.table import task_named
-from bert_jax.tasks.task import Task
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.loop import Data, Evaluation, train
@@ -40,25 +40,20 @@ from bert_jax.training.result import RunResult, timed
 # What of `model` is read when the architecture is that of `init_from`.
 KEPT_FIELDS = field_names(ModelConfig, "regularization", "computation")
 NOTHING_BUT = "none:"  # before a MODEL: its architecture and vocabulary, and random weights
-# Each metric of a task is one of the scores, or the mean of two.
-LOWER_IS_BETTER = ("loss", "cross_entropy", "calibration_error", "mean_squared_error")
-MEANS = {"f1_accuracy": ("f1", "accuracy")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """All that a run needs before its first step.
+    """Holds all that a run needs before its first step.
 
     Attributes:
       task: the row of the table.
-      names: of the labels.
       splits: the examples of "train" and of each split that is scored.
       loaded: the model to start from.
       codec: how it reads.
     """
 
     task: Task
-    names: tuple[str, ...]
     splits: dict[str, list[Any]]
     loaded: Pretrained
     codec: Codec
@@ -79,11 +74,11 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     with timed(seconds, "data"):
         prepared = prepare(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
-    workdirs.claim(workdir, config)
-    task, names = prepared.task, prepared.names
-    objective = make_objective(config, task, prepared.loaded.config, names, prepared.splits["train"], execution)
+    workdirs.register_run(config, workdir)
+    task, codec = prepared.task, prepared.codec
+    objective = make_objective(config, task, prepared.loaded.config, codec.labels, prepared.splits["train"], execution)
     evaluators = {
-        split: Evaluator(objective, prepared.codec, examples, max(config.batch_size, 32))
+        split: Evaluator(objective, codec, examples, max(config.batch_size, 32))
         for split, examples in prepared.splits.items()
         if split != "train"
     }
@@ -95,21 +90,21 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         tokens_per_row=config.max_length,
         evaluate=evaluators["validation"],
         rank=functools.partial(rank, config),
-        vocabulary=prepared.codec.tokenizer.hash,
+        vocabulary=codec.tokenizer.hash,
     )
     start = functools.partial(initial_params, config, prepared.loaded)
     with timed(seconds, "training"):
         trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
         params = jax.device_get(trained.best_params())
     with timed(seconds, "scoring"):
-        scores, null_threshold = write_results(workdir, task, evaluators, params)
+        scores, codec = write_results(workdir, task, evaluators, params)
     with timed(seconds, "export"):
-        settings = HeadSettings(config.max_length, config.truncation, config.stride, null_threshold)
-        labels = task.kind.exported_labels(names)
+        settings = HeadSettings(codec.max_length, codec.truncation, codec.stride, codec.null_threshold)
+        labels = task.kind.exported_labels(codec.labels)
         model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
-        huggingface.save(workdir / "model", model, prepared.codec.tokenizer)
+        huggingface.save(workdir / "model", model, codec.tokenizer)
     result = RunResult(scores, workdir / "model", seconds)
-    workdirs.finish(workdir, config, result)
+    workdirs.finish(config, workdir, result)
     return result
 
 
@@ -120,17 +115,16 @@ def prepare(config: FinetuningConfig) -> Prepared:
       UserError: they do not, or cannot be read.
     """
     task = task_named(config.task)
-    train_examples = examples_of(config, task, "train")
-    names = task.kind.label_names(task, train_examples, source_of(config, task, "train"))
+    train_examples = read_split(task, "train", config.data)
+    names = task.kind.label_names(task, train_examples, source_of_split(task, "train", config.data))
     splits = {"train": drawn_examples(config, train_examples)}
-    splits |= {split: examples_of(config, task, split) for split in scored_splits(config, task)}
+    splits |= {split: read_split(task, split, config.data) for split in scored_splits(config, task)}
     for split in scored_splits(config, task):
-        check_labels(task.kind, names, splits[split], split, source_of(config, task, split))
+        check_labels(task.kind.names_in, names, splits[split], split, source_of_split(task, split, config.data))
     loaded, tokenizer = starting_point(config)
     check_max_length(config.max_length, loaded.config)
-    threshold = task.kind.initial_threshold(splits["train"])
-    codec = Codec(tokenizer, names, config.max_length, config.truncation, config.stride, threshold)
-    return Prepared(task, names, splits, loaded, codec)
+    codec = Codec(tokenizer, names, config.max_length, config.truncation, config.stride)
+    return Prepared(task, splits, loaded, task.kind.fitted(codec, splits["train"]))
 
 
 def make_batches(config: FinetuningConfig, prepared: Prepared) -> FinetuningBatches:
@@ -145,12 +139,6 @@ def make_batches(config: FinetuningConfig, prepared: Prepared) -> FinetuningBatc
         f"({batches.padding_share:.1%} padding): the step compiles {len(batches.lengths)} times at the most"
     )
     return batches
-
-
-def examples_of(config: FinetuningConfig, task: Task, split: str) -> list[Any]:
-    """Reads the examples of a split."""
-    columns = {name: getattr(config.data, name) for name in ("directory", "text", "text_pair", "label")}
-    return read_examples(task, split, file=getattr(config.data, split, ""), **columns)
 
 
 def drawn_examples(config: FinetuningConfig, examples: Sequence[Any]) -> list[Any]:
@@ -175,11 +163,6 @@ def scored_splits(config: FinetuningConfig, task: Task) -> list[str]:
     else:
         others = ["test"] if task.package else list(task.splits) if task.tfds else []
     return ["validation", *(split for split in others if split not in ("train", "validation"))]
-
-
-def source_of(config: FinetuningConfig, task: Task, split: str) -> str:
-    """Tells where a split is read from, for messages."""
-    return source_name(task, split, directory=config.data.directory, file=getattr(config.data, split, ""))
 
 
 def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
@@ -238,7 +221,7 @@ def make_objective(
     """
     kind = task.kind
     if config.label_smoothing and not kind.smooths_labels:
-        raise UserError(f"label_smoothing is for one class among several: task {task.name} has {kind.name}")
+        raise UserError(f"label_smoothing needs a task with classes: task {task.name} is {kind.name}")
     if config.truncation != "head" and not kind.truncates:
         raise UserError(f"truncation={config.truncation} is for classes and numbers of single texts: set it to head")
     return TaskObjective(
@@ -276,13 +259,8 @@ def rank(config: FinetuningConfig, evaluation: Evaluation) -> float:
       UserError: `metric` is none of the scores.
     """
     if config.metric:
-        if config.metric not in evaluation:
-            raise UserError(f"metric={config.metric} is none of the scores of this task: {', '.join(evaluation)}")
-        return -evaluation[config.metric] if config.metric in LOWER_IS_BETTER else evaluation[config.metric]
-    metric = task_named(config.task).metric
-    others = (metric, metric.removeprefix("best_"), f"micro_{metric}", "accuracy")  # where a task has none of that name
-    names = MEANS.get(metric) or [name for name in others if name in evaluation][:1]
-    return float(np.mean([evaluation[name] for name in names]))
+        return rank_by_score(config.metric, evaluation)
+    return rank_by_metric(task_named(config.task).metric, evaluation)
 
 
 def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) -> dict:
@@ -299,27 +277,24 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
 
 def write_results(
     workdir: Path, task: Task, evaluators: dict[str, Evaluator], params: dict
-) -> tuple[dict[str, Evaluation], float | None]:
+) -> tuple[dict[str, Evaluation], Codec]:
     """Writes WORKDIR/predictions/SPLIT.jsonl for each split, and WORKDIR/scores.json with those that have labels.
 
     WORKDIR/submission gets the files that the graders of the task read, if it has any.
     Where questions may have no answer, the threshold that is best on validation is used on all splits.
 
     Returns:
-      the scores, and the threshold or None.
+      The scores, and how the model reads from now on.
     """
     validation = evaluators["validation"]
-    if validation.codec.null_threshold is not None:
-        outcome = validation.outcome(params)
-        threshold = task.kind.tuned_threshold(outcome.scores, outcome.predictions)
-        for evaluator in evaluators.values():
-            evaluator.codec = dataclasses.replace(evaluator.codec, null_threshold=threshold)
+    codec = task.kind.tuned(validation.codec, functools.partial(validation.outcome, params))
     scores = {}
     for split, evaluator in evaluators.items():
+        evaluator.codec = codec
         outcome = evaluator.outcome(params)
         records = write_predictions(workdir / "predictions" / f"{split}.jsonl", evaluator.examples, outcome.predictions)
         write_submission(workdir / "submission", task, split, evaluator.examples, records)
         if outcome.scores:
             scores[split] = outcome.scores
     write_whole(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
-    return scores, validation.codec.null_threshold
+    return scores, codec

@@ -6,6 +6,7 @@ first [SEP]; `masked` int32 [B, P], positions of interest; and `targets` int32 [
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int
 
 from bert_jax.model.encoder import Bert
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
@@ -14,24 +15,29 @@ from bert_jax.model.intermediates import Intermediates, apply_and_collect
 from bert_jax.model.parameters import apply, body
 from bert_jax.model.quantization import dequantize
 
-TextBatch = dict[str, jax.Array]
+TextBatch = dict[str, Int[Array, "B ..."]]
 
 
-def top_tokens(module: BertForMaskedLM, params: dict, batch: TextBatch, *, top_k: int) -> tuple[jax.Array, jax.Array]:
+def top_tokens(
+    module: BertForMaskedLM, params: dict, batch: TextBatch, *, top_k: int
+) -> tuple[Float32[Array, "B P k"], Int[Array, "B P k"]]:
     """Returns the highest probabilities float32 [B, P, top_k] at the masked positions, and the ids that have them."""
     weights = dequantize(params, module.execution.dtype)
     logits = apply(module, weights, _inputs(batch), masked_positions=batch["masked"])
-    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
+    probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)  # as a list
+    return probabilities, ids
 
 
-def log_probability(module: BertForMaskedLM, params: dict, batch: TextBatch) -> jax.Array:
+def log_probability(module: BertForMaskedLM, params: dict, batch: TextBatch) -> Float32[Array, " B"]:
     """Returns the natural logarithm of the probability of `targets` at the first masked position, float32 [B]."""
     weights = dequantize(params, module.execution.dtype)
     logits = apply(module, weights, _inputs(batch), masked_positions=batch["masked"][:, :1])[:, 0]
     return jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets"][:, None], axis=1)[:, 0]
 
 
-def next_sentence_probability(module: BertForNextSentencePrediction, params: dict, batch: TextBatch) -> jax.Array:
+def next_sentence_probability(
+    module: BertForNextSentencePrediction, params: dict, batch: TextBatch
+) -> Float32[Array, " B"]:
     """Returns the probabilities float32 [B] of label 0, "is next"."""
     starts = jnp.zeros((batch["ids"].shape[0], 1), jnp.int32)
     weights = dequantize(params, module.execution.dtype)
@@ -39,7 +45,9 @@ def next_sentence_probability(module: BertForNextSentencePrediction, params: dic
     return jax.nn.softmax(logits[:, 0], axis=-1)[:, 0]
 
 
-def states(module: Bert, params: dict, batch: TextBatch, *, pooled: bool) -> tuple[jax.Array, jax.Array | None]:
+def states(
+    module: Bert, params: dict, batch: TextBatch, *, pooled: bool
+) -> tuple[Float32[Array, "B L D"], Float32[Array, "B D"] | None]:
     """Returns hidden states float32 [B, L, D] and, if wanted, pooled states [B, D]."""
     weights = dequantize(body(params), module.execution.dtype)
     hidden = apply(module, weights, _inputs(batch), max_sequences=1)
@@ -54,7 +62,7 @@ def intermediates(module: Bert, params: dict, batch: TextBatch) -> Intermediates
     return jax.tree.map(lambda array: array.astype(jnp.float32), collected)
 
 
-def vectors(module: Bert, params: dict, batch: TextBatch, *, pooling: str, normalize: bool) -> jax.Array:
+def vectors(module: Bert, params: dict, batch: TextBatch, *, pooling: str, normalize: bool) -> Float32[Array, "B D"]:
     """Returns vectors float32 [B, D]."""
     hidden, pooled = states(module, params, batch, pooled=pooling == "pooler")
     if pooling == "mean":

@@ -17,7 +17,7 @@ _TEXTS = "texts or pairs (first, second)"
 
 
 class States(NamedTuple):
-    """What the encoder makes of some texts, in their order; L is the longest of them."""
+    """Holds the hidden states of some texts, in their order; L is the longest of them."""
 
     hidden: np.ndarray  # float32 [B, L, D], of the last layer
     pooled: np.ndarray | None  # float32 [B, D]; None if the model has no pooler
@@ -25,7 +25,7 @@ class States(NamedTuple):
 
 
 class Embedder(LoadedModel):
-    """What a model can say with its body alone."""
+    """Answers with the body alone: states and vectors."""
 
     def encode(self, texts: Sequence[str | tuple[str, str]], batch_size: int = 32) -> States:
         """Returns the hidden states of texts or pairs of texts; what is too long is cut as BERT does.

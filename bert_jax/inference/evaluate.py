@@ -19,9 +19,9 @@ from bert_jax.metrics.tables import report_table
 from bert_jax.model.parameters import body, with_body
 from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
-from bert_jax.pretraining.run import make_objective
+from bert_jax.pretraining.run import pretraining_objective
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.data import read_examples, source_name
+from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.objective import TaskObjective
@@ -70,13 +70,10 @@ def evaluate_task(
     kind = task.kind
     model.need(kind.head, f"task {task.name}")
     names = kind.names_of_head(task, model.labels, model.problem_type)
-    columns = dict(directory=data.directory, text=data.text, text_pair=data.text_pair, label=data.label)
-    file = getattr(data, split, "")
-    examples = read_examples(task, split, file=file, **columns)
-    source = source_name(task, split, directory=data.directory, file=file)
-    check_labels(kind, names, examples, split, source, "the model")
-    threshold = kind.initial_threshold(examples) if model.settings.null_threshold is None else None
-    codec = model.codec(kind, names, max_length, truncation, threshold)
+    examples = read_split(task, split, data)
+    source = source_of_split(task, split, data)
+    check_labels(kind.names_in, names, examples, split, source, "the model")
+    codec = kind.fitted(model.codec(kind, names, max_length, truncation), examples)
     objective = TaskObjective(kind, model.config, max(1, len(names)), execution=model.execution)
     outcome = Evaluator(objective, codec, examples, batch_size).outcome(model.params, progress)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
@@ -110,7 +107,7 @@ def evaluate_text(
       pseudo_perplexity_of: so many documents, from the first on, are scored by pseudo-perplexity too, as far as the
         model reads them.
       batch_size: rows that run at once.
-      progress: told after each document whose pseudo-perplexity is result.
+      progress: is called after each document that is scored, with 1.
 
     Returns:
       What scores.json holds: "source", "documents", "tokens", "scores" with `mlm_loss` and `unigram_loss` in nats,
@@ -132,7 +129,7 @@ def evaluate_text(
         result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.execution.dtype.name)
-    objective = make_objective(config, model.tokenizer, model.execution)
+    objective = pretraining_objective(config, model.tokenizer, model.execution)
     params = _with_unused_heads(dequantize(model.params, model.execution.dtype), objective)
     scores = compile_evaluation(objective, params, batches, model.execution.mesh)(params)
     scores = {key: value for key, value in scores.items() if key != "loss"} | {"unigram_loss": unigram}

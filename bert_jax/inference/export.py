@@ -16,18 +16,13 @@ from bert_jax.model.inputs import Inputs
 from bert_jax.model.parameters import POOLER, apply, body, part_names
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.kinds.multiple_choice import MultipleChoice
-from bert_jax.tasks.kinds.question_answering import QuestionAnswering
-from bert_jax.tasks.kinds.text import Classification
-from bert_jax.tasks.kinds.token_classification import TokenClassification
+from bert_jax.tasks.table import TASKS
 from bert_jax.text.tokenizer import Tokenizer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # of `transformers`
 # By the head that each puts on the body; kinds of one head differ in what they make of its outputs.
-_KIND_OF_HEAD = {
-    kind.head: kind for kind in (Classification(), TokenClassification(), MultipleChoice(), QuestionAnswering())
-}
+_KIND_OF_HEAD = {task.kind.head: task.kind for task in TASKS.values()}
 
 
 def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> dict[str, list]:
@@ -48,7 +43,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     program = exported(model)
     write_whole(folder / "model.stablehlo", bytes(program.serialize()))
     out = jax.tree.unflatten(program.out_tree, program.out_avals)
-    outputs = {name: [str(size) for size in each.shape] for name, each in out.items()}
+    outputs = {name: [str(size) for size in output.shape] for name, output in out.items()}
     signature = {"inputs": {name: ["b", "l"] for name in INPUTS}, "outputs": outputs, "labels": list(model.labels)}
     signature |= {"platforms": list(PLATFORMS), "longest": model.config.max_position_embeddings}
     write_whole(folder / "signature.json", json.dumps(signature, indent=2) + "\n")
@@ -57,7 +52,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
 
 
 def exported(model: Pretrained) -> jax.export.Exported:
-    """The forward pass without dropout, lowered for `PLATFORMS`."""
+    """Lowers the forward pass without dropout for `PLATFORMS`."""
     config = dataclasses.replace(model.config, attention="plain")
     params = jax.tree.map(jnp.asarray, model.params)
     labels = max(1, len(model.labels))

@@ -14,14 +14,14 @@ from bert_jax.model.intermediates import Intermediates
 
 
 class Attentions(NamedTuple):
-    """Where the heads of a model look in a text."""
+    """Holds where the heads of a model look in a text."""
 
     tokens: list[str]  # L, with [CLS] and [SEP]
     probabilities: np.ndarray  # float32 [layers, heads, L, L], from each token to each
 
 
 class Inspector(Embedder):
-    """What a model shows of its layers."""
+    """Shows what is inside the layers of a model."""
 
     def attentions(self, text: str | tuple[str, str]) -> Attentions:
         """Returns the tokens of a text or a pair of texts, and the attention of each head from each of them to each.

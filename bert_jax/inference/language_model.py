@@ -14,7 +14,7 @@ from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 
 
 class Prediction(NamedTuple):
-    """One proposal for a [MASK]."""
+    """Holds one proposal for a [MASK]."""
 
     token: str  # as it stands in the vocabulary: "##ing" continues the word before it
     score: float  # its probability
@@ -22,14 +22,17 @@ class Prediction(NamedTuple):
 
 
 class PseudoPerplexity(NamedTuple):
-    """Of a text; over several texts it is the exp of the mean of ln(value), weighted by their tokens."""
+    """Holds the pseudo-perplexity of a text.
+
+    That of several texts is the exp of the mean of ln(value), weighted by their tokens.
+    """
 
     value: float
     tokens: int
 
 
 class LanguageModel(LoadedModel):
-    """What a model can say with its pre-trained heads."""
+    """Answers with the heads of pre-training."""
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """Returns the `top_k` most probable tokens for each [MASK] in the text, best first.

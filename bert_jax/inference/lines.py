@@ -17,67 +17,69 @@ from bert_jax.inference.model import Model
 from bert_jax.tasks.predictions import as_json
 from bert_jax.text.cleaning import without_surrogates
 
-Record = dict[str, Any]
+Fields = dict[str, Any]  # of a line, by their names
 
 
 class LineTask(NamedTuple):
-    """What the lines of an input are, and what answers them.
+    """Describes what the lines of an input are, and what answers them.
 
     Attributes:
       fields: of a line with tabs, and the keys of a JSON object, in this order.
       needed: so many of them must be there.
       run: from the model, the records, a function to be called with progress, and options to an answer or an error for
         each record.
+      options: names of the options that `run` takes.
       takes_words: the field may be a list of words.
     """
 
     fields: tuple[str, ...]
     needed: int
     run: Callable[..., list[Any]]
+    options: tuple[str, ...] = ()
     takes_words: bool = False
 
 
-def fill_mask(model: Model, records: list[Record], progress: Callable, *, top_k: int, batch_size: int) -> list[Any]:
+def fill_mask(model: Model, records: list[Fields], progress: Callable, *, top_k: int, batch_size: int) -> list[Any]:
     """Proposes tokens for each [MASK]."""
     answers = model.fill_mask_batch([record["text"] for record in records], top_k, batch_size, progress)
     return _wrapped("masks", answers)
 
 
-def next_sentence(model: Model, records: list[Record], progress: Callable, *, batch_size: int) -> list[Any]:
+def next_sentence(model: Model, records: list[Fields], progress: Callable, *, batch_size: int) -> list[Any]:
     """Returns the probability that the second text follows the first."""
     pairs = [(record["text"], record["text_pair"]) for record in records]
     return _wrapped("probability", model.next_sentence_batch(pairs, batch_size, progress))
 
 
-def classify(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+def classify(model: Model, records: list[Fields], progress: Callable, **options: Any) -> list[Any]:
     """Returns the class of each text or pair."""
     return model.classify_batch(_texts(records), progress=progress, **options)
 
 
-def tag(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+def tag(model: Model, records: list[Fields], progress: Callable, **options: Any) -> list[Any]:
     """Returns the words and entities of each text."""
     return model.tag_batch([record["text"] for record in records], progress=progress, **options)
 
 
-def answer(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+def answer(model: Model, records: list[Fields], progress: Callable, **options: Any) -> list[Any]:
     """Returns the answer to each question in its context."""
     questions = [(record["question"], record["context"]) for record in records]
     return model.answer_batch(questions, progress=progress, **options)
 
 
-def embed(model: Model, records: list[Record], progress: Callable, **options: Any) -> list[Any]:
+def embed(model: Model, records: list[Fields], progress: Callable, **options: Any) -> list[Any]:
     """Returns a vector for each text or pair."""
     vectors = model.embed_batch(_texts(records), progress=progress, **options)
     return _wrapped("vector", [vector if isinstance(vector, UserError) else vector.tolist() for vector in vectors])
 
 
 LINE_TASKS = {
-    "fill-mask": LineTask(("text",), 1, fill_mask),
+    "fill-mask": LineTask(("text",), 1, fill_mask, ("top_k",)),
     "next-sentence": LineTask(("text", "text_pair"), 2, next_sentence),
-    "classify": LineTask(("text", "text_pair"), 1, classify),
-    "tag": LineTask(("text",), 1, tag, takes_words=True),
-    "answer": LineTask(("question", "context"), 2, answer),
-    "embed": LineTask(("text", "text_pair"), 1, embed),
+    "classify": LineTask(("text", "text_pair"), 1, classify, ("truncation", "max_length")),
+    "tag": LineTask(("text",), 1, tag, ("max_length",), takes_words=True),
+    "answer": LineTask(("question", "context"), 2, answer, ("null_threshold", "max_length")),
+    "embed": LineTask(("text", "text_pair"), 1, embed, ("pooling", "normalize", "max_length")),
 }
 
 
@@ -117,14 +119,14 @@ def _wrapped(name: str, answers: list[Any]) -> list[Any]:
     return [answer if isinstance(answer, UserError) else {name: as_json(answer)} for answer in answers]
 
 
-def _texts(records: list[Record]) -> list[str | tuple[str, str]]:
+def _texts(records: list[Fields]) -> list[str | tuple[str, str]]:
     return [
         (record["text"], record["text_pair"]) if record.get("text_pair") is not None else record["text"]
         for record in records
     ]
 
 
-def _record(task: LineTask, line: bytes, json_lines: bool) -> Record | UserError:
+def _record(task: LineTask, line: bytes, json_lines: bool) -> Fields | UserError:
     """Returns the fields of a line, not yet checked, or what is wrong with it."""
     try:
         text = line.rstrip(b"\r\n").decode("utf-8").removeprefix("\ufeff")
@@ -158,7 +160,7 @@ def _writable(value: Any) -> Any:
     return [_writable(each) for each in value] if isinstance(value, list) else value
 
 
-def _checked(task: LineTask, record: Record) -> Record | UserError:
+def _checked(task: LineTask, record: Fields) -> Fields | UserError:
     """Returns the record, or what is missing in it."""
     for number, field in enumerate(task.fields):
         value = record.get(field)
@@ -177,7 +179,7 @@ def _checked(task: LineTask, record: Record) -> Record | UserError:
 
 
 def _answered(
-    task: LineTask, run: Callable, records: list[Record | UserError], first: int, bar: tqdm
+    task: LineTask, run: Callable, records: list[Fields | UserError], first: int, bar: tqdm
 ) -> Iterator[dict[str, Any]]:
     """Yields one object for each line; `first` is the number of the first line in the input."""
     checked = [record if isinstance(record, UserError) else _checked(task, record) for record in records]

@@ -21,11 +21,11 @@ from bert_jax.training.forward import forward_of, put
 
 DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
 
-Answer = TypeVar("Answer")
+AnyAnswer = TypeVar("AnyAnswer")
 
 
 class LoadedModel:
-    """Tokenizer, config and parameters.
+    """Holds tokenizer, config and parameters, and runs them.
 
     Attributes:
       config: the architecture.
@@ -35,6 +35,7 @@ class LoadedModel:
       labels: names of the classes of a fine-tuned head; empty if it has none.
       problem_type: of a sequence classification, as transformers names it; empty if it is not known.
       settings: how a fine-tuned head was trained to read.
+      dtype: the compute type.
       execution: where and in which type it computes.
     """
 
@@ -53,6 +54,7 @@ class LoadedModel:
             raise UserError(f"dtype={dtype!r} is not known: choose {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
         self.config = model.config
         self.execution = Execution.here("bfloat16" if dtype == "int8" else dtype, MeshConfig())
+        self.dtype = self.execution.dtype
         self.tokenizer = tokenizer
         self.labels = model.labels
         self.problem_type = model.problem_type
@@ -112,7 +114,7 @@ class LoadedModel:
         return ""
 
 
-def raised(answer: Answer | UserError) -> Answer:
+def raised(answer: AnyAnswer | UserError) -> AnyAnswer:
     """Returns an answer, or raises the error that stands in its place."""
     if isinstance(answer, UserError):
         raise answer

@@ -6,7 +6,7 @@ from bert_jax.inference.task_heads import TaskHeads
 
 
 class Model(LanguageModel, Inspector, TaskHeads):
-    """A BERT that was loaded by `bert_jax.load`, ready to answer on this machine's devices.
+    """Answers on this machine's devices; `bert_jax.load` makes one.
 
     What it can say depends on its heads: `fill_mask`, `pseudo_perplexity` and `next_sentence` need those of
     pre-training, `classify`, `tag` and `answer` those of fine-tuning; `encode`, `embed`, `attentions` and

@@ -13,7 +13,7 @@ MASK = "[MASK]"
 
 
 class TextRow(NamedTuple):
-    """One input of the model."""
+    """Holds one input of the model."""
 
     ids: list[int]  # [CLS] A [SEP], or [CLS] A [SEP] B [SEP]
     first: int  # tokens up to and with the first [SEP]: they have token type 0, the others 1

@@ -21,9 +21,9 @@ from bert_jax.tasks.squad import QuestionAnsweringExample
 
 
 class TaskHeads(LoadedModel):
-    """What a model can say with a fine-tuned head."""
+    """Answers with a fine-tuned head."""
 
-    # ---- classes and numbers ----------------------------------------------------------------------------------------
+    # ---- classes and numbers ---------------------------------------------------------------------
 
     def classify(
         self,
@@ -71,7 +71,7 @@ class TaskHeads(LoadedModel):
         codec = self.codec(kind, self.labels, max_length, truncation)
         return self._answers(kind, examples, faults, codec, batch_size, progress)
 
-    # ---- tags -------------------------------------------------------------------------------------------------------
+    # ---- tags ------------------------------------------------------------------------------------
 
     def tag(
         self,
@@ -119,7 +119,7 @@ class TaskHeads(LoadedModel):
             for (text, places), answer in zip(split, answers, strict=True)
         ]
 
-    # ---- answers ----------------------------------------------------------------------------------------------------
+    # ---- answers ---------------------------------------------------------------------------------
 
     def answer(self, question: str, context: str) -> Answer:
         """Returns the answer that the context has to the question; see `answer_batch`."""
@@ -158,7 +158,7 @@ class TaskHeads(LoadedModel):
         faults = [self._fault_of_pair(True)] * len(examples)
         return self._answers(kind, examples, faults, codec, batch_size, progress)
 
-    # ---- all heads --------------------------------------------------------------------------------------------------
+    # ---- all heads -------------------------------------------------------------------------------
 
     def codec(
         self,

@@ -15,7 +15,7 @@ _WORD = re.compile(r"'s\b|\w+(?:(?!'s\b)[^\w\s]\w+)*|[^\w\s]")
 
 
 class Word(NamedTuple):
-    """A word with its tag."""
+    """Holds a word with its tag."""
 
     text: str
     start: int  # [start, stop) in characters of the text
@@ -25,7 +25,7 @@ class Word(NamedTuple):
 
 
 class Entity(NamedTuple):
-    """Words that are one entity."""
+    """Holds words that are one entity."""
 
     label: str
     text: str
@@ -35,7 +35,7 @@ class Entity(NamedTuple):
 
 
 class Tagging(NamedTuple):
-    """The tagged words of a text, and its entities if the tags mark any, as B- and I- do."""
+    """Holds the tagged words of a text, and its entities if the tags mark any, as B- and I- do."""
 
     words: list[Word]
     entities: list[Entity]

@@ -1,6 +1,7 @@
-"""Google's TensorFlow checkpoints of google-research/bert: ``bert_config.json``, ``bert_model.ckpt``, ``vocab.txt``.
+"""Reads Google's TensorFlow checkpoints of google-research/bert.
 
-TensorFlow reads them, and is needed for nothing else: the extra `google`.
+A folder holds ``bert_config.json``, ``bert_model.ckpt`` and ``vocab.txt``. TensorFlow reads them, and is needed for
+nothing else: the extra `google`.
 """
 
 import json

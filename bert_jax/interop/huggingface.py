@@ -1,4 +1,4 @@
-"""Models in Hugging Face layout, in and out: ``config.json``, the weights and the tokenizer's files.
+"""Reads and writes models in Hugging Face layout: ``config.json``, the weights and the tokenizer's files.
 
 Weights are read from ``model.safetensors``, or from ``pytorch_model.bin`` if PyTorch is there; they are written as
 safetensors.
@@ -45,12 +45,12 @@ _FIXED = {
 }
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 # Fields of ModelConfig that say how to compute, not what.
-_OURS_ALONE = names(ModelConfig, "computation")
-_OUR_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
+_COMPUTATION_FIELDS = names(ModelConfig, "computation")
+_SETTINGS_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def has_weights(directory: Path) -> bool:
@@ -62,11 +62,11 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     """Reads a folder in Hugging Face layout, of any of `ARCHITECTURES`.
 
     Args:
-      directory: with config.json, and model.safetensors or pytorch_model.bin.
-      upcast: take float16 and bfloat16 weights as well.
+      directory: the folder with config.json, and model.safetensors or pytorch_model.bin.
+      upcast: whether float16 and bfloat16 weights are read as well.
 
     Returns:
-      Layers unrolled (`layout.arrange_layers` stacks them).
+      The model, its layers unrolled (`layout.arrange_layers` stacks them).
 
     Raises:
       UserError: a file is missing or torn; the config asks for what this project does not have; tensors are missing,
@@ -91,7 +91,7 @@ def _read_architecture(file: Path, settings: dict[str, Any]) -> ModelConfig:
         given = settings.get(key)
         if given not in (None, value):
             raise UserError(f"{file}: {key} is {json.dumps(given)}, and only {json.dumps(value)} is supported")
-    known = {field.name for field in dataclasses.fields(ModelConfig)}.difference(_OURS_ALONE)
+    known = {field.name for field in dataclasses.fields(ModelConfig)}.difference(_COMPUTATION_FIELDS)
     try:
         return from_config_dict(ModelConfig, {key: value for key, value in settings.items() if key in known})
     except UserError as error:
@@ -140,7 +140,7 @@ def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]
 
 def _head_settings(file: Path, settings: dict[str, Any]) -> HeadSettings:
     try:
-        return from_config_dict(HeadSettings, settings.get(_OUR_KEY, {}), f"{_OUR_KEY}.")
+        return from_config_dict(HeadSettings, settings.get(_SETTINGS_KEY, {}), f"{_SETTINGS_KEY}.")
     except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{file}: {error}") from error
 
@@ -211,19 +211,19 @@ def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarra
     return renamed
 
 
-# ---- writing -------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) -> None:
-    """Writes a model that ``transformers``' ``from_pretrained`` and our `load` read, float32, bit for bit.
+    """Writes a model that ``transformers``' ``from_pretrained`` and `load` read, float32, bit for bit.
 
     Everything goes to a temporary folder beside `directory`, which is renamed at the end: a half-written model never
     looks finished. An older model in `directory` is replaced.
 
     Args:
-      directory: a folder that is absent, empty, or holds a model that `save` wrote.
-      model: layers unrolled or stacked.
-      tokenizer: the one the model was trained with.
+      directory: the folder, which is absent, empty, or holds a model that `save` wrote.
+      model: the model, its layers unrolled or stacked.
+      tokenizer: the tokenizer that the model was trained with.
 
     Raises:
       UserError: `directory` holds other files, or cannot be written; or no class of Hugging Face has these heads.
@@ -233,7 +233,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     model, architecture = _transformers_class(model)
     settings = _transformers_config(model, architecture, tokenizer)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
         temporary.mkdir(parents=True)
         _save_tokenizer(temporary, model.config, tokenizer)
         (temporary / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n")
@@ -270,7 +270,9 @@ def _transformers_class(model: Pretrained) -> tuple[Pretrained, str]:
 
 
 def _transformers_config(model: Pretrained, architecture: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    fields = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _OURS_ALONE}
+    fields = {
+        name: value for name, value in dataclasses.asdict(model.config).items() if name not in _COMPUTATION_FIELDS
+    }
     settings = {
         "architectures": [architecture],
         **_FIXED,
@@ -284,7 +286,7 @@ def _transformers_config(model: Pretrained, architecture: str, tokenizer: Tokeni
     if model.problem_type:
         settings["problem_type"] = model.problem_type
     if model.settings != HeadSettings():
-        settings[_OUR_KEY] = dataclasses.asdict(model.settings)
+        settings[_SETTINGS_KEY] = dataclasses.asdict(model.settings)
     return settings
 
 

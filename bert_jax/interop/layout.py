@@ -1,4 +1,4 @@
-"""The table of our names of weights and Hugging Face's, heads included, and trees from files and files from trees."""
+"""Maps the names of weights in this project to Hugging Face's, and trees of parameters to files and back."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.config import HeadSettings, ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.model import parameters
-from bert_jax.model.parameters import BODY, POOLER, part_names
+from bert_jax.model.parameters import BODY, POOLER, STACKED_LAYERS, part_names
 
 # Leaf names of each kind of module, here and in a file. Dense layers are [in, out] here and [out, in] there.
 _LEAVES = {
@@ -21,7 +21,8 @@ _LEAVES = {
     "vector": (("bias", "bias"),),
 }
 
-# Path, name in a file, type of module, and shape in the letters of `tensors_of`. `#` is the index of an encoder layer.
+# Path in this project, name in a file, type of module, and shape in the letters of `tensors_of`. `#` is the index of an
+# encoder layer.
 _MODULES = (
     ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings", "table", "VD"),
     ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings", "table", "LD"),
@@ -75,12 +76,12 @@ class Pretrained:
     """Holds a model as it was read, or as it is to be written.
 
     Attributes:
-      params: float32 NumPy arrays by our names: the body, and a key for each head.
+      params: the float32 NumPy arrays by their names in this project: the body, and a key for each head.
       config: the architecture.
-      labels: names of the C classes of a fine-tuned head; empty if it has none.
-      problem_type: of a sequence classification, as transformers names it: regression,
+      labels: the names of the C classes of a fine-tuned head; empty if it has none.
+      problem_type: the problem of a sequence classification, as transformers names it: regression,
         single_label_classification or multi_label_classification; empty if it is not said.
-      settings: of the head.
+      settings: the settings of the head.
     """
 
     params: dict
@@ -153,12 +154,12 @@ def assemble(
     """Makes the tree of parameters from the arrays of a file, by their names.
 
     Args:
-      file: for messages.
-      arrays: names as `BertForPreTraining` and its sisters have them, with "bert.".
-      parts: what is wanted besides the body.
-      config: what shapes are wanted.
-      labels: C.
-      upcast: take float16 and bfloat16 as well; the values stay what they are.
+      file: the file, for messages.
+      arrays: the arrays, by the names that `BertForPreTraining` and its sisters have, with "bert.".
+      parts: the parts that are wanted besides the body.
+      config: the architecture, which gives the shapes.
+      labels: C, the number of classes.
+      upcast: whether float16 and bfloat16 are taken as well; the values stay what they are.
 
     Raises:
       UserError: tensors are missing, surplus, misshapen (all are listed) or not float32, or the decoder is not tied.
@@ -224,13 +225,15 @@ def arrange_layers(params: dict, config: ModelConfig) -> dict:
     The layers come out as NumPy arrays; a tree that is already as wanted comes back as it is.
     """
     encoder = parameters.encoder(params)
-    if config.scan_layers == ("layers" in encoder):
+    if config.scan_layers == (STACKED_LAYERS in encoder):
         return params
     if config.scan_layers:
         layers = [parameters.layer(params, index) for index in range(config.num_hidden_layers)]
-        encoder = {"layers": _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)}
+        encoder = {
+            STACKED_LAYERS: _over_leaves(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *layers)
+        }
     else:
-        stack = _over_leaves(np.asarray, encoder["layers"])
+        stack = _over_leaves(np.asarray, encoder[STACKED_LAYERS])
         encoder = {
             parameters.layer_name(index): _over_leaves(lambda leaf, index=index: leaf[index], stack)
             for index in range(config.num_hidden_layers)
@@ -250,9 +253,9 @@ def with_heads(model: str, params: dict, wanted: dict) -> dict:
     A head of another size, such as one for fewer classes, is no head of this task: it is drawn anew.
 
     Args:
-      model: what the weights were read from, for the message.
-      params: as read.
-      wanted: freshly drawn parameters of the task; the same architecture, other heads perhaps.
+      model: the name of what the weights were read from, for the message.
+      params: the parameters as they were read.
+      wanted: the freshly drawn parameters of the task; the same architecture, other heads perhaps.
 
     Returns:
       The tree of `wanted`, with what `params` has of it.

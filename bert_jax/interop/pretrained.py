@@ -53,8 +53,8 @@ def load_pretrained(model: str | os.PathLike, *, upcast: bool = False) -> tuple[
     """Reads weights and tokenizer of MODEL.
 
     Args:
-      model: a path.
-      upcast: take float16 and bfloat16 weights as well.
+      model: the path.
+      upcast: whether float16 and bfloat16 weights are read as well.
 
     Raises:
       UserError: MODEL is none, its run has not finished, or its files do not fit each other.

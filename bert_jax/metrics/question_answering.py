@@ -80,12 +80,12 @@ def score_answers(
     return scores
 
 
-def _check_complete(name: str, found: Mapping[str, Any], questions: Collection[str]) -> None:
+def _check_complete(name: str, given: Mapping[str, Any], questions: Collection[str]) -> None:
     if not questions:
         raise UserError("nothing to score: there are no questions")
     for question in questions:
-        if question not in found:
-            raise UserError(f"question {question!r} has no {name}: every question needs one, {len(found):,} were given")
+        if question not in given:
+            raise UserError(f"question {question!r} has no {name}: every question needs one, {len(given):,} were given")
 
 
 def _points(prediction: str, answers: Sequence[str], version_2: bool) -> dict[str, float]:

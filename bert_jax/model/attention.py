@@ -1,9 +1,9 @@
-"""Multi-head attention (Vaswani et al. 2017, section 3.2), within sequences only."""
+"""Defines multi-head attention (Vaswani et al. 2017, section 3.2), within sequences only."""
 
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from bert_jax.config import ModelConfig
 from bert_jax.model.kernels.kernel import Kernel
@@ -20,17 +20,19 @@ class MultiHeadAttention(nn.Module):
     kernel: Kernel = PLAIN
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, rows: Any, length: int, *, deterministic: bool) -> jax.Array:
+    def __call__(
+        self, hidden: Float[Array, "T D"], rows: Any, length: int, *, deterministic: bool
+    ) -> Float[Array, "T D"]:
         """Attends within the rows.
 
         Args:
-          hidden: tokens [T, D], T = B * L.
-          rows: what the kernel's `prepare` says of them.
-          length: L.
-          deterministic: no dropout.
+          hidden: the states of the tokens, [T, D], T = B * L.
+          rows: the description of the rows that the kernel's `prepare` gives.
+          length: L, the tokens of a row.
+          deterministic: whether there is no dropout.
 
         Returns:
-          [T, D].
+          The states after attention, [T, D].
         """
         config = self.config
         heads = config.num_attention_heads
@@ -39,9 +41,9 @@ class MultiHeadAttention(nn.Module):
             dense(config, config.hidden_size, self.execution, name)(hidden).reshape(split)
             for name in ("query", "key", "value")  # XLA on a GPU merges the three products, unless they are large
         )
-        # Nothing but the plain formula drops probabilities, gives them to whoever collects intermediates, and is fast
-        # with its gradient.
-        if self.kernel.name == "plain" and (not deterministic or self.is_mutable_collection("intermediates")):
+        # Only this formula drops probabilities, gives them to whoever collects intermediates, and is fast with its
+        # gradient.
+        if self.kernel.gives_probabilities and (not deterministic or self.is_mutable_collection("intermediates")):
             dropout = Dropout(config.attention_probs_dropout_prob, deterministic=deterministic)
             context, probabilities = scaled_dot_product_attention(query, key, value, rows, dropout)
             self.sow("intermediates", "probabilities", probabilities)

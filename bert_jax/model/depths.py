@@ -1,26 +1,32 @@
-"""How deep each parameter lies, for learning rates by layer."""
+"""Tells how deep each parameter lies, for learning rates by layer."""
 
-import re
 from typing import Any
 
 import jax
 import numpy as np
 
+from bert_jax.model.parameters import STACKED_LAYERS, body, embeddings, encoder, layer_name, with_body, with_encoder
 
-def layer_depths(params: Any) -> Any:
+
+def layer_depths(params: dict) -> dict:
     """Returns the depth of each parameter of a BERT and its heads.
 
     The embeddings are 0 and the layers count from 1; the pooler and the heads, above the last, are -1. Leaves are
     int [], or [layers, 1, ...] where a scan stacks the layers.
     """
-    return jax.tree_util.tree_map_with_path(_depth, params)
+    layers = encoder(params)
+    if STACKED_LAYERS in layers:
+        depths = {STACKED_LAYERS: jax.tree.map(_depths_in_stack, layers[STACKED_LAYERS])}
+    else:
+        names = [layer_name(index) for index in range(len(layers))]
+        depths = {name: _everywhere(index + 1, layers[name]) for index, name in enumerate(names)}
+    above = with_encoder(_everywhere(-1, params), depths)
+    return with_body(above, {**body(above), "embeddings": _everywhere(0, embeddings(params))})
 
 
-def _depth(path: Any, leaf: jax.Array) -> np.ndarray:
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    if "/layers/" in name:
-        return np.arange(1, len(leaf) + 1).reshape(-1, *[1] * (leaf.ndim - 1))
-    layer = re.search(r"/layer_(\d+)/", name)
-    if layer:
-        return np.array(int(layer[1]) + 1)
-    return np.array(0 if "embeddings/" in name else -1)
+def _everywhere(depth: int, params: Any) -> Any:
+    return jax.tree.map(lambda _: np.array(depth), params)
+
+
+def _depths_in_stack(leaf: jax.Array) -> np.ndarray:
+    return np.arange(1, len(leaf) + 1).reshape(-1, *[1] * (leaf.ndim - 1))

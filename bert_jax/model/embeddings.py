@@ -1,10 +1,10 @@
-"""The embeddings, which enter the encoder (Devlin et al. 2018, section 3, figure 2)."""
+"""Defines the embeddings, which enter the encoder (Devlin et al. 2018, section 3, figure 2)."""
 
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 from bert_jax.config import ModelConfig
 from bert_jax.model.inputs import Inputs
@@ -32,7 +32,7 @@ class Embeddings(nn.Module):
         self.layer_norm = layer_norm(config, self.execution.dtype, name=None)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, inputs: Inputs, *, deterministic: bool) -> jax.Array:
+    def __call__(self, inputs: Inputs, *, deterministic: bool) -> Float[Array, "B L D"]:
         """Returns the embedded tokens, [B, L, D]."""
         dtype = self.execution.dtype
         summed = (
@@ -42,7 +42,7 @@ class Embeddings(nn.Module):
         )
         return self.dropout(self.layer_norm(summed), deterministic=deterministic)
 
-    def decode(self, hidden: jax.Array) -> jax.Array:
+    def decode(self, hidden: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
         """Multiplies [..., D] with the word table into float32 [..., V]: the tied decoder of the masked-LM head."""
         table = self.word_embeddings.embedding.astype(hidden.dtype)
         words = len(table)

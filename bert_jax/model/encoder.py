@@ -1,10 +1,11 @@
-"""The encoder stack and the whole body of BERT (Devlin et al. 2018, section 3; post-LN as published)."""
+"""Defines the encoder stack and the whole body of BERT (Devlin et al. 2018, section 3; post-LN as published)."""
 
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from bert_jax.config import ModelConfig
 from bert_jax.model.attention import MultiHeadAttention
@@ -14,7 +15,7 @@ from bert_jax.model.kernels.choose import choose_kernel
 from bert_jax.model.kernels.kernel import Kernel
 from bert_jax.model.kernels.plain import PLAIN
 from bert_jax.model.layers import ACTIVATIONS, Dropout, dense, layer_norm
-from bert_jax.model.parameters import layer_name
+from bert_jax.model.parameters import STACKED_LAYERS, layer_name
 from bert_jax.model.pattern import AttentionPattern
 from bert_jax.runtime.execution import Execution
 
@@ -29,7 +30,7 @@ class PositionwiseFeedForward(nn.Module):
     execution: Execution = Execution()
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         """Transforms each token by itself: [T, D] -> [T, F] -> [T, D]."""
         config = self.config
         inner = dense(config, config.intermediate_size, self.execution, "inner")(hidden)
@@ -46,7 +47,7 @@ class EncoderLayer(nn.Module):
     length: int = 0  # L
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, rows: Any) -> tuple[jax.Array, None]:
+    def __call__(self, hidden: Float[Array, "T D"], rows: Any) -> tuple[Float[Array, "T D"], None]:
         """Returns the tokens [T, D] after the layer, and None, as a scan wants; `rows` is for the kernel."""
         config, execution, deterministic = self.config, self.execution, self.deterministic
         dropout = Dropout(config.hidden_dropout_prob, deterministic=deterministic)
@@ -69,8 +70,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, sequence_ids: jax.Array, *, deterministic: bool, max_sequences: int | None = None
-    ) -> jax.Array:
+        self,
+        hidden: Float[Array, "B L D"],
+        sequence_ids: Int[Array, "B L"],
+        *,
+        deterministic: bool,
+        max_sequences: int | None = None,
+    ) -> Float[Array, "B L D"]:
         """Returns [B, L, D] from [B, L, D]; see `Bert` for `sequence_ids` and `max_sequences`."""
         config, execution, length = self.config, self.execution, sequence_ids.shape[1]
         kernel = PLAIN
@@ -94,7 +100,7 @@ class Encoder(nn.Module):
                 in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=config.num_hidden_layers,
             )
-            hidden, _ = stack(config, execution, deterministic, kernel, length, name="layers")(hidden, rows)
+            hidden, _ = stack(config, execution, deterministic, kernel, length, name=STACKED_LAYERS)(hidden, rows)
         else:
             for index in range(config.num_hidden_layers):
                 name = layer_name(index)
@@ -109,7 +115,7 @@ class Pooler(nn.Module):
     execution: Execution = Execution()
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "B L D"], sequence_starts: Int[Array, "B K"]) -> Float[Array, "B K D"]:
         """Returns [B, K, D] from hidden states [B, L, D] and where each sequence of a row starts, int32 [B, K]."""
         first = jnp.take_along_axis(hidden, sequence_starts[:, :, None], axis=1)
         return jnp.tanh(dense(self.config, self.config.hidden_size, self.execution, "dense")(first))
@@ -131,22 +137,24 @@ class Bert(nn.Module):
         self.encoder = Encoder(self.config, self.execution, self.pattern)
         self.pooler = Pooler(self.config, self.execution)
 
-    def __call__(self, inputs: Inputs, *, deterministic: bool = True, max_sequences: int | None = None) -> jax.Array:
+    def __call__(
+        self, inputs: Inputs, *, deterministic: bool = True, max_sequences: int | None = None
+    ) -> Float[Array, "B L D"]:
         """Runs embeddings and encoder.
 
         Args:
-          inputs: int32 [B, L] each.
-          deterministic: no dropout; otherwise the `dropout` stream of keys is needed.
+          inputs: the rows of a batch, int32 [B, L] each.
+          deterministic: whether there is no dropout; otherwise the `dropout` stream of keys is needed.
           max_sequences: K, the most sequences that a row has, in order and with padding behind them; None if that is
             not known. Faster kernels of attention need it.
 
         Returns:
-          Hidden states [B, L, D].
+          The hidden states, [B, L, D].
         """
         hidden = self.embeddings(inputs, deterministic=deterministic)
         self.sow("intermediates", "embedded", hidden)
         return self.encoder(hidden, inputs.sequence_ids, deterministic=deterministic, max_sequences=max_sequences)
 
-    def pool(self, hidden: jax.Array, sequence_starts: jax.Array) -> jax.Array:
+    def pool(self, hidden: Float[Array, "B L D"], sequence_starts: Int[Array, "B K"]) -> Float[Array, "B K D"]:
         """Returns [B, K, D] from hidden states [B, L, D] and the position of each sequence's [CLS], int32 [B, K]."""
         return self.pooler(hidden, sequence_starts)

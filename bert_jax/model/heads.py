@@ -1,11 +1,11 @@
-"""The heads of pre-training and fine-tuning, on the body (Devlin et al. 2018, sections 3.1, 3.2 and 4).
+"""Defines the heads of pre-training and fine-tuning, on the body (Devlin et al. 2018, sections 3.1, 3.2 and 4).
 
 The classes bear the names of Hugging Face's and hold the same weights.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int
 
 from bert_jax.config import ModelConfig
 from bert_jax.model.encoder import Bert
@@ -26,7 +26,9 @@ class MaskedLanguageModelHead(nn.Module):
         self.layer_norm = layer_norm(config, self.execution.dtype, name=None)
         self.bias = self.param("bias", nn.initializers.zeros, (config.vocab_size,))
 
-    def __call__(self, bert: Bert, hidden: jax.Array, positions: jax.Array) -> jax.Array:
+    def __call__(
+        self, bert: Bert, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]
+    ) -> Float32[Array, "B P V"]:
         """Returns logits float32 [B, P, V] of `hidden` [B, L, D] at int32 [B, P]: only P positions meet V."""
         batch, predicted = positions.shape
         chosen = jnp.take_along_axis(hidden, positions[:, :, None], axis=1).reshape(batch * predicted, -1)
@@ -35,7 +37,7 @@ class MaskedLanguageModelHead(nn.Module):
 
 
 class BertForPreTraining(nn.Module):
-    """Has the masked-LM and the next-sentence head."""
+    """Applies the masked-LM and the next-sentence head."""
 
     config: ModelConfig
     execution: Execution = Execution()
@@ -49,17 +51,17 @@ class BertForPreTraining(nn.Module):
         self,
         inputs: Inputs,
         *,
-        sequence_starts: jax.Array,
-        masked_positions: jax.Array,
+        sequence_starts: Int[Array, "B K"],
+        masked_positions: Int[Array, "B P"],
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float32[Array, "B P V"], Float32[Array, "B K 2"]]:
         """Applies both heads.
 
         Args:
-          inputs: int32 [B, L] each.
-          sequence_starts: int32 [B, K], the position of each sequence's [CLS].
-          masked_positions: int32 [B, P].
-          deterministic: no dropout.
+          inputs: the rows of a batch, int32 [B, L] each.
+          sequence_starts: the position of each sequence's [CLS], int32 [B, K].
+          masked_positions: the positions to predict, int32 [B, P].
+          deterministic: whether there is no dropout.
 
         Returns:
           Masked-LM logits float32 [B, P, V]; next-sentence logits float32 [B, K, 2], 0 for "is next", 1 for "random".
@@ -70,7 +72,7 @@ class BertForPreTraining(nn.Module):
 
 
 class BertForMaskedLM(nn.Module):
-    """Has the masked-LM head alone, and no pooler."""
+    """Applies the masked-LM head alone, and has no pooler."""
 
     config: ModelConfig
     execution: Execution = Execution()
@@ -79,14 +81,16 @@ class BertForMaskedLM(nn.Module):
         self.bert = Bert(self.config, self.execution)
         self.masked_language_model = MaskedLanguageModelHead(self.config, self.execution)
 
-    def __call__(self, inputs: Inputs, *, masked_positions: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self, inputs: Inputs, *, masked_positions: Int[Array, "B P"], deterministic: bool = True
+    ) -> Float32[Array, "B P V"]:
         """Returns logits float32 [B, P, V] at the positions int32 [B, P]."""
         hidden = self.bert(inputs, deterministic=deterministic, max_sequences=1)
         return self.masked_language_model(self.bert, hidden, masked_positions)
 
 
 class BertForNextSentencePrediction(nn.Module):
-    """Has the next-sentence head alone."""
+    """Applies the next-sentence head alone."""
 
     config: ModelConfig
     execution: Execution = Execution()
@@ -95,7 +99,9 @@ class BertForNextSentencePrediction(nn.Module):
         self.bert = Bert(self.config, self.execution)
         self.next_sentence = dense(self.config, 2, self.execution, dtype=jnp.float32)
 
-    def __call__(self, inputs: Inputs, *, sequence_starts: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self, inputs: Inputs, *, sequence_starts: Int[Array, "B K"], deterministic: bool = True
+    ) -> Float32[Array, "B K 2"]:
         """Returns logits float32 [B, K, 2], 0 for "is next", 1 for "random"; `sequence_starts` is int32 [B, K]."""
         hidden = self.bert(inputs, deterministic=deterministic, max_sequences=sequence_starts.shape[1])
         return self.next_sentence(self.bert.pool(hidden, sequence_starts))
@@ -113,7 +119,9 @@ class BertForSequenceClassification(nn.Module):
         self.dropout = _classifier_dropout(self.config)
         self.sequence_classification = dense(self.config, self.labels, self.execution, dtype=jnp.float32)
 
-    def __call__(self, inputs: Inputs, *, sequence_starts: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self, inputs: Inputs, *, sequence_starts: Int[Array, "B K"], deterministic: bool = True
+    ) -> Float32[Array, "B K C"]:
         """Returns logits float32 [B, K, C]; `sequence_starts` is int32 [B, K]."""
         hidden = self.bert(inputs, deterministic=deterministic, max_sequences=sequence_starts.shape[1])
         pooled = self.dropout(self.bert.pool(hidden, sequence_starts), deterministic=deterministic)
@@ -131,7 +139,7 @@ class BertForMultipleChoice(nn.Module):
         self.dropout = _classifier_dropout(self.config)
         self.multiple_choice = dense(self.config, 1, self.execution, dtype=jnp.float32)
 
-    def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> jax.Array:
+    def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> Float32[Array, "B C"]:
         """Returns logits float32 [B, C] of `inputs` int32 [B, C, L], a sequence in each row."""
         batch, choices, length = inputs.input_ids.shape
         rows = inputs.map(lambda array: array.reshape(-1, length))
@@ -153,7 +161,7 @@ class BertForTokenClassification(nn.Module):
         self.dropout = _classifier_dropout(self.config)
         self.token_classification = dense(self.config, self.labels, self.execution, dtype=jnp.float32)
 
-    def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> jax.Array:
+    def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> Float32[Array, "B L C"]:
         """Returns logits float32 [B, L, C]."""
         hidden = self.bert(inputs, deterministic=deterministic, max_sequences=1)
         return self.token_classification(self.dropout(hidden, deterministic=deterministic))
@@ -173,7 +181,9 @@ class BertForQuestionAnswering(nn.Module):
         self.bert = Bert(self.config, self.execution)
         self.question_answering = dense(self.config, 2, self.execution, dtype=jnp.float32)
 
-    def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, inputs: Inputs, *, deterministic: bool = True
+    ) -> tuple[Float32[Array, "B L"], Float32[Array, "B L"]]:
         """Returns logits of start and end, float32 [B, L] each; at padding the least number."""
         logits = self.question_answering(self.bert(inputs, deterministic=deterministic, max_sequences=1))
         logits = jnp.where(inputs.sequence_ids[:, :, None] > 0, logits, jnp.finfo(jnp.float32).min)

@@ -1,4 +1,4 @@
-"""What is inside: the states of every layer and the attention of every head."""
+"""Collects what is inside: the states of every layer and the attention of every head."""
 
 from typing import Any
 
@@ -6,34 +6,35 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 from bert_jax.model.inputs import Inputs
-from bert_jax.model.parameters import BODY, apply, layer_name
+from bert_jax.model.parameters import BODY, STACKED_LAYERS, apply, layer_name
 
 
 @flax.struct.dataclass
 class Intermediates:
-    """The states within the body of a network.
+    """Holds the states within the body of a network.
 
     Attributes:
-      embedded: output of the embeddings, [B, L, D].
-      hidden: output of each layer, [layers, B, L, D].
-      attentions: attention probabilities before dropout, float32 [layers, B, N, L, L].
+      embedded: the output of the embeddings, [B, L, D].
+      hidden: the output of each layer, [layers, B, L, D].
+      attentions: the attention probabilities before dropout, float32 [layers, B, N, L, L].
     """
 
-    embedded: jax.Array
-    hidden: jax.Array
-    attentions: jax.Array
+    embedded: Float[Array, "B L D"]
+    hidden: Float[Array, "layers B L D"]
+    attentions: Float32[Array, "layers B N L L"]
 
 
 def apply_and_collect(network: nn.Module, params: dict, inputs: Inputs, **arguments: Any) -> tuple[Any, Intermediates]:
     """Applies a network and collects the intermediates of its body, whether its layers are scanned or not.
 
     Args:
-      network: `Bert`, or one with a head on it.
-      params: its parameters.
-      inputs: of its body.
-      **arguments: whatever else `apply` is to be given.
+      network: the network, `Bert` or one with a head on it.
+      params: the parameters of the network.
+      inputs: the inputs of its body.
+      **arguments: the other arguments of `apply`.
 
     Returns:
       The outputs of the network, and the intermediates.
@@ -42,8 +43,8 @@ def apply_and_collect(network: nn.Module, params: dict, inputs: Inputs, **argume
     collected = state["intermediates"]
     collected = collected.get(BODY, collected)
     encoder = collected["encoder"]
-    if "layers" in encoder:
-        layers = encoder["layers"]
+    if STACKED_LAYERS in encoder:
+        layers = encoder[STACKED_LAYERS]
     else:
         unrolled = [encoder[layer_name(index)] for index in range(len(encoder))]
         layers = jax.tree.map(lambda *values: jnp.stack(values), *unrolled)

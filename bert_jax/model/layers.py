@@ -1,4 +1,4 @@
-"""The small parts that all of the architecture shares: activations, initializer, products, LayerNorm, dropout."""
+"""Holds the small parts that all of the architecture shares: activations, initializer, products, LayerNorm, dropout."""
 
 import functools
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 from bert_jax.config import ModelConfig
 from bert_jax.runtime.execution import Execution
 
 
-def gelu(x: jax.Array) -> jax.Array:
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Computes x Phi(x) by erf, as in the published BERT.
 
     `jax.nn.gelu` takes erfc, which costs XLA on CPU three times as much. The computation is in float32 whatever the
@@ -29,12 +30,12 @@ ACTIVATIONS = {
 
 
 def initializer(config: ModelConfig) -> nn.initializers.Initializer:
-    """Returns a normal of deviation `initializer_range`, cut at two: BERT's for every matrix and table."""
+    """Returns a normal of deviation `initializer_range`, cut at two, as BERT draws every matrix and table."""
     return nn.initializers.truncated_normal(config.initializer_range)
 
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision:
-    """Returns that of products in `dtype`: float32 means float32, where GPUs and TPUs would round the factors."""
+    """Returns the precision of products in `dtype`: float32 means float32, though GPUs and TPUs would round it."""
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
@@ -44,11 +45,11 @@ def dense(
     """Makes the layer x @ kernel [in, features] + bias, initialized as BERT does.
 
     Args:
-      config: of the model.
-      features: width of the output.
-      execution: where the layer runs, and in which type.
-      name: of the layer; None where `setup` names it.
-      dtype: compute type, if not that of the execution.
+      config: the config of the model.
+      features: the width of the output.
+      execution: the place where the layer runs, and the type.
+      name: the name of the layer; None where `setup` names it.
+      dtype: the compute type, if it is not that of the execution.
     """
     dtype = execution.dtype if dtype is None else dtype
     return nn.Dense(
@@ -67,7 +68,7 @@ def _summed_in_float32(left: jax.Array, right: jax.Array, *args: Any, **settings
     return product.astype(left.dtype)
 
 
-def product_in_float32(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
+def product_in_float32(subscripts: str, left: Float[Array, "..."], right: Float[Array, "..."]) -> Float32[Array, "..."]:
     """Computes the einsum of two arrays of one type into float32; its gradient is computed in that type.
 
     As JAX derives it, the gradient of a bfloat16 product that gives float32 is a float32 product, at half the rate.
@@ -102,7 +103,7 @@ class Dropout(nn.Dropout):
     """
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, deterministic: bool | None = None) -> jax.Array:
+    def __call__(self, inputs: Float[Array, "*shape"], deterministic: bool | None = None) -> Float[Array, "*shape"]:
         """Sets a share `rate` of the elements to zero and divides the rest by 1 - rate; any shape."""
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
         if deterministic or self.rate == 0:

@@ -1,4 +1,4 @@
-"""The one place that knows where the parts of a tree of parameters are.
+"""Knows, as the one place that does, where the parts of a tree of parameters are.
 
 A tree has the body under one key, and beside it a key for each head. The body has `embeddings`, `encoder` and perhaps
 `pooler`; the encoder has `layer_0`, `layer_1`, ..., or all layers stacked in `layers` (`scan_layers`).
@@ -10,6 +10,7 @@ import flax.linen as nn
 
 BODY = "bert"
 POOLER = "pooler"
+STACKED_LAYERS = "layers"
 
 
 def body(params: dict) -> dict:

@@ -1,20 +1,20 @@
-"""Which positions of a row may attend to which."""
+"""Says which positions of a row may attend to which."""
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from bert_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionPattern:
-    """A rule of attention within a sequence; no pattern lets one sequence of a row attend to another.
+    """Holds a rule of attention within a sequence; no pattern lets one sequence of a row attend to another.
 
     Attributes:
-      causal: a position attends to itself and to earlier positions only.
-      window: a position attends to positions at most this far from itself; None: at any distance.
+      causal: whether a position attends to itself and to earlier positions only.
+      window: the largest distance at which a position attends to another; None for any distance.
     """
 
     causal: bool = False
@@ -24,7 +24,7 @@ class AttentionPattern:
         if self.window is not None and self.window < 0:
             raise UserError(f"window={self.window}: a position attends at least to itself, at a distance of 0")
 
-    def mask(self, sequence_ids: jax.Array) -> jax.Array:
+    def mask(self, sequence_ids: Int[Array, "B L"]) -> Bool[Array, "B 1 L L"]:
         """Returns where attention is allowed, as bool [B, 1, L, L] from int32 [B, L].
 
         Padding (id 0) attends to padding, so that no row of the softmax is empty; nothing of it reaches a sequence.

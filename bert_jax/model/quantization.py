@@ -1,4 +1,4 @@
-"""Matrices in eight bits: a quarter of the device memory of float32, for inference."""
+"""Keeps matrices in eight bits: a quarter of the device memory of float32, for inference."""
 
 from typing import Any, NamedTuple
 

@@ -33,7 +33,7 @@ from bert_jax.text.corpus import CorpusArrays
 SPAN_LENGTHS = 16  # tokens of a span, in L
 BLOCK_SPANS = 64  # more: fuller rows and better mixed batches; fewer: less work that two workers both do
 MEASURED_BLOCKS = 16
-KEPT_BLOCKS = 4
+CACHED_BLOCKS = 4
 _EPOCH, _BLOCK, _MEASURE = range(3)  # streams of random numbers
 
 Batch = dict[str, np.ndarray]
@@ -49,10 +49,10 @@ class PretrainingBatches:
     Start-up reads a constant number of blocks. Memory does not grow with the corpus.
 
     Attributes:
-      sequences_per_row: K.
-      rows_per_block: R.
-      dropped_share: share of the text that is left out of an epoch because its block filled more than R rows.
-      fill_share: share of the positions of an epoch that are not padding.
+      sequences_per_row: the number K of sequences for which a row has room.
+      rows_per_block: the number R of rows of a block.
+      dropped_share: the share of the text that is left out of an epoch because its block filled more than R rows.
+      fill_share: the share of the positions of an epoch that are not padding.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class PretrainingBatches:
         """Measures R.
 
         Args:
-          corpus: on disk, as a rule: a `text.corpus.Corpus`.
-          config: reads `length`, `packing`, `objective` and `short_rate`.
-          cls_id: id of [CLS].
-          sep_id: id of [SEP].
-          batch_size: B, rows of a global batch.
+          corpus: the text, as a rule a `text.corpus.Corpus` on disk.
+          config: the config, of which `length`, `packing`, `objective` and `short_rate` are read.
+          cls_id: the id of [CLS].
+          sep_id: the id of [SEP].
+          batch_size: the number B of rows of a global batch.
           seed: any integer; all randomness follows from it.
           rows: the rows of each batch that this process loads, a stretch without gaps; the others cost nothing unless
             they share a block.
@@ -116,13 +116,13 @@ class PretrainingBatches:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _block(self, epoch: int, index: int) -> Batch:
-        """Returns the R rows of a block, from the cache or made."""
+        """Returns the R rows of a block, from the cache or newly made."""
         with self._lock:
             block = self._cache.pop((epoch, index), None)
             if block is None:
                 block = self._make_block(epoch, index)
             self._cache[epoch, index] = block  # the newest is last
-            while len(self._cache) > KEPT_BLOCKS:
+            while len(self._cache) > CACHED_BLOCKS:
                 del self._cache[next(iter(self._cache))]
             return block
 
@@ -133,7 +133,7 @@ class PretrainingBatches:
         rows = max(int(places.row.max(initial=-1)) + 1, self.rows_per_block)
         places = places._replace(row=_shuffled(rows, rng)[places.row])  # rows beyond R, empty or not, are cut off below
         shape = (rows, self.config.length, self.sequences_per_row)
-        block = packing.lay_out(np.asarray(self.corpus.tokens), sequences, places, shape, self._cls_id, self._sep_id)
+        block = packing.write_rows(np.asarray(self.corpus.tokens), sequences, places, shape, self._cls_id, self._sep_id)
         return {name: array[: self.rows_per_block] for name, array in block.items()}
 
     def _place(self, sequences: Sequences, rng: np.random.Generator) -> Places:
@@ -183,7 +183,7 @@ class PretrainingBatches:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, *stream))))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Gives worker processes all but the cache and its lock, and the corpus by the names of its files."""
+        """Returns all but the cache and its lock, and the corpus by the names of its files, for worker processes."""
         state = {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_lock")}
         fields = {field.name: getattr(self.corpus, field.name) for field in dataclasses.fields(self.corpus)}
         mapped = {name: _MappedFile.of(value) for name, value in fields.items() if _is_mapped_file(value)}
@@ -226,11 +226,11 @@ def iterate(batches: PretrainingBatches, start_step: int, *, workers: int = 0, p
     """Yields batches[start_step], batches[start_step + 1], ... without end, read ahead by Grain.
 
     Args:
-      batches: any random access to batches.
-      start_step: where to start; that is all a resumed run needs to know.
-      workers: processes that make batches. 0: one thread of this process does, which is enough unless the devices
-        take more than one core can make (`scripts/benchmark.py --suite=input` measures that).
-      prefetch: batches made ahead, by each worker.
+      batches: the batches by step.
+      start_step: the first step; that is all a resumed run needs to know.
+      workers: the number of processes that make batches. With 0 one thread of this process does, which is enough unless
+        the devices take more than one core can make (`scripts/benchmark.py --suite=input` measures that).
+      prefetch: the number of batches that each worker makes ahead.
     """
     dataset = grain.MapDataset.range(start_step, sys.maxsize).map(batches.__getitem__)
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch))

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int
 
 
 def predictions_per_row(length: int, mask_rate: float) -> int:
@@ -14,27 +15,27 @@ def predictions_per_row(length: int, mask_rate: float) -> int:
 
 def choose_positions(
     key: jax.Array,
-    sequence_ids: jax.Array,
-    candidates: jax.Array,
-    continuations: jax.Array | None,
+    sequence_ids: Int[Array, " L"],
+    candidates: Bool[Array, " L"],
+    continuations: Bool[Array, " L"] | None,
     *,
     mask_rate: float,
     sequences: int,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Int[Array, " P"], Bool[Array, " P"]]:
     """Draws the positions of a row to predict: of each sequence max(1, round(length * mask_rate)), uniformly.
 
     Args:
-      key: of this row.
-      sequence_ids: int32 [L].
-      candidates: bool [L], False for special tokens and padding.
-      continuations: for whole-word masking bool [L], True where a token continues the word before it: whole words are
-        drawn until the next would exceed the sequence's number. None: every token for itself.
-      mask_rate: share of a sequence's tokens; special ones count, as in the original.
-      sequences: K, the largest sequence id.
+      key: the key of this row.
+      sequence_ids: the sequence of each token, int32 [L].
+      candidates: the tokens that may be drawn, bool [L], False for special tokens and padding.
+      continuations: the tokens that continue the word before them, bool [L], for whole-word masking: whole words are
+        drawn until the next would exceed the sequence's number. None for every token by itself.
+      mask_rate: the share of a sequence's tokens; special ones count, as in the original.
+      sequences: the largest sequence id, K.
 
     Returns:
-      positions int32 [P] and whether each is used, bool [P], P = predictions_per_row(L, mask_rate). Where the rounding
-      of several packed sequences asks for more than P, the surplus is left unmasked.
+      The positions int32 [P] and whether each is used, bool [P], P = predictions_per_row(L, mask_rate). Where the
+      rounding of several packed sequences asks for more than P, the surplus is left unmasked.
     """
     length = sequence_ids.size
     scores = jax.random.uniform(key, (length,))
@@ -66,20 +67,26 @@ def choose_positions(
 
 
 def hide_tokens(
-    key: jax.Array, input_ids: jax.Array, positions: jax.Array, used: jax.Array, *, mask_id: int, vocab_size: int
-) -> jax.Array:
+    key: jax.Array,
+    input_ids: Int[Array, " L"],
+    positions: Int[Array, " P"],
+    used: Bool[Array, " P"],
+    *,
+    mask_id: int,
+    vocab_size: int,
+) -> Int[Array, " L"]:
     """Replaces a row's tokens at the used positions: 80 % [MASK], 10 % random of the whole vocabulary, 10 % kept.
 
     Args:
-      key: of this row.
-      input_ids: int32 [L].
-      positions: int32 [P], distinct.
-      used: bool [P].
-      mask_id: of [MASK].
-      vocab_size: V.
+      key: the key of this row.
+      input_ids: the tokens, int32 [L].
+      positions: the distinct positions, int32 [P].
+      used: the positions that are used, bool [P].
+      mask_id: the id of [MASK].
+      vocab_size: V, the size of the vocabulary.
 
     Returns:
-      int32 [L].
+      The tokens as the model sees them, int32 [L].
     """
     action_key, token_key = jax.random.split(key)
     action = jax.random.uniform(action_key, positions.shape)

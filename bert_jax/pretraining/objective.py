@@ -25,11 +25,11 @@ class PretrainingObjective(Objective):
 
     Attributes:
       model: the architecture.
-      data: how rows were made; its `mask_rate`, `whole_word` and `objective` act here.
-      special_ids: never masked.
-      mask_id: of [MASK].
-      continuations: for each vocabulary entry, whether it continues a word ("##").
-      execution: where and in which type it computes.
+      data: the keys by which rows were made; `mask_rate`, `whole_word` and `objective` act here.
+      special_ids: the ids that are never masked.
+      mask_id: the id of [MASK].
+      continuations: whether each vocabulary entry continues a word ("##").
+      execution: the devices and the type of the computation.
     """
 
     model: ModelConfig
@@ -57,11 +57,12 @@ class PretrainingObjective(Objective):
         Evaluation masks as the paper does whatever the run does, so that the losses of all runs compare.
 
         Args:
-          batch: int32 [B, L] and [B, K].
-          keys: [B].
-          training: masks by the config; otherwise by `EVALUATION_MASK_RATE`, single tokens.
+          batch: the arrays of `PretrainingBatches`, int32 [B, L] and [B, K].
+          keys: a key for each row [B].
+          training: whether to mask by the config; otherwise single tokens are masked, by `EVALUATION_MASK_RATE`.
 
-        Returns, besides the batch's own arrays:
+        Returns:
+          The batch's own arrays and:
           positions, labels: int32 [B, P]; label -1 where the slot is not used.
           sequence_starts: int32 [B, K]; 0 where the row has fewer sequences.
         """
@@ -88,7 +89,7 @@ class PretrainingObjective(Objective):
         return {**batch, "input_ids": hidden, "positions": positions, "labels": labels, "sequence_starts": starts}
 
     def metrics(self, params: Parameters, batch: Batch, dropout_key: jax.Array | None) -> dict[str, Mean]:
-        """Sums and counts of loss and accuracy over the used positions and the labelled sequences."""
+        """Returns sums and counts of loss and accuracy over the used positions and the labelled sequences."""
         logits, next_sentence_logits = BertForPreTraining(self.model, self.execution).apply(
             {"params": params},
             Inputs.of_batch(batch),

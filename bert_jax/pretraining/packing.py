@@ -16,7 +16,7 @@ class Places(NamedTuple):
 
 
 def sequences_per_row(length: int, packing: bool) -> int:
-    """Returns K, the most sequences that a row of `length` tokens holds."""
+    """Returns K, the largest number of sequences in a row of `length` tokens."""
     return min(16, max(2, length // 16)) if packing else 1
 
 
@@ -29,9 +29,9 @@ def best_fit(lengths: np.ndarray, capacity: int, max_sequences: int) -> Places:
     is 1, so the least room that is enough is 4 + 1, and it goes to row 1, slot 1, position 16 - 5.
 
     Args:
-      lengths: int [n], each 1 to `capacity`. Equal lengths keep their order.
-      capacity: L.
-      max_sequences: K, of a row.
+      lengths: the tokens of each sequence, 1 to `capacity`, int [n]. Equal lengths keep their order.
+      capacity: the number L of tokens of a row.
+      max_sequences: the largest number K of sequences of a row.
     """
     order = np.argsort(-lengths, kind="stable")
     shortest = int(lengths.min(initial=capacity))
@@ -65,7 +65,7 @@ def best_fit(lengths: np.ndarray, capacity: int, max_sequences: int) -> Places:
     return Places(rows, slots, positions)
 
 
-def lay_out(
+def write_rows(
     tokens: np.ndarray,
     sequences: Sequences,
     places: Places,
@@ -77,11 +77,11 @@ def lay_out(
 
     Args:
       tokens: the corpus's token ids.
-      sequences: n sequences.
-      places: of the sequences, as from `best_fit`.
-      shape: rows, L and K.
-      cls_id: id of [CLS].
-      sep_id: id of [SEP].
+      sequences: the n sequences.
+      places: the places of the sequences, as from `best_fit`.
+      shape: the number of rows, L and K.
+      cls_id: the id of [CLS].
+      sep_id: the id of [SEP].
 
     Returns:
       int32 arrays: `input_ids`, `token_type_ids`, `position_ids`, `sequence_ids` [rows, L], 0 where nothing lies, and

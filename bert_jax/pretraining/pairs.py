@@ -69,11 +69,11 @@ def draw_sequences(
     """Draws the sequences that start in the given token ranges.
 
     Args:
-      corpus: no sentence and no document of it is empty. Reads the offsets of the ranges, and for each random B some
-        twenty entries elsewhere.
-      ranges: token ranges [from, to). A sequence belongs to the range where it starts and may end beyond it.
-      config: reads `length` (L), `objective` and `short_rate`.
-      rng: all randomness.
+      corpus: the text, no sentence or document of which is empty. The offsets of the ranges are read, and for each
+        random B some twenty entries elsewhere.
+      ranges: the token ranges [from, to). A sequence belongs to the range where it starts and may end beyond it.
+      config: the config, of which `length` (L), `objective` and `short_rate` are read.
+      rng: the generator of all randomness.
 
     Returns:
       Sequences of at most L tokens each. A corpus of one document has no other document for a random B: B then
@@ -98,10 +98,10 @@ def _next_sentence(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns starts and lengths of A and B [n, 2], and labels [n]: 1 where B was drawn elsewhere."""
     begin, end = chunks.cut.copy(), chunks.stop.copy()  # of B
-    drawn = np.flatnonzero(chunks.is_random)
+    random = np.flatnonzero(chunks.is_random)
     first_length = chunks.cut - chunks.start
-    target = (chunks.target - first_length)[drawn]
-    begin[drawn], end[drawn] = _random_next(corpus, chunks.document[drawn], chunks.sentence[drawn], target, rng)
+    target = (chunks.target - first_length)[random]
+    begin[random], end[random] = _random_next(corpus, chunks.document[random], chunks.sentence[random], target, rng)
     return np.stack([chunks.start, begin], 1), np.stack([first_length, end - begin], 1), chunks.is_random
 
 
@@ -172,11 +172,11 @@ def _random_next(
     """Draws a random B for each pair: sentences of another document, from a random one on, until `target` tokens.
 
     Args:
-      corpus: is read at some twenty places for each pair.
-      document: [n], of A.
-      after: [n], the sentence after A.
-      target: [n], tokens of B, may be 0 or less.
-      rng: all randomness.
+      corpus: the text, which is read at some twenty places for each pair.
+      document: the document of A [n].
+      after: the sentence after A [n].
+      target: the tokens of B [n], which may be 0 or less.
+      rng: the generator of all randomness.
 
     Returns:
       Token offsets [n] where B starts and ends.
@@ -213,10 +213,10 @@ def _truncate(
     """Takes tokens off the longer of A and B (B, if equal) until both fit; each off the front or the end, evenly.
 
     Args:
-      starts: int64 [n, 2], of A and B.
-      lengths: int64 [n, 2].
-      limit: tokens that A and B may have together.
-      rng: draws the ends that tokens are taken off.
+      starts: the first tokens of A and B, int64 [n, 2].
+      lengths: the lengths of A and B, int64 [n, 2].
+      limit: the largest number of tokens of A and B together.
+      rng: the generator that draws the ends that tokens are taken off.
 
     Returns:
       Starts and lengths, with lengths.sum(1) <= limit.

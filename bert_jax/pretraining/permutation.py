@@ -17,9 +17,9 @@ def permuted(index: int, n: int, key: int) -> int:
     than four passes on average. (Grain's `index_shuffle` takes 5 ms where n is 6.)
 
     Args:
-      index: 0 to n - 1.
-      n: size of the permutation.
-      key: chooses the permutation, 64 bits.
+      index: the number to permute, 0 to n - 1.
+      n: the size of the permutation.
+      key: the 64 bits that choose the permutation.
     """
     bits = max(1, (n - 1).bit_length() + 1 >> 1)
     low = (1 << bits) - 1

@@ -17,8 +17,8 @@ def original(size: str, phase: str) -> PretrainingConfig:
     Adam's moments start anew in the second, as in the released code, hence its short warm-up.
 
     Args:
-      size: a key of `bert_jax.config.SIZES`.
-      phase: "128", or "512" with `init_from` the workdir of the first.
+      size: the size, a key of `bert_jax.config.SIZES`.
+      phase: the phase, "128", or "512" with `init_from` the workdir of the first.
 
     Raises:
       UserError: there is no such phase or size.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import DataConfig, ModelConfig, PretrainingConfig, from_config_dict, with_overrides
+from bert_jax.config import ModelConfig, PretrainingConfig, from_config_dict, with_overrides
 from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
@@ -21,7 +21,6 @@ from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
 from bert_jax.runtime.execution import Execution
 from bert_jax.text.build import build_corpus
-from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.sources import Documents, TextSource
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
@@ -37,9 +36,9 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     """Does whatever of the run is not yet done, and leaves the model in WORKDIR/model.
 
     Args:
-      config: of the run.
-      workdir: folder of the run, new or with the same config.
-      profile: leave a trace of a few steps in WORKDIR/profile.
+      config: the config of the run.
+      workdir: the folder of the run, new or with the same config.
+      profile: whether to leave a trace of a few steps in WORKDIR/profile.
 
     Returns:
       The metrics of the last evaluation as those of split "validation". Besides, `unigram_loss` is nats a token of the
@@ -53,17 +52,18 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     seconds: dict[str, float] = {}
     check(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
+    if execution.process_count > 1:
+        raise UserError(f"pre-training runs in one process with all its devices, not in {execution.process_count}")
     check_batch(config.batch_size, config.accumulate, execution.mesh)
-    workdirs.claim(workdir, config)
+    workdirs.register_run(config, workdir)
     with timed(seconds, "vocabulary"):
         tokenizer = open_tokenizer(config, workdir)
     with timed(seconds, "corpus"):
         directory = open_corpus(config, workdir, tokenizer)
-    asked = config
-    config = with_overrides(config, {"model.vocab_size": tokenizer.vocab_size})
-    train_text, data = make_data(config, directory, tokenizer)
+    given_config, config = config, with_overrides(config, {"model.vocab_size": tokenizer.vocab_size})
+    train_text, data = make_data(config, directory, tokenizer, execution)
     initial_params = functools.partial(first_params, config, train_text)
-    objective = make_objective(config, tokenizer, execution)
+    objective = pretraining_objective(config, tokenizer, execution)
     max_sequences = sequences_per_row(config.data.length, config.data.packing)
     print(describe_kernel(config.model, execution, config.data.length, max_sequences))
     with timed(seconds, "training"):
@@ -75,12 +75,12 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     if config.data.objective != "none":
         baselines["nsp_majority"] = majority_share(data.validation)
     result = RunResult({"validation": trained.evaluation | baselines}, model, seconds)
-    workdirs.finish(workdir, asked, result)
+    workdirs.finish(given_config, workdir, result)
     return result
 
 
 def summary(result: RunResult) -> str:
-    """Returns a pre-training run in a few lines, for people."""
+    """Describes a finished pre-training run in a few lines, for people."""
     metrics = result.metrics["validation"]
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
     below = metrics["unigram_loss"] - metrics["mlm_loss"]
@@ -109,8 +109,6 @@ def check(config: PretrainingConfig) -> None:
             f"data.length={config.data.length} is longer than the position table: raise "
             f"model.max_position_embeddings={config.model.max_position_embeddings}"
         )
-    if jax.process_count() > 1:
-        raise UserError(f"pre-training runs in one process with all its devices, not in {jax.process_count()}")
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
@@ -136,21 +134,9 @@ def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
     return tokenizer
 
 
-def text_source(data: DataConfig) -> TextSource:
-    """Returns where the config has its text, and how that is read."""
-    return TextSource(
-        data.source,
-        column=data.column,
-        errors=data.errors,
-        document_per_file=data.document_per_file,
-        data_dir=data.data_dir or None,
-        cleaning=Cleaning(**dataclasses.asdict(data.cleaning)),
-    )
-
-
 def train_vocabulary(config: PretrainingConfig) -> Tokenizer:
     """Trains a vocabulary of at most `model.vocab_size` entries on the source."""
-    documents = Documents(text_source(config.data), progress=True)
+    documents = Documents(TextSource.of(config.data), progress=True)
     return train_tokenizer(
         documents, config.model.vocab_size, lower_case=config.data.lower_case, min_frequency=config.data.min_frequency
     )
@@ -161,7 +147,7 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
     directory = corpus_folder(config, workdir)
     if not (config.data.corpus or (directory / "header.json").exists()):
         build_corpus(
-            text_source(config.data),
+            TextSource.of(config.data),
             tokenizer,
             directory,
             language=config.data.language,
@@ -191,7 +177,9 @@ def read_run(workdir: Path) -> PretrainingConfig:
     return from_config_dict(PretrainingConfig, values)
 
 
-def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Corpus, Data]:
+def make_data(
+    config: PretrainingConfig, directory: Path, tokenizer: Tokenizer, execution: Execution
+) -> tuple[Corpus, Data]:
     """Returns the training text, and the batches of the run.
 
     Raises:
@@ -204,7 +192,8 @@ def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) 
             "line stands between documents) and a validation_share above 0"
         )
     ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=config.batch_size)
-    batches = PretrainingBatches(train_text, config.data, **ids, seed=config.seed, rows=local_rows(config.batch_size))
+    rows = local_rows(config.batch_size, execution)
+    batches = PretrainingBatches(train_text, config.data, **ids, seed=config.seed, rows=rows)
     print(
         f"{train_text.num_tokens:,} tokens make {batches.rows_per_epoch:,} rows an epoch, "
         f"{batches.fill_share:.1%} filled; {batches.dropped_share:.1%} of the text sits out an epoch"
@@ -219,22 +208,22 @@ def make_data(config: PretrainingConfig, directory: Path, tokenizer: Tokenizer) 
     return train_text, data
 
 
-def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
-    """Returns what the run starts from: the parameters as drawn, with a better start made for `text`, or `init_from`'s.
+def first_params(config: PretrainingConfig, text: Corpus, random_params: dict) -> dict:
+    """Returns the parameters that a run starts from: those of `init_from`, or random ones, perhaps improved for `text`.
 
-    Says which heads `init_from` does not have, and takes those from the `drawn` parameters.
+    Prints which heads `init_from` does not have, and takes those from the random parameters.
 
     Raises:
       UserError: the weights are of another architecture; names each field.
     """
     if not config.init_from:
         if config.initial_embeddings == "counted":
-            drawn = init_embeddings_from_counts(drawn, config.model, text)
+            random_params = init_embeddings_from_counts(random_params, config.model, text)
         if config.initial_attention == "neighbours":
             unrolled = dataclasses.replace(config.model, scan_layers=False)
-            params = init_neighbour_heads(arrange_layers(jax.device_get(drawn), unrolled), unrolled)
-            drawn = arrange_layers(params, config.model)
-        return drawn
+            params = init_neighbour_heads(arrange_layers(jax.device_get(random_params), unrolled), unrolled)
+            random_params = arrange_layers(params, config.model)
+        return random_params
     loaded = pretrained.load_weights(pretrained.resolve(config.init_from))
     different = [
         f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
@@ -243,11 +232,13 @@ def first_params(config: PretrainingConfig, text: Corpus, drawn: dict) -> dict:
     ]
     if different:
         raise UserError(f"init_from={config.init_from} is of another architecture: set {', '.join(different)}")
-    return with_heads(config.init_from, arrange_layers(loaded.params, config.model), drawn)
+    return with_heads(config.init_from, arrange_layers(loaded.params, config.model), random_params)
 
 
-def make_objective(config: PretrainingConfig, tokenizer: Tokenizer, execution: Execution) -> PretrainingObjective:
-    """Makes the objective of a run with the tokenizer's ids."""
+def pretraining_objective(
+    config: PretrainingConfig, tokenizer: Tokenizer, execution: Execution
+) -> PretrainingObjective:
+    """Returns the objective of a run with the tokenizer's ids."""
     return PretrainingObjective(
         model=config.model,
         data=config.data,

@@ -53,8 +53,8 @@ def define_config(section: type[Section], help_line: str) -> flags.FlagHolder[Co
     """Defines the required flag --config of a config file, whose help lists every key.
 
     Args:
-      section: the config that the file gives.
-      help_line: what the flag is, as its help begins.
+      section: the section of which the file gives a config.
+      help_line: the first line of the flag's help.
     """
     help_string = (
         f"{help_line}. Each key in it can be set on the command line. These are all, with the default that a key has "

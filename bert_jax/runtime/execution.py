@@ -1,4 +1,4 @@
-"""Where a run computes: its platform, devices, mesh and compute type, found out once and handed down.
+"""Describes where a run computes: its platform, devices, mesh and compute type, asked for once and handed down.
 
 Only what starts a run asks JAX where it is, by `Execution.here`. Everything below is given the answer, so a program for
 a machine that is not here is compiled by giving it another one, made by `Execution.on`.
@@ -22,21 +22,25 @@ NO_MESH = Mesh(np.empty((), object), ())  # a mesh without devices: all is on th
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """Where and in which type a model computes. The default is float32 on one device, in the ways of a CPU.
+    """Describes where and in which type a model computes; by default in float32 on one device, in the ways of a CPU.
 
     Attributes:
-      dtype: type of products and activations. Parameters, softmax, LayerNorm statistics and losses are float32.
-      platform: cpu, gpu or tpu, as JAX names them.
-      compute_capability: of an NVIDIA GPU, such as 9.0; 0 elsewhere.
+      dtype: the type of products and activations. Parameters, softmax, LayerNorm statistics and losses are float32.
+      platform: the name that JAX gives it: cpu, gpu or tpu.
+      compute_capability: the version of an NVIDIA GPU, such as 9.0; 0 elsewhere.
       mesh: the devices over which batches are divided, or `NO_MESH`.
-      cudnn_version: of the machine that a program is compiled for, such as 91000; 0 if that is this machine.
+      ahead_of_time: whether programs are compiled for a machine that is not here, so that JAX must not ask this one.
+      process_count: the number of processes that compute together.
+      process_index: the number of this one, from 0.
     """
 
     dtype: jnp.dtype = jnp.dtype("float32")
     platform: str = "cpu"
     compute_capability: float = 0.0
     mesh: Mesh = NO_MESH
-    cudnn_version: int = 0
+    ahead_of_time: bool = False
+    process_count: int = 1
+    process_index: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
@@ -46,13 +50,14 @@ class Execution:
         """Describes this process: all devices of all processes with a `mesh`, else the one that JAX takes.
 
         Args:
-          compute_dtype: float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
-          mesh: how many devices each axis has.
+          compute_dtype: the compute type: float32, bfloat16, or auto, which is bfloat16 on GPU and TPU, float32 on CPU.
+          mesh: the number of devices of each axis; None for one device.
 
         Raises:
           UserError: the axes do not multiply to the number of devices.
         """
-        return cls.on(jax.devices(), compute_dtype, mesh)
+        execution = cls.on(jax.devices(), compute_dtype, mesh)
+        return dataclasses.replace(execution, process_count=jax.process_count(), process_index=jax.process_index())
 
     @classmethod
     def on(
@@ -60,7 +65,8 @@ class Execution:
         devices: Sequence[Any],
         compute_dtype: str = "auto",
         mesh: MeshConfig | None = None,
-        cudnn_version: int = 0,
+        *,
+        ahead_of_time: bool = False,
     ) -> "Execution":
         """Describes the given devices, which may be those of a topology that is not here; see `here`."""
         platform = devices[0].platform
@@ -71,7 +77,7 @@ class Execution:
             platform=platform,
             compute_capability=float(getattr(devices[0], "compute_capability", None) or 0),
             mesh=make_mesh(mesh, devices) if mesh else NO_MESH,
-            cudnn_version=cudnn_version,
+            ahead_of_time=ahead_of_time,
         )
 
 

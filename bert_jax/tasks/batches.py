@@ -13,7 +13,7 @@ TOKENS_A_CORE = 768  # of a forward pass on a CPU
 
 
 class EvaluationBatch(NamedTuple):
-    """A batch, and which rows it holds."""
+    """Holds a batch, and says which rows are in it."""
 
     rows: np.ndarray  # int32 [B], the row's number; -1 for an empty row
     arrays: Batch

@@ -8,8 +8,9 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
-from bert_jax.tasks.task import Task
+from bert_jax.tasks.kinds.base import Task
 from bert_jax.text.cleaning import Cleaning, document_hash
 from bert_jax.text.sources import package_file
 from bert_jax.text.tables import read_rows
@@ -84,6 +85,21 @@ def source_name(task: Task, split: str, *, directory: str = "", file: str = "") 
         return f"tfds:{'+'.join(task.tfds)}:{task.splits[split]}"
     where = "data.directory or " if task.files else ""
     raise UserError(f"task {task.name} is not in TFDS: set {where}data.{split} to where its data is")
+
+
+def read_split(task: Task, split: str, data: TaskDataConfig) -> list[Any]:
+    """Reads the examples of a split from where a config says; see `read_examples`."""
+    columns = dict(text=data.text, text_pair=data.text_pair, label=data.label)
+    return read_examples(task, split, directory=data.directory, file=_file_of(data, split), **columns)
+
+
+def source_of_split(task: Task, split: str, data: TaskDataConfig) -> str:
+    """Tells where `read_split` reads a split; errors as of `source_name`."""
+    return source_name(task, split, directory=data.directory, file=_file_of(data, split))
+
+
+def _file_of(data: TaskDataConfig, split: str) -> str:
+    return {"train": data.train, "validation": data.validation, "test": data.test}.get(split, "")
 
 
 def _check_split(task: Task, split: str, splits: Collection[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from bert_jax.model.quantization import dequantize
 from bert_jax.tasks.batches import EvaluationBatch, evaluation_batches, in_row_order
-from bert_jax.tasks.kinds.base import Codec, is_labelled
+from bert_jax.tasks.kinds.base import Codec, can_be_scored
 from bert_jax.tasks.objective import TaskObjective
 from bert_jax.training.forward import forward_of
 from bert_jax.training.metrics import add_sums
@@ -15,7 +15,7 @@ from bert_jax.training.objective import Mean, Parameters
 
 
 class Outcome(NamedTuple):
-    """What a model makes of a split."""
+    """Holds what a model makes of a split."""
 
     predictions: list[Any]  # one for each example
     scores: dict[str, float]  # the measures of the task and the loss; empty without labels
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
 
 
 class Evaluator:
-    """A split, ready to be scored as often as asked; its batches stay in memory."""
+    """Scores a split as often as it is asked to; the batches stay in memory."""
 
     def __init__(self, objective: TaskObjective, codec: Codec, examples: Sequence[Any], batch_size: int) -> None:
         self.objective, self.codec, self.examples = objective, codec, examples
@@ -41,7 +41,7 @@ class Evaluator:
         kind = self.objective.kind
         outputs, loss = forward(self.objective, params, self.batches, progress)
         predictions = kind.predictions(self.examples, self.rows, outputs, self.codec)
-        if not is_labelled(kind, self.examples):
+        if not can_be_scored(kind, self.examples):
             return Outcome(predictions, {}, {})
         scores, report = kind.scores(self.examples, predictions, self.codec)
         return Outcome(predictions, {"loss": loss, **scores}, report)

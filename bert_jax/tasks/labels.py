@@ -2,13 +2,10 @@
 
 import collections
 import math
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from bert_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from bert_jax.tasks.kinds.base import Kind
 
 _SHOWN = 10  # labels that an error names
 
@@ -28,22 +25,22 @@ def check_variety(values: Collection[Any], column: str, source: str) -> None:
 
 
 def check_labels(
-    kind: "Kind",
+    names_in: Callable[[Any], Iterable[str]],
     names: Sequence[str],
     examples: Sequence[Any],
     split: str,
     source: str,
-    knower: str = "training",
+    owner: str = "training",
 ) -> None:
     """Makes sure that every label has a name.
 
     Args:
-      kind: of task.
+      names_in: the method of the kind of task.
       names: of `Kind.label_names`; empty for kinds without.
       examples: of a split.
       split: its name, for the error.
       source: where they were read from, for the error.
-      knower: who has the names, for the error.
+      owner: whose names they are, for the error.
 
     Raises:
       UserError: labels that it never saw; names them, how often they stand there, and the first example.
@@ -51,14 +48,12 @@ def check_labels(
     if not names:
         return
     known = set(names)
-    unseen = collections.Counter(
-        label for example in examples for label in kind.names_in(example) if label not in known
-    )
+    unseen = collections.Counter(label for example in examples for label in names_in(example) if label not in known)
     if unseen:
-        first = next(example.id for example in examples if not known.issuperset(kind.names_in(example)))
+        first = next(example.id for example in examples if not known.issuperset(names_in(example)))
         counts = _listed(f"{label!r} ({count} times)" for label, count in unseen.most_common())
         raise UserError(
-            f"{source}: {split} has labels that {knower} never saw: {counts}, first in example {first}; {knower} has "
+            f"{source}: {split} has labels that {owner} never saw: {counts}, first in example {first}; {owner} has "
             f"{_listed(map(repr, names))}: add examples of them to training, or take them out of {split}"
         )
 

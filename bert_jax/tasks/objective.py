@@ -15,7 +15,7 @@ from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 
 @dataclasses.dataclass(frozen=True)
 class TaskObjective(Objective):
-    """A head on the body, and its loss.
+    """Trains the head of a task on the body.
 
     Attributes:
       kind: of task.
@@ -40,7 +40,7 @@ class TaskObjective(Objective):
 
     @property
     def network(self) -> nn.Module:
-        """The body with the head of this kind of task."""
+        """Returns the body with the head of this kind of task."""
         return self.kind.network(self.model, self.labels, self.execution)
 
     def init(self, key: jax.Array) -> Parameters:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bert_jax.errors import UserError
-from bert_jax.tasks.task import Task, is_labelled
+from bert_jax.tasks.kinds.base import Task, must_have_labels
 from bert_jax.text.cleaning import without_surrogates
 from bert_jax.text.tables import Record
 
@@ -70,16 +70,16 @@ def label_of(task: Task, record: Record, split: str, *, empty_is_label: bool = F
     Raises:
       UserError: there is no such column, or no label in it.
     """
-    if not is_labelled(split) and task.label not in (record.columns or record.cells):
+    if not must_have_labels(split) and task.label not in (record.columns or record.cells):
         return None
     value = record.cell(task.label, "label")
     value = value.strip() if isinstance(value, str) else value
     if empty_is_label and value is not None:
         return value
     # GLUE in TFDS, and copies made from it, have -1 where a label is secret.
-    secret = not task.custom and not is_labelled(split) and value in (-1, "-1")
+    secret = not task.custom and not must_have_labels(split) and value in (-1, "-1")
     if value is None or value == "" or secret:
-        if is_labelled(split):
+        if must_have_labels(split):
             raise UserError(f"{record.place}: {task.label!r} has no label: fill it in, or take the row out")
         return None
     return value

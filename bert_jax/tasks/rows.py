@@ -21,7 +21,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Row:
-    """One input of a model, of L tokens.
+    """Holds one input of a model, of L tokens.
 
     Attributes:
       example: number of the example that it is made of.
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def inputs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The ids and token_type_ids of each sequence that the model reads for the row."""
+        """Returns the ids and token_type_ids of each sequence that the model reads for the row."""
         return [(self.ids, self.token_type_ids)]
 
 
@@ -101,7 +101,7 @@ def label_number(name: str, numbers: dict[str, int], place: str) -> int:
     return numbers[name]
 
 
-# ---- lengths and windows --------------------------------------------------------------------------------------------
+# ---- lengths and windows -------------------------------------------------------------------------
 
 
 def check_max_length(max_length: int, model: ModelConfig) -> None:

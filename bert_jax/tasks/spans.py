@@ -15,7 +15,7 @@ _NO_ANSWER = (0, 0)  # both at [CLS]
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class QuestionAnsweringRow(Row):
-    """[CLS] question [SEP] window of the context [SEP]; the window has D tokens.
+    """Holds [CLS] question [SEP] window of the context [SEP]; the window has D tokens.
 
     Attributes:
       label: positions in the row of the answer's first and last token; (0, 0), [CLS], if the window does not hold all
@@ -32,7 +32,7 @@ class QuestionAnsweringRow(Row):
 
 
 class Candidate(NamedTuple):
-    """A stretch of the context, or no answer (an empty text)."""
+    """Holds a stretch of the context, or no answer (an empty text)."""
 
     text: str
     start: int  # [start, stop) in characters of the context
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The best answers that the rows of a question give."""
+    """Holds the best answers that the rows of a question give."""
 
     best: Candidate  # the best that is not empty; empty only if the context has no token
     ranked: list[Candidate]  # the best, best first
@@ -211,12 +211,12 @@ def _spans(
 
 def _best_of_each_text(scores: np.ndarray, places: np.ndarray, context: str, count: int) -> list[Candidate]:
     """Returns the `count` best spans of different text, best first."""
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     for index in np.argsort(-scores, kind="stable").tolist():
         start, stop = places[index].tolist()
         text = context[start:stop]
-        if text not in found:
-            found[text] = Candidate(text, start, stop, float(scores[index]), 0.0)
-            if len(found) == count:
+        if text not in candidates:
+            candidates[text] = Candidate(text, start, stop, float(scores[index]), 0.0)
+            if len(candidates) == count:
                 break
-    return list(found.values())
+    return list(candidates.values())

@@ -13,7 +13,7 @@ from bert_jax.text.lines import read_text
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class QuestionAnsweringExample:
-    """A question on a context.
+    """Holds a question on a context.
 
     Attributes:
       answers: each a text and the offset in characters where it stands in the context: ``context.startswith(*answer)``.

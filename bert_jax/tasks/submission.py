@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.runtime.files import write_whole
-from bert_jax.tasks.task import Task
+from bert_jax.tasks.kinds.base import Task
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -35,7 +35,7 @@ def write_submission(directory: Path, task: Task, split: str, examples: Sequence
     return [directory / name for name in files]
 
 
-# ---- GLUE -----------------------------------------------------------------------------------------------------------
+# ---- GLUE ----------------------------------------------------------------------------------------
 
 
 def glue(
@@ -81,7 +81,7 @@ def similarity(task: Task, record: Mapping[str, Any]) -> str:
     return f"{min(max(0.0, record['value']), 5.0):.3f}"
 
 
-# ---- SQuAD and CoNLL ------------------------------------------------------------------------------------------------
+# ---- SQuAD and CoNLL -----------------------------------------------------------------------------
 
 
 def squad(task: Task, split: str, examples: Sequence[Any], records: Records) -> dict[str, str]:

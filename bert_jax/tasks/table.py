@@ -3,13 +3,14 @@
 import difflib
 from typing import Any
 
+from bert_jax.config.finetuning import TASK_ALIASES
 from bert_jax.errors import UserError
 from bert_jax.tasks import submission
+from bert_jax.tasks.kinds.base import Task
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, ReadingComprehension
 from bert_jax.tasks.kinds.question_answering import QuestionAnswering
 from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression
 from bert_jax.tasks.kinds.token_classification import TokenClassification
-from bert_jax.tasks.task import Task
 
 _GLUE_FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 _CONLL_TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
@@ -211,14 +212,6 @@ _CUSTOM = (
 
 TASKS: dict[str, Task] = {task.name: task for task in (*_GLUE, *_OTHERS, *_CUSTOM)}
 
-# Names that runs were begun with before 0.2; they go on.
-_ALIASES = {
-    "custom:several": "custom:multi_label",
-    "custom:tagging": "custom:token_classification",
-    "custom:answering": "custom:question_answering",
-    "custom:choice": "custom:multiple_choice",
-}
-
 
 def task_named(name: str) -> Task:
     """Returns the row of that name.
@@ -226,7 +219,7 @@ def task_named(name: str) -> Task:
     Raises:
       UserError: there is none; names the nearest.
     """
-    name = _ALIASES.get(name, name)
+    name = TASK_ALIASES.get(name, name)
     if name in TASKS:
         return TASKS[name]
     nearest = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]

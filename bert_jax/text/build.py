@@ -45,15 +45,15 @@ def build_corpus(
 
     Args:
       source: a `TextSource`, the string that names one, or documents.
-      tokenizer: makes the token ids.
-      directory: DIR.
-      cleaning: what is done to each document, and which are dropped, where no `TextSource` says it.
-      language: ISO 639 code for the sentence splitter.
-      longest: a longer sentence, in tokens, is cut, so that nothing is truncated later.
-      validation_share: of the documents; drawn by a hash of their text, so equal texts are on one side. At least one if
-        the share is above 0 and there are two.
-      processes: None is one a core.
-      verbose: shows a progress bar and prints the report.
+      tokenizer: the tokenizer that makes the token ids.
+      directory: the folder DIR.
+      cleaning: the cleaning of documents, where no `TextSource` says it.
+      language: the ISO 639 code for the sentence splitter.
+      longest: the largest number of tokens of a sentence; a longer one is cut, so that nothing is truncated later.
+      validation_share: the share of the documents that is held out. They are drawn by a hash of their text, so equal
+        texts are on one side; at least one is held out if the share is above 0 and there are two.
+      processes: the number of processes; None is one for each core.
+      verbose: whether to show a progress bar and print the report.
 
     Returns:
       The report.
@@ -82,7 +82,7 @@ def build_corpus(
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    """Decides the bytes of a corpus, with its documents and its tokenizer; the header keeps it."""
+    """Holds the options that, with documents and tokenizer, decide the bytes of a corpus; the header keeps them."""
 
     source: str
     cleaning: Cleaning
@@ -100,7 +100,7 @@ def _build(
     verbose: bool,
     report: Report,
 ) -> None:
-    """Encodes, writes and publishes; fills the report."""
+    """Encodes the documents, writes and publishes the corpus, and fills the report."""
     start = time.perf_counter()
     dtype = corpus.token_type(tokenizer.vocab_size)
     encoder = (tokenizer.backend.to_str(), options.cleaning, options.language, options.longest, dtype)
@@ -142,7 +142,7 @@ def _write(
     report: Report,
     bar: tqdm.tqdm,
 ) -> None:
-    """Gives each document to its split, and counts it."""
+    """Writes each document to its split, and counts it."""
     deduplicator = Deduplicator(options.cleaning.drop_duplicates, report)
     limit = round(options.validation_share * (1 << 32))
     for batch in batches:

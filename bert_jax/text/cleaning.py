@@ -99,8 +99,8 @@ class Deduplicator:
         """Starts with no document seen.
 
         Args:
-          drop_duplicates: otherwise every document stays.
-          report: counts the documents that stay, and those dropped.
+          drop_duplicates: whether to drop them; otherwise every document stays.
+          report: the report that counts the documents that stay and those dropped.
         """
         self._seen = SeenDocuments() if drop_duplicates else None
         self._report = report

@@ -157,7 +157,7 @@ class SplitWriter:
 
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
-            with contextlib.suppress(OSError):  # a full disk, told already by the write that met it
+            with contextlib.suppress(OSError):  # a full disk, which the write that met it has reported
                 file.close()
 
     def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
@@ -176,7 +176,7 @@ class SplitWriter:
         return self._waiting.pop()
 
     def finish(self) -> dict[str, int]:
-        """Ends the files and puts them on the disk for good; returns the sizes for the header."""
+        """Ends the files, forces them to the disk, and returns the sizes for the header."""
         self._flush()
         self._files["sentences"].write(np.int64(self._tokens).tobytes())
         self._files["documents"].write(np.int64(self._sentences).tobytes())

@@ -42,10 +42,10 @@ class DocumentEncoder:
 
     Args:
       tokenizer_json: the tokenizer; a special token's name in a text is plain text to this copy of it.
-      cleaning: what is done to a document first; duplicates are the caller's business.
-      language: ISO 639 code for the sentence splitter; one that it does not know gets its general rules.
-      longest: no sentence has more tokens; longer ones are cut, between words where possible.
-      dtype: of the tokens.
+      cleaning: the cleaning of a document; duplicates are the caller's business.
+      language: the ISO 639 code for the sentence splitter; one that it does not know gets its general rules.
+      longest: the largest number of tokens of a sentence; longer ones are cut, between words where possible.
+      dtype: the type of the tokens.
     """
 
     def __init__(self, tokenizer_json: str, cleaning: Cleaning, language: str, longest: int, dtype: type) -> None:

@@ -22,8 +22,8 @@ def read_lines(
 
     Args:
       path: the file.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
-      on_read: is told how many bytes were read, after each read.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
+      on_read: a function that is called with the number of bytes after each read.
 
     Raises:
       NotUTF8Error: names the line and the byte offset.

@@ -26,9 +26,9 @@ def encoded_batches(
     """Encodes documents in batches, in order, a bounded number of them at a time.
 
     Args:
-      documents: raw.
-      encoder_arguments: what each process makes its `DocumentEncoder` of.
-      processes: with 1, or with little text, this process does the work itself.
+      documents: the raw documents.
+      encoder_arguments: the arguments of each process's `DocumentEncoder`.
+      processes: the number of processes; with 1, or with little text, this process does the work itself.
 
     Raises:
       UserError: a process died.
@@ -102,7 +102,7 @@ _encoder: DocumentEncoder
 def _start_worker(*encoder_arguments: Any) -> None:
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, too, and ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _encoder = DocumentEncoder(*encoder_arguments)
 

@@ -68,7 +68,7 @@ class Report:
         }
 
     def table(self) -> str:
-        """Returns the report as lines for people."""
+        """Describes the report in lines for people."""
         numbers = self.to_dict()
         rows = [
             ("documents", f"{self.documents:,} kept of {self.documents_read:,}"),

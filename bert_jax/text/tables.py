@@ -37,9 +37,9 @@ class Record(NamedTuple):
 
     Attributes:
       source: the file, or ``tfds:NAME:SPLIT``.
-      number: of its first line from 1, of its row from 1 in parquet, of the record from 0 in TFDS.
-      cells: value by column.
-      columns: all that a table has, also those that this row is too short for; empty in jsonl and TFDS.
+      number: the number of its first line from 1, of its row from 1 in parquet, of the record from 0 in TFDS.
+      cells: the values by column.
+      columns: all columns of the table, also those that this row is too short for; empty in jsonl and TFDS.
     """
 
     source: str
@@ -58,8 +58,8 @@ class Record(NamedTuple):
         """Returns the value in a column.
 
         Args:
-          column: its name.
-          key: what sets the column, for the message: a key of `data` in the config, or a flag with its dashes.
+          column: the name of the column.
+          key: the setting of the column, for the message: a key of `data` in the config, or a flag with its dashes.
 
         Raises:
           UserError: there is no such column (names those there are), or the row ends before it.
@@ -104,10 +104,10 @@ def read_records(
     Args:
       path: the file.
       header: the columns, if the first line does not name any of them.
-      strict: a row with more fields than columns is an error: a tab or a comma within a text has shifted its label.
-      column: the only one that the caller wants; others may be left out where that saves work.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
-      on_read: is told how many bytes of the file were read, as it goes.
+      strict: whether a row with more fields than columns is an error: a tab or comma in a text has shifted its label.
+      column: the only column that the caller needs; others may be left out where that saves work.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
+      on_read: a function that is called with the number of bytes of the file that were read since the last call.
 
     Raises:
       NotUTF8Error: names the file, the line and the byte offset.
@@ -157,7 +157,7 @@ def _table(path: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[st
 
 
 def _check_names(place: str, names: Sequence[str]) -> None:
-    """Refuses columns that a name does not tell apart; columns without a name (a spreadsheet's empty ones) are none."""
+    """Refuses two columns of one name; a spreadsheet's empty columns, which have no name, do not count."""
     for name, count in Counter(name for name in names if name).items():
         if count > 1:
             raise UserError(f"{place} has {count} columns named {name!r}: give each a name of its own")

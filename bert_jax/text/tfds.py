@@ -22,9 +22,9 @@ def tfds_rows(name: str, split: str, data_dir: str | None = None) -> Any:
     """Opens a split, and prepares the data set if it is not yet.
 
     Args:
-      name: NAME or NAME/CONFIG, with a version behind a colon or without.
-      split: of the data set; a part of one as TFDS writes it, such as ``train[:10%]``.
-      data_dir: where TFDS data lies; None is TFDS's own choice (``TFDS_DATA_DIR``).
+      name: the data set, NAME or NAME/CONFIG, with a version behind a colon or without.
+      split: the split, or a part of one as TFDS writes it, such as ``train[:10%]``.
+      data_dir: the folder of TFDS data; None is TFDS's own choice (``TFDS_DATA_DIR``).
 
     Returns:
       A random-access sequence of decoded records; its `dataset_info` has their features.
@@ -64,10 +64,10 @@ def records_of(rows: Any, source: str, *, column: str = "", errors: str = "stric
     """Yields the records of an open split: bytes as text, class numbers as names, NumPy's numbers as Python's.
 
     Args:
-      rows: as `tfds_rows` opens it.
-      source: its name, for messages.
-      column: the only one that the caller wants; if there is none of this name, all are given.
-      errors: ``strict`` stops at bytes that are not UTF-8, ``replace`` puts U+FFFD in their place.
+      rows: the split, as `tfds_rows` opens it.
+      source: the name of the split, for messages.
+      column: the only column that the caller needs; if there is none of this name, all are given.
+      errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
 
     Raises:
       NotUTF8Error: names the record.

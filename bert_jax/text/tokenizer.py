@@ -7,6 +7,7 @@ import json
 import os
 import string
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import write_whole
 from bert_jax.text.cleaning import without_surrogates
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -36,7 +38,7 @@ class Tokenizer:
 
     Attributes:
       backend: the `tokenizers.Tokenizer`, which adds [CLS] A [SEP] B [SEP] when asked for special tokens.
-      vocab_size: V.
+      vocab_size: the number of entries V.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -74,10 +76,10 @@ class Tokenizer:
         """Makes a tokenizer whose id i is `vocabulary[i]`.
 
         Args:
-          vocabulary: [V].
-          lower_case: it lower-cases.
-          strip_accents: None strips them where it lower-cases.
-          split_chinese: each Chinese character is a word.
+          vocabulary: the tokens [V].
+          lower_case: whether to lower-case text.
+          strip_accents: whether to remove accents; None does so where text is lower-cased.
+          split_chinese: whether each Chinese character is a word.
 
         Raises:
           UserError: a token stands twice in the vocabulary, or a special one is missing.
@@ -105,7 +107,7 @@ class Tokenizer:
         directory = os.fspath(directory)
         fast = os.path.join(directory, "tokenizer.json")
         plain = os.path.join(directory, "vocab.txt")
-        google = os.path.exists(os.path.join(directory, "bert_config.json"))  # whose folders do not tell the case
+        google = os.path.exists(os.path.join(directory, "bert_config.json"))  # whose folders do not record the case
         try:
             config = _read_json(os.path.join(directory, "tokenizer_config.json"))
             if os.path.exists(fast):
@@ -152,12 +154,8 @@ class Tokenizer:
             "tokenizer.json": self.backend.to_str(pretty=True),
         }
         try:
-            os.makedirs(directory, exist_ok=True)
             for name, text in files.items():
-                path = os.path.join(directory, name)
-                with open(path + ".tmp", "w", encoding="utf-8") as file:
-                    file.write(text)
-                os.replace(path + ".tmp", path)
+                write_whole(Path(directory, name), text)
         except OSError as error:
             raise UserError(f"cannot write the tokenizer to {directory}: {error.strerror or error}") from error
 
@@ -172,7 +170,7 @@ class Tokenizer:
 
     @property
     def lower_case(self) -> bool:
-        """Tells whether text is lower-cased."""
+        """Says whether text is lower-cased."""
         return self._settings["lowercase"]
 
     @functools.cached_property
@@ -188,7 +186,7 @@ class Tokenizer:
 
     @functools.cached_property
     def is_continuation(self) -> np.ndarray:
-        """Tells which tokens go on with the word of the token before them (they begin with ##), bool [V]."""
+        """Says which tokens go on with the word of the token before them (they begin with ##), bool [V]."""
         return np.array([token.startswith("##") and len(token) > 2 for token in self.tokens])
 
     @functools.cached_property
@@ -212,8 +210,8 @@ class Tokenizer:
         is that token, as in `transformers`, and has an offset like any word.
 
         Args:
-          texts: texts and pairs; a token of the answer takes about 170 bytes, so a large set goes in by parts.
-          max_length: L at the most, [CLS] and [SEP] counted.
+          texts: the texts and pairs; a token of the answer takes about 170 bytes, so a large set goes in by parts.
+          max_length: the largest L, [CLS] and [SEP] counted.
 
         Raises:
           UserError: `max_length` leaves no room for a token of each text.
@@ -304,12 +302,12 @@ def train_tokenizer(
     Memory is bounded: of a text with more than half a million different words, the rarest are forgotten on the way.
 
     Args:
-      documents: read once.
-      vocab_size: V.
-      lower_case: text is lower-cased, as in bert-base-uncased.
-      strip_accents: None strips them where it lower-cases, as BERT does.
-      min_frequency: a character or pair seen less often gets no entry.
-      limit_alphabet: at most so many characters, the most frequent; None keeps all.
+      documents: the text, which is read once.
+      vocab_size: the largest V.
+      lower_case: whether to lower-case text, as in bert-base-uncased.
+      strip_accents: whether to remove accents; None does so where text is lower-cased, as BERT does.
+      min_frequency: the least number of times that a character or pair must be seen to get an entry.
+      limit_alphabet: the largest number of characters, the most frequent; None keeps all.
 
     Raises:
       UserError: no text, or `vocab_size` is below what the alphabet alone needs (the least size is named).
@@ -418,7 +416,7 @@ def _apply_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None
 
 
 def _has_capitals(vocabulary: list[str]) -> bool:
-    """Tells whether a vocabulary is of cased text. The Chinese one of lower-cased text holds <S> and <T>."""
+    """Says whether a vocabulary is of cased text. The Chinese one of lower-cased text holds <S> and <T>."""
     return set(string.ascii_uppercase) <= set(vocabulary)
 
 

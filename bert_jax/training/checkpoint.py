@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: the newest few and the best, written while training goes on."""
+"""Keeps the newest few checkpoints of a run and the best, with Orbax, which writes while training goes on."""
 
 import contextlib
 import dataclasses
@@ -16,15 +16,15 @@ from bert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run has come: what a checkpoint holds besides the state.
+    """Says how far a run has come; a checkpoint holds it besides the state.
 
     Attributes:
-      seconds: wall time, in all processes of the run so far.
-      total_steps: steps of the run; 0 if they are not known yet.
+      seconds: the wall time, in all processes of the run so far.
+      total_steps: the steps of the run; 0 if they are not known yet.
       total_minutes: the duration that `total_steps` was planned for; 0 if it was not planned by time.
-      vocabulary: names what the ids mean.
-      sums: those of the metrics of the unfinished interval.
-      best: highest rank so far, and evaluations since; empty before the first.
+      vocabulary: the hash of the vocabulary, which says what the ids mean.
+      sums: the sums of the metrics of the unfinished interval.
+      best: the highest rank so far, and the evaluations since; empty before the first.
     """
 
     seconds: float = 0.0
@@ -56,10 +56,10 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: Any, progress: Progress, rank: float | None) -> None:
-        """Starts writing `state` (a tree of arrays) and `progress`; of those with a `rank` the highest is kept.
+        """Starts to write `state` (a tree of arrays) and `progress`; the checkpoint of the highest `rank` is kept.
 
         Raises:
-          UserError: this one, or the one before, cannot be written.
+          UserError: this checkpoint, or the one before, cannot be written.
         """
         if step in self.manager.all_steps():
             return
@@ -122,7 +122,7 @@ class Checkpoints:
         return None
 
     def restore_best(self, abstract_state: Any, shardings: Any) -> Any:
-        """Reads the state of the highest rank once all is written; the newest, if none has a rank."""
+        """Reads the state of the highest rank, or the newest if none has a rank, once all is written."""
         self.manager.wait_until_finished()
         best = self.manager.best_step()
         step = self.manager.latest_step() if best is None else best

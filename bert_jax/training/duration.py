@@ -1,4 +1,4 @@
-"""How long a run goes on: its number of steps, in whatever way its length is given, and when it stops before."""
+"""Finds the number of steps of a run, in whatever way its length is given, and when it stops before."""
 
 import math
 import time
@@ -14,21 +14,21 @@ PROVISIONAL_STEPS = 10_000  # what the schedule of such a run assumes until then
 
 
 class Duration:
-    """The length of a run; made right before the first step of this process.
+    """Knows how long a run goes on; it is made right before the first step of this process.
 
     Attributes:
-      first_step: steps that were finished before.
-      total_steps: steps of the run; 0 until the speed of a run of `total_minutes` is known.
+      first_step: the number of steps that were finished before.
+      total_steps: the steps of the run; 0 until the speed of a run of `total_minutes` is known.
     """
 
     def __init__(self, config: TrainingConfig, total_steps: int, step: int, began: float) -> None:
-        """Decides nothing yet.
+        """Starts the clock.
 
         Args:
-          config: of the run.
-          total_steps: as `planned_steps` gives them.
-          step: finished steps.
-          began: when the run began, by the monotonic clock, less the seconds that it has had in other processes.
+          config: the config of the run.
+          total_steps: the steps of the run, as `planned_steps` gives them.
+          step: the number of finished steps.
+          began: the time on the monotonic clock when the run began, less the seconds that it had in other processes.
         """
         self.first_step, self.total_steps = step, total_steps
         self._config, self._began, self._loop_began = config, began, time.monotonic()
@@ -46,33 +46,45 @@ class Duration:
         self.total_steps = step
 
     def waits_for_speed(self, step: int) -> bool:
-        """Says whether `fix` is to be called now."""
+        """Says whether the time has come to call `fix`."""
         seconds = 6 * self._config.total_minutes
         return not self.total_steps and (step - self.first_step >= CALIBRATION_STEPS or self.elapsed() > seconds)
 
     def fix(self, step: int, evaluate: Callable[[], object]) -> None:
-        """Fixes the steps of a run of `total_minutes` by the pace so far and the time that an evaluation takes."""
+        """Fixes the steps of a run of `total_minutes` by the pace so far and the time that an evaluation takes.
+
+        Raises:
+          UserError: the warm-up is longer than the run.
+        """
         pace = (time.monotonic() - self._loop_began) / (step - self.first_step)
         began = time.monotonic()
         evaluate()
         pace += (time.monotonic() - began) / self._config.eval_every
         left = 60 * self._config.total_minutes - self.elapsed()
         self.total_steps = step + max(1, int(left / pace))
+        self._config.schedule.check_fits(self.total_steps)
 
 
 def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: int, progress: Progress) -> int:
-    """Returns the steps of the run; 0 for `total_minutes`, as long as the speed is not known."""
+    """Returns the steps of the run; 0 for `total_minutes`, as long as the speed is not known.
+
+    Raises:
+      UserError: the warm-up is longer than the run.
+    """
+    steps = config.total_steps
     if config.total_epochs:
-        return max(1, round(config.total_epochs * rows_per_epoch / config.batch_size))
-    if config.total_tokens:
-        return max(1, round(config.total_tokens / (config.batch_size * tokens_per_row)))
-    if config.total_minutes:
-        return progress.total_steps if progress.total_minutes == config.total_minutes else 0
-    return config.total_steps
+        steps = max(1, round(config.total_epochs * rows_per_epoch / config.batch_size))
+    elif config.total_tokens:
+        steps = max(1, round(config.total_tokens / (config.batch_size * tokens_per_row)))
+    elif config.total_minutes:
+        steps = progress.total_steps if progress.total_minutes == config.total_minutes else 0
+    if steps:
+        config.schedule.check_fits(steps)
+    return steps
 
 
 class Best(NamedTuple):
-    """The highest rank so far, and how many evaluations have not reached it since."""
+    """Holds the highest rank so far, and how many evaluations have not reached it since."""
 
     rank: float = -math.inf
     evaluations_since: int = 0

@@ -1,4 +1,4 @@
-"""The one way to run a model without training it: a pure function over batches, their rows divided over a mesh.
+"""Runs a model without training it: a pure function over batches, whose rows are divided over a mesh.
 
 Evaluation in pre-training and in fine-tuning and all predictions go through here.
 """
@@ -15,19 +15,19 @@ from bert_jax.runtime.execution import BATCH_AXES
 
 
 class Forward:
-    """A pure function of parameters and a batch, compiled once for each shape, whose results come back to the host."""
+    """Runs a pure function of parameters and a batch, compiled once for each shape; results come back to the host."""
 
     def __init__(self, function: Callable[[Any, Any], Any], mesh: Mesh) -> None:
         """Compiles nothing yet.
 
         Args:
-          function: takes parameters and a batch, a tree of arrays [B, ...] and of numbers [].
-          mesh: where it runs.
+          function: a function of parameters and a batch, a tree of arrays [B, ...] and of numbers [].
+          mesh: the devices that it runs on.
         """
         self._function, self._mesh = jax.jit(function), mesh
 
     def __call__(self, params: Any, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yields what the function gives for each batch, as NumPy arrays."""
+        """Yields the result of the function for each batch, as NumPy arrays."""
         params = put(params, self._mesh)
         for batch in batches:
             batch = put(batch, self._mesh, divide_rows=True)
@@ -37,12 +37,12 @@ class Forward:
 
 
 def put(arrays: Any, mesh: Mesh, *, divide_rows: bool = False) -> Any:
-    """Brings a tree of NumPy arrays to the devices; what is there already stays as it is.
+    """Brings a tree of NumPy arrays to the devices; arrays that are there already stay as they are.
 
     Args:
-      arrays: a tree.
-      mesh: of the devices.
-      divide_rows: the first dimension is divided over them if it divides; all else is whole on each device.
+      arrays: the tree.
+      mesh: the devices.
+      divide_rows: whether to divide the first dimension over the devices, where it divides; all else is whole on each.
     """
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 

@@ -1,4 +1,4 @@
-"""The one training loop of the project. Read it from top to bottom."""
+"""Trains any objective, in the one training loop of the project. Read it from top to bottom."""
 
 import contextlib
 import dataclasses
@@ -43,16 +43,16 @@ def lowest_loss(evaluation: Evaluation) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What the loop trains on, and how it evaluates.
+    """Holds the data that the loop trains on and evaluates with.
 
     Attributes:
-      train: returns the endless batches (this process's rows) that follow a number of finished steps.
-      rows_per_epoch: training rows of one pass over the data.
-      tokens_per_row: L, the longest.
-      validation: the same batches at every evaluation, scored by the objective's means.
-      evaluate: in place of `validation`, the function from parameters to an evaluation.
-      rank: returns a number for an evaluation; the highest is the best.
-      vocabulary: names what the ids mean; a checkpoint of another vocabulary is refused.
+      train: the function from a number of finished steps to the endless batches (this process's rows) that follow.
+      rows_per_epoch: the training rows of one pass over the data.
+      tokens_per_row: the tokens L of the longest row.
+      validation: the batches of every evaluation, scored by the objective's means.
+      evaluate: the function from parameters to an evaluation, in place of `validation`.
+      rank: the function from an evaluation to a number; the highest is the best.
+      vocabulary: the hash of the vocabulary; a checkpoint of another one is refused.
     """
 
     train: Callable[[int], Iterator[HostBatch]]
@@ -66,12 +66,13 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training leaves.
+    """Holds the result of training.
 
     Attributes:
-      state: after the last step.
-      evaluation: of that state.
-      best_params: reads the parameters of the checkpoint with the highest rank (of the newest, if none was ranked).
+      state: the state after the last step.
+      evaluation: the evaluation of that state.
+      best_params: the function that reads the parameters of the checkpoint with the highest rank (of the newest, if
+        none was ranked).
     """
 
     state: TrainState
@@ -93,43 +94,44 @@ def train(
 
     Args:
       objective: the task.
-      config: of the run.
-      workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
-      data: training and validation batches.
+      config: the config of the run.
+      workdir: the folder that gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
+      data: the training and validation batches.
       mesh: the devices.
-      initial_params: returns the parameters to start from, given the random ones.
-      profile: trace a few steps into WORKDIR/profile and print which operations cost most.
+      initial_params: the function from random parameters to those that training starts from.
+      profile: whether to trace a few steps into WORKDIR/profile and print which operations cost most.
 
     Raises:
-      UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, a metric is no
-        longer finite, or a checkpoint cannot be written.
+      UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, the warm-up is
+        longer than the run, a metric is no longer finite, or a checkpoint cannot be written.
       Interrupted: on SIGINT or SIGTERM, after saving.
     """
     began = time.monotonic()
     config = with_intervals(config, data)
     check_batch(config.batch_size, config.accumulate, mesh)
 
-    # ---- restore -----------------------------------------------------------------------------------------------------
+    # ---- restore ---------------------------------------------------------------------------------
     optimizer = make_optimizer(config.optimizer, objective.layer_depths)
     init = make_init(objective, optimizer, config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    state, shardings, progress = starting_point(init, initial_params, checkpoints, mesh, data.vocabulary)
+    state, shardings, progress = first_state(init, initial_params, checkpoints, mesh, data.vocabulary)
     step = int(state.step)
     best = Best(*progress.best)
+    total_steps = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
 
-    # ---- compile -----------------------------------------------------------------------------------------------------
+    # ---- compile ---------------------------------------------------------------------------------
     batches = (put_batch(batch, batch_sharding(mesh)) for batch in data.train(step))
     batch = next(batches)
     train_step = StepByShape(make_train_step(objective, optimizer, config), mesh, shardings, state, batch)
     score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
-    # ---- report ------------------------------------------------------------------------------------------------------
+    # ---- report ----------------------------------------------------------------------------------
     writer = MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard)
     reporter = Reporter(writer, objective, config.log_every, step, progress.sums)
     profiler = Profiler(workdir / "profile", profile)
-    reporter.say(f"ready to train on {describe(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
+    reporter.say(f"ready to train on {describe_mesh(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
 
-    # ---- evaluate ----------------------------------------------------------------------------------------------------
+    # ---- evaluate --------------------------------------------------------------------------------
     evaluation: Evaluation = {}
 
     def evaluate() -> float:
@@ -145,8 +147,7 @@ def train(
             duration.stop(step)
         return rank
 
-    # ---- train -------------------------------------------------------------------------------------------------------
-    total_steps = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
+    # ---- train -----------------------------------------------------------------------------------
     duration = Duration(config, total_steps, step, began - progress.seconds)
     if best.exhausts(config.patience):  # already before the restart
         duration.stop(step)
@@ -184,7 +185,7 @@ def train(
             if received:
                 raise Interrupted(step, received[0])
 
-    # ---- result ------------------------------------------------------------------------------------------------------
+    # ---- result ----------------------------------------------------------------------------------
     def best_params() -> Parameters:
         with contextlib.closing(Checkpoints(checkpoints.directory, keep=config.keep_checkpoints)) as reopened:
             return reopened.restore_best(jax.eval_shape(init), shardings).params
@@ -192,14 +193,14 @@ def train(
     return Trained(state, evaluation or score(state.params), best_params)
 
 
-def starting_point(
+def first_state(
     init: Callable[[], TrainState],
     initial_params: Callable[[Parameters], Parameters] | None,
     checkpoints: Checkpoints,
     mesh: Mesh,
     vocabulary: str,
 ) -> tuple[TrainState, TrainState, Progress]:
-    """Returns the state of the newest checkpoint, else with the given parameters, else with random ones.
+    """Returns the first state: of the newest checkpoint, else with the given parameters, else with random ones.
 
     Returns:
       The state, its shardings, and how far the run has come.
@@ -228,14 +229,14 @@ def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batc
 
     They have not while they are still at the step of the `metrics`.
     """
-    asked = time.monotonic()
+    began = time.monotonic()
     batch = next(batches)
     done = all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
-    return batch, time.monotonic() - asked if done else 0.0
+    return batch, time.monotonic() - began if done else 0.0
 
 
 class StepByShape:
-    """The train step, compiled ahead for the shape of a first batch, and for another when it comes."""
+    """Runs the train step, compiled ahead for the shape of a first batch, and for another shape when it comes."""
 
     def __init__(self, step: Callable, mesh: Mesh, shardings: TrainState, state: TrainState, batch: Batch) -> None:
         options = compiler_options(mesh)
@@ -245,12 +246,12 @@ class StepByShape:
         self._for_shape(state, batch)
 
     def __call__(self, state: TrainState, batch: Batch, total_steps: np.int32) -> tuple:
-        """Makes a step with the program of the batch's shape."""
+        """Runs a step with the program of the batch's shape."""
         return self._for_shape(state, batch)(state, batch, total_steps)
 
     @property
     def programs(self) -> list[jax.stages.Compiled]:
-        """Returns what was compiled so far."""
+        """Returns the programs that were compiled so far."""
         return list(self._compiled.values())
 
     def _for_shape(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
@@ -262,7 +263,7 @@ class StepByShape:
 
 
 def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
-    """Returns the config with steps where it says 0: an evaluation each epoch, a checkpoint each evaluation."""
+    """Returns the config with intervals in place of 0: an evaluation each epoch, a checkpoint each evaluation."""
     eval_every = config.eval_every or math.ceil(data.rows_per_epoch / config.batch_size)
     return dataclasses.replace(config, eval_every=eval_every, checkpoint_every=config.checkpoint_every or eval_every)
 
@@ -288,8 +289,8 @@ def compile_evaluation(
     return score
 
 
-def describe(mesh: Mesh) -> str:
-    """Returns how many devices of which kind there are, and the options that XLA gets for them, for people."""
+def describe_mesh(mesh: Mesh) -> str:
+    """Describes the number and kind of the devices, and XLA's options for them, for people."""
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
     return " with ".join((devices, *compiler_options(mesh)))
 

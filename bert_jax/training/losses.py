@@ -1,4 +1,4 @@
-"""The losses of the heads, as sums and counts: a label of -1 has no part in them."""
+"""Computes the losses of the heads, as sums and counts: a label of -1 has no part in them."""
 
 import jax
 import jax.numpy as jnp
@@ -46,13 +46,13 @@ def weighted_cross_entropy(
     label_smoothing: float,
     class_weights: tuple[float, ...],
 ) -> Mean:
-    """Smoothed and weighted cross-entropy: the mean is over the weights, as in PyTorch.
+    """Computes the smoothed and weighted cross-entropy, whose mean is over the weights, as in PyTorch.
 
     Args:
-      logits: float32 [..., C].
-      labels: int32 [...]; -1 has no part.
-      label_smoothing: share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
-      class_weights: of each class, [C]; empty for equal ones.
+      logits: the logits, float32 [..., C].
+      labels: the classes, int32 [...]; -1 has no part.
+      label_smoothing: the share of each target that goes to all classes alike (Szegedy et al. 2015, section 7).
+      class_weights: the weight of each class, [C]; empty for equal ones.
     """
     classes = logits.shape[-1]
     targets = optax.smooth_labels(jax.nn.one_hot(jnp.maximum(labels, 0), classes), label_smoothing)
@@ -63,7 +63,12 @@ def weighted_cross_entropy(
 
 
 def binary_cross_entropy(logits: Float[Array, "*rows C"], labels: Num[Labels, "*rows C"]) -> Mean:
-    """Computes nats where several classes may hold at once: logits float32 [..., C], labels [..., C] of 0 or 1."""
+    """Computes the cross-entropy in nats where several classes may hold at once.
+
+    Args:
+      logits: the logits, float32 [..., C].
+      labels: the classes, 0 or 1, [..., C]; -1 has no part.
+    """
     weights = (labels >= 0).astype(jnp.float32)
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     return Mean((losses * weights).sum(), weights.sum())

@@ -1,4 +1,4 @@
-"""Numbers on their way out: read from the device one interval late, averaged, written and shown."""
+"""Reads the metrics of a run from the device one interval late, averages, writes and shows them."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import write_whole
 from bert_jax.training.objective import Mean, Objective
 
 Sums = dict[str, list[float]]  # {name: [total, count]}
@@ -27,25 +28,23 @@ def add_sums(sums: Sums, metrics: dict[str, Mean]) -> None:
 
 
 def means_of(sums: Sums, objective: Objective) -> dict[str, float]:
-    """Returns the loss (the sum of the means that it consists of), the means, and what the objective derives."""
+    """Returns the loss (the sum of the means that it consists of), the means, and the metrics derived from them."""
     means = {name: total / count if count else 0.0 for name, (total, count) in sums.items()}
     return {"loss": sum(means[name] for name in objective.losses), **means} | objective.derived(means)
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 class MetricsWriter:
-    """Appends to WORKDIR/metrics.jsonl and, if asked, to WORKDIR/tensorboard."""
+    """Appends to WORKDIR/metrics.jsonl and, if `tensorboard` is set, to WORKDIR/tensorboard."""
 
     def __init__(self, workdir: Path, *, resume_step: int, tensorboard: bool) -> None:
         """Drops the lines after `resume_step`, left by a run that was cut off after its last checkpoint."""
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            temporary.replace(path)
+            write_whole(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
         self._summaries = None
         if tensorboard:
@@ -74,7 +73,7 @@ def _step(line: str) -> float:
         return math.inf  # the torn last line of a killed run
 
 
-# ---- console ---------------------------------------------------------------------------------------------------------
+# ---- console -------------------------------------------------------------------------------------
 
 
 class Console:
@@ -106,20 +105,20 @@ class Console:
         self._bar.close()
 
 
-# ---- intervals -------------------------------------------------------------------------------------------------------
+# ---- intervals -----------------------------------------------------------------------------------
 
 
 class Window:
-    """What the training steps since the last report add up to.
+    """Adds up the training steps since the last report.
 
     Attributes:
-      sums: of their metrics.
-      steps: how many they are.
-      positions: B x L of all of them.
+      sums: the sums of their metrics.
+      steps: the number of steps.
+      positions: the sum of their B x L.
     """
 
     def __init__(self, first_step: int, sums: Sums | None = None) -> None:
-        """Begins with `first_step`; `sums` are those of a resumed run, of the same interval."""
+        """Begins with `first_step`, and with the `sums` that a resumed run has of the same interval."""
         self.sums: Sums = {} if sums is None else sums
         self.steps = self.positions = 0
         self._first_step = first_step
@@ -150,13 +149,13 @@ class Clock:
 
     def __init__(self) -> None:
         """Starts the first interval."""
-        self._queued: dict[int, Any] = {}  # of the last steps of intervals that the device may be working on
-        self._finished: dict[int, float] = {}  # when it had done them
+        self._queued: dict[int, Any] = {}  # results of the last steps of intervals, which the device may be working on
+        self._finished: dict[int, float] = {}  # the times at which it had done them
         self._seconds = 0.0  # before the last pause
         self._started = time.monotonic()
 
     def watch(self, step: int, result: jax.Array) -> None:
-        """Says that an interval ends with `step`, which gives `result`."""
+        """Registers that an interval ends with `step`, which gives `result`."""
         self._queued[step] = result
 
     def look(self) -> None:
@@ -203,11 +202,11 @@ class Reporter:
         """Takes the metrics of a step that the device may still be working on.
 
         Args:
-          step: its number.
-          metrics: sums and counts.
-          positions: B x L.
-          total_steps: of the run; 0 if they are not known.
-          waited: seconds that the loop waited for the next batch.
+          step: the number of the step.
+          metrics: the sums and counts.
+          positions: the product B x L.
+          total_steps: the steps of the run; 0 if they are not known.
+          waited: the seconds that the loop waited for the next batch.
         """
         self._unread.append((step, positions, metrics))
         self._waited += waited

@@ -1,4 +1,4 @@
-"""What the loop asks of a task: parameters from a key, and the loss and metrics of a batch as sums and counts."""
+"""Defines the protocol of a task: parameters from a key, and the loss and metrics of a batch as sums and counts."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -11,14 +11,14 @@ Parameters = Any  # a tree of arrays
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet, so that the mean over devices, micro-batches and steps is exact."""
+    """Holds a mean that is not divided yet, so that the mean over devices, micro-batches and steps is exact."""
 
     total: jax.Array
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Objective(Protocol):
-    """A task. `init`, `prepare` and `metrics` are pure and are traced into the jitted step.
+    """Defines a task. `init`, `prepare` and `metrics` are pure and are traced into the jitted step.
 
     The loss is the sum of the means that `losses` names; their counts must not depend on the parameters.
     """

@@ -1,4 +1,4 @@
-"""Update rules and learning-rate schedules, as optax transformations that leave the learning rate to the step."""
+"""Makes update rules and learning-rate schedules; the optax transformations leave the learning rate to the step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from bert_jax.config import OptimizerConfig, ScheduleConfig
 
 
 class BertAdamState(NamedTuple):
-    """First and second moments of the gradient."""
+    """Holds the first and second moments of the gradient."""
 
     mu: optax.Updates
     nu: optax.Updates
@@ -58,11 +58,11 @@ def decay_mask(params: optax.Params) -> Any:
 
 
 def layer_scales(depths: Any, config: OptimizerConfig) -> Any:
-    """Returns what each update is multiplied by (Howard & Ruder 2018, section 3.2).
+    """Returns the factor of each update (Howard & Ruder 2018, section 3.2).
 
     Args:
-      depths: of each parameter, as `Objective.layer_depths` gives them.
-      config: its `frozen_layers` get 0, and each layer below the top `layer_decay` times the layer above it.
+      depths: the depth of each parameter, as `Objective.layer_depths` gives it.
+      config: the config; its `frozen_layers` get 0, and each layer below the top `layer_decay` times the layer above.
 
     Returns:
       float32 of the shapes of `depths`.
@@ -89,8 +89,8 @@ def make_optimizer(
 
     Args:
       config: the rule and its numbers.
-      layer_depths: gives the depth of each parameter (see `Objective.layer_depths`); needed with `layer_decay` and
-        `frozen_layers` only.
+      layer_depths: the function from parameters to their depths (see `Objective.layer_depths`); needed with
+        `layer_decay` and `frozen_layers` only.
     """
     if config.name == "bert_adamw" and not config.bias_correction:
         rule = scale_by_bert_adam(config.b1, config.b2, config.eps)

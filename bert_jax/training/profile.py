@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a trace of some steps for XProf or Perfetto, and its costliest operations."""
+"""Traces some steps of a run for XProf or Perfetto, and tables the costliest operations."""
 
 import collections
 import re
@@ -18,7 +18,7 @@ _CONTAINERS = re.compile(r"(while|call|conditional|async-start)([.\d]*)$")  # th
 
 
 class Cost(NamedTuple):
-    """What one operation of the compiled step takes."""
+    """Holds the time that one operation of the compiled step takes."""
 
     name: str  # in the compiled program
     source: str  # where in the model it comes from; for a fused operation, where its last part does
@@ -30,14 +30,14 @@ class Profiler:
     """Traces `TRACED` steps of a run, once the first `SKIPPED` are done."""
 
     def __init__(self, folder: Path, wanted: bool) -> None:
-        """Takes the folder of the trace; unless it is wanted, nothing is done."""
+        """Takes the folder of the trace; if it is not wanted, every method does nothing."""
         self._folder, self._wanted, self._tracing = folder, wanted, False
 
     def after(self, steps: int, state: object, programs: Iterable[jax.stages.Compiled]) -> str:
         """Starts or ends the trace if it is time; called after each step.
 
         Args:
-          steps: how many this process has run so far.
+          steps: the number of steps that this process has run so far.
           state: the result of the newest step, which is waited for at both ends of the trace.
           programs: the compiled steps.
 
@@ -65,12 +65,12 @@ class Profiler:
 
 
 def costs(folder: Path, programs: list[str], steps: int) -> list[Cost]:
-    """Returns what each operation of the programs took in the newest trace in a folder, the costliest first.
+    """Returns the time that each operation of the programs took in the newest trace of a folder, the costliest first.
 
     Args:
-      folder: the one given to `jax.profiler.start_trace`.
+      folder: the folder given to `jax.profiler.start_trace`.
       programs: the texts of the compiled programs.
-      steps: how many steps were traced.
+      steps: the number of traced steps.
     """
     modules = {name for text in programs for name in _MODULE.findall(text)}
     sources = {match["name"]: match["path"] for text in programs for match in _INSTRUCTION.finditer(text)}

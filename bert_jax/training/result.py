@@ -1,4 +1,4 @@
-"""What a run gives back, whatever it trains."""
+"""Holds the result of a run, whatever it trains."""
 
 import contextlib
 import dataclasses
@@ -9,12 +9,12 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a finished run has reached.
+    """Holds the result of a finished run.
 
     Attributes:
-      metrics: numbers by name, for each split that was scored, such as `metrics["validation"]["loss"]`.
-      model: folder of the exported model.
-      seconds: wall time of each stage, in the process that finished the run.
+      metrics: the numbers by name, for each split that was scored, such as `metrics["validation"]["loss"]`.
+      model: the folder of the exported model.
+      seconds: the wall time of each stage, in the process that finished the run.
     """
 
     metrics: dict[str, dict[str, float]]

@@ -1,4 +1,4 @@
-"""Where arrays live on the mesh: one table from parameter names to mesh axes."""
+"""Says where arrays live on the mesh: one table from parameter names to mesh axes."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.errors import UserError
-from bert_jax.runtime.execution import BATCH_AXES
+from bert_jax.runtime.execution import BATCH_AXES, Execution
 
 # The first pattern found in a parameter's path (such as "encoder/layer_0/attention/query/kernel") decides; optimizer
 # moments carry the same path and so the same layout. Nothing but the data axis exists yet: all is replicated.
@@ -26,7 +26,7 @@ def compiler_options(mesh: Mesh) -> dict[str, bool]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Divides rows over the batch axes; the other dimensions stay whole."""
+    """Returns the sharding that divides rows over the batch axes; the other dimensions stay whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
@@ -51,10 +51,10 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
         )
 
 
-def local_rows(batch_size: int) -> slice:
+def local_rows(batch_size: int, execution: Execution) -> slice:
     """Returns the rows of the global batch that this process loads."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    share = batch_size // execution.process_count
+    return slice(execution.process_index * share, (execution.process_index + 1) * share)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""One optimizer step and one evaluation step, as pure functions for `jax.jit`."""
+"""Makes the optimizer step and the evaluation step, as pure functions for `jax.jit`."""
 
 import zlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from bert_jax.training.optimizer import learning_rate
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run carries from step to step; keys are not stored, because they follow from the seed and the step."""
+    """Holds all that a run carries from step to step; the keys follow from the seed and the step."""
 
     step: jax.Array  # int32 [], finished steps
     params: Parameters

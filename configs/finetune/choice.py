@@ -1,4 +1,4 @@
-"""Multiple choice: the best of four endings in SWAG, of four answers in RACE (Devlin et al. 2018, section 4.4).
+"""Fine-tunes for multiple choice: four endings in SWAG, four answers in RACE (Devlin et al. 2018, section 4.4).
 
   python scripts/finetune.py --config=configs/finetune/choice.py:swag --workdir=runs/swag --config.init_from=MODEL \
       --config.data.directory=FOLDER
@@ -13,7 +13,7 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config(task: str = "swag") -> ConfigDict:
-    """The paper's 16 rows a step and rate of 2e-5 for swag; race has long texts and 512 tokens."""
+    """Returns the recipe of swag or race: 16 rows a step at a rate of 2e-5, as in the paper; race has 512 tokens."""
     length = 512 if task == "race" else 128
     optimizer = OptimizerConfig(learning_rate=2e-5)
     return to_config_dict(paper(task, max_length=length, batch_size=16, optimizer=optimizer))

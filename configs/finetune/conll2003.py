@@ -1,4 +1,4 @@
-"""Named entities of CoNLL-2003 (Devlin et al. 2018, section 5.3).
+"""Fine-tunes for the named entities of CoNLL-2003 (Devlin et al. 2018, section 5.3).
 
   python scripts/finetune.py --config=configs/finetune/conll2003.py --workdir=runs/conll2003 \
       --config.init_from=MODEL --config.data.directory=FOLDER
@@ -13,5 +13,5 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config() -> ConfigDict:
-    """The paper's recipe."""
+    """Returns the paper's recipe."""
     return to_config_dict(paper("conll2003"))

@@ -1,4 +1,4 @@
-r"""Sentiment from 200 labelled IMDB reviews, with the word embeddings of the quickstart under a new encoder.
+r"""Fine-tunes for sentiment on 200 labelled IMDB reviews: the quickstart's word embeddings under a new encoder.
 
   python scripts/finetune.py --config=configs/finetune/few_labels.py --workdir=runs/few_labels --seeds=3 \
       --config.init_from=runs/quickstart
@@ -14,7 +14,7 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config() -> ConfigDict:
-    """150 steps with one evaluation at the end: nothing is chosen by a score."""
+    """Returns a run of 150 steps with one evaluation at the end: nothing is chosen by a score."""
     return to_config_dict(
         paper(
             "imdb",

@@ -1,4 +1,4 @@
-"""A task of GLUE by the paper's recipe (Devlin et al. 2018, appendix A.3).
+"""Fine-tunes for a task of GLUE by the paper's recipe (Devlin et al. 2018, appendix A.3).
 
   python scripts/finetune.py --config=configs/finetune/glue.py:mrpc --workdir=runs/mrpc --config.init_from=MODEL
 
@@ -12,5 +12,5 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config(task: str = "mrpc") -> ConfigDict:
-    """cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli."""
+    """Returns the recipe of a task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli."""
     return to_config_dict(paper(task))

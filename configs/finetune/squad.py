@@ -1,4 +1,4 @@
-"""Questions of SQuAD 1.1 and 2.0 (Devlin et al. 2018, sections 4.2 and 4.3).
+"""Fine-tunes for the questions of SQuAD 1.1 and 2.0 (Devlin et al. 2018, sections 4.2 and 4.3).
 
   python scripts/finetune.py --config=configs/finetune/squad.py:squad --workdir=runs/squad \
       --config.init_from=MODEL --config.data.directory=FOLDER
@@ -13,5 +13,5 @@ from bert_jax.finetuning.recipes import paper
 
 
 def get_config(task: str = "squad") -> ConfigDict:
-    """squad or squad2; length 384 and stride 128, as in the released script."""
+    """Returns the recipe of squad or squad2: length 384 and stride 128, as in the released script."""
     return to_config_dict(paper(task, max_length=384, total_epochs=2.0))

@@ -1,4 +1,4 @@
-r"""BERT-large (24 layers, width 1,024, 16 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+r"""Pre-trains BERT-large (24 layers, width 1,024, 16 heads) by the paper: 900,000 steps at length 128, 100,000 at 512.
 
   python scripts/pretrain.py --config=configs/pretrain/large.py --workdir=runs/large
   python scripts/pretrain.py --config=configs/pretrain/large.py:512 --workdir=runs/large-512 \
@@ -16,5 +16,5 @@ from bert_jax.pretraining.recipes import original
 
 
 def get_config(phase: str = "128") -> ConfigDict:
-    """The run of a phase, "128" or "512"."""
+    """Returns the run of a phase, "128" or "512"."""
     return to_config_dict(original("large", phase))

@@ -1,4 +1,4 @@
-r"""BERT-mini (4 layers, width 256, 4 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+r"""Pre-trains BERT-mini (4 layers, width 256, 4 heads) by the paper: 900,000 steps at length 128, 100,000 at 512.
 
   python scripts/pretrain.py --config=configs/pretrain/mini.py --workdir=runs/mini
   python scripts/pretrain.py --config=configs/pretrain/mini.py:512 --workdir=runs/mini-512 \
@@ -16,5 +16,5 @@ from bert_jax.pretraining.recipes import original
 
 
 def get_config(phase: str = "128") -> ConfigDict:
-    """The run of a phase, "128" or "512"."""
+    """Returns the run of a phase, "128" or "512"."""
     return to_config_dict(original("mini", phase))

@@ -1,4 +1,4 @@
-r"""BERT-base or BERT-large as it is pre-trained now: packed rows of 512, no dropout, bfloat16 on GPU and TPU.
+r"""Pre-trains BERT-base or BERT-large as is usual now: packed rows of 512, no dropout, bfloat16 on GPU and TPU.
 
   python scripts/pretrain.py --config=configs/pretrain/modern.py:base --workdir=runs/modern-base
   python scripts/pretrain.py --config=configs/pretrain/modern.py:large --workdir=runs/modern-large
@@ -23,7 +23,7 @@ from bert_jax.config import (
 
 
 def get_config(size: str = "base") -> ConfigDict:
-    """The run of a size, "base" or "large" (or another key of `bert_jax.config.SIZES`)."""
+    """Returns the run of a size, "base" or "large" (or another key of `bert_jax.config.SIZES`)."""
     return to_config_dict(
         PretrainingConfig(
             batch_size=256,

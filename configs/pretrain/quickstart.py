@@ -1,4 +1,4 @@
-"""The main job in minutes: a 2-layer, 128-wide BERT on 25,000 IMDB reviews and 8,530 Rotten Tomatoes sentences.
+"""Pre-trains in minutes: a 2-layer, 128-wide BERT on 25,000 IMDB reviews and 8,530 Rotten Tomatoes sentences.
 
   python scripts/pretrain.py --config=configs/pretrain/quickstart.py --workdir=runs/quickstart
 
@@ -22,7 +22,7 @@ from bert_jax.config import (
 
 
 def get_config() -> ConfigDict:
-    """Seven and a half minutes of training, on whatever devices are here."""
+    """Returns a run of seven and a half minutes, on whatever devices are here."""
     return to_config_dict(
         PretrainingConfig(
             total_minutes=7.5,

@@ -1,4 +1,4 @@
-r"""BERT-small (4 layers, width 512, 8 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+r"""Pre-trains BERT-small (4 layers, width 512, 8 heads) by the paper: 900,000 steps at length 128, 100,000 at 512.
 
   python scripts/pretrain.py --config=configs/pretrain/small.py --workdir=runs/small
   python scripts/pretrain.py --config=configs/pretrain/small.py:512 --workdir=runs/small-512 \
@@ -16,5 +16,5 @@ from bert_jax.pretraining.recipes import original
 
 
 def get_config(phase: str = "128") -> ConfigDict:
-    """The run of a phase, "128" or "512"."""
+    """Returns the run of a phase, "128" or "512"."""
     return to_config_dict(original("small", phase))

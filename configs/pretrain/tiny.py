@@ -1,4 +1,4 @@
-r"""BERT-tiny (2 layers, width 128, 2 heads) with the paper's recipe: 900,000 steps at length 128, 100,000 at 512.
+r"""Pre-trains BERT-tiny (2 layers, width 128, 2 heads) by the paper: 900,000 steps at length 128, 100,000 at 512.
 
   python scripts/pretrain.py --config=configs/pretrain/tiny.py --workdir=runs/tiny
   python scripts/pretrain.py --config=configs/pretrain/tiny.py:512 --workdir=runs/tiny-512 \
@@ -16,5 +16,5 @@ from bert_jax.pretraining.recipes import original
 
 
 def get_config(phase: str = "128") -> ConfigDict:
-    """The run of a phase, "128" or "512"."""
+    """Returns the run of a phase, "128" or "512"."""
     return to_config_dict(original("tiny", phase))

@@ -1,14 +1,20 @@
 """Values from files, from Python and from the command line become a config, or one line that says what is wrong."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from bert_jax.config import (
+    CleaningConfig,
+    DataConfig,
     FinetuningConfig,
     MeshConfig,
     PretrainingConfig,
@@ -16,11 +22,17 @@ from bert_jax.config import (
     to_config_dict,
     with_overrides,
 )
-from bert_jax.config.fields import Section, option
+from bert_jax.config.fields import Section, keys, option
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import Cleaning
+from bert_jax.text.sources import TextSource
 
 ROOT = Path(__file__).parents[2]
+TEXT_KEYS = ("source", "column", "errors", "document_per_file", "data_dir")
+CLEANING_KEYS = (
+    *("html_tags", "html_entities", "control_characters", "unicode_form"),
+    *("minimum_length", "letters", "drop_duplicates"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +186,36 @@ def test_a_duration_replaces_that_of_the_config() -> None:
     assert with_overrides(finetuning, {"total_epochs": 4}).total_epochs == 4.0
 
 
-def test_the_keys_of_cleaning_are_those_of_the_corpus_builder() -> None:
-    from_config = Cleaning(**dataclasses.asdict(CONFIG.data.cleaning))
-    assert from_config == Cleaning()
+@pytest.fixture
+def source_flags(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    """The module scripts/source_flags.py; the flags that it defines are gone afterwards."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module = importlib.import_module("source_flags")
+    yield module
+    for flag in flags.FLAGS.flags_by_module_dict()[module.__name__]:
+        delattr(flags.FLAGS, flag.name)
+    del sys.modules[module.__name__]
+
+
+def test_the_flags_of_text_are_its_keys_with_their_defaults_and_choices(source_flags: types.ModuleType) -> None:
+    defined = {flag.name: flag for flag in flags.FLAGS.flags_by_module_dict()[source_flags.__name__]}
+    expected = {key.name: key for key in keys(CleaningConfig)}
+    expected |= {key.name: key for key in keys(DataConfig) if key.name in TEXT_KEYS}
+    assert defined.keys() == expected.keys() == set(TEXT_KEYS) | set(CLEANING_KEYS)
+    for name, key in expected.items():
+        assert (defined[name].default or "") == (key.default or ""), name
+        assert tuple(getattr(defined[name].parser, "enum_values", None) or ()) == key.option.choices, name
+        assert key.option.help in defined[name].help
+
+
+def test_flags_and_keys_describe_the_same_text(source_flags: types.ModuleType) -> None:
+    flags.FLAGS(["script"])
+    assert source_flags.text_source() == TextSource("") == TextSource.of(DataConfig())
+    words = ["--source=a.csv", "--column=body", "--errors=replace", "--noletters", "--minimum_length=40"]
+    flags.FLAGS(["script", *words, "--unicode_form=", "--data_dir=d"])
+    cleaning = CleaningConfig(letters=False, minimum_length=40, unicode_form="")
+    data = DataConfig(source="a.csv", column="body", errors="replace", data_dir="d", cleaning=cleaning)
+    assert source_flags.text_source() == TextSource.of(data)
+    assert TextSource.of(data) == TextSource(
+        "a.csv", "body", "replace", data_dir="d", cleaning=Cleaning(letters=False, minimum_length=40, unicode_form="")
+    )

@@ -73,7 +73,7 @@ def test_lists_that_follow_from_the_roles() -> None:
     computation = {"scan_layers", "remat", "remat_saves", "attention"}
     assert set(SHAPING_FIELDS) == shaping
     assert set(KEPT_FIELDS) == dropouts | computation
-    assert set(huggingface._OURS_ALONE) == computation
+    assert set(huggingface._COMPUTATION_FIELDS) == computation
     in_google = shaping | dropouts | {"initializer_range"}
     assert set(google._FIELDS) == in_google - {"classifier_dropout", "layer_norm_eps"}
     assert {field.name for field in dataclasses.fields(ModelConfig)} == in_google | computation

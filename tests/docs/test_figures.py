@@ -39,6 +39,13 @@ def test_all_figures_of_the_pages_agree_with_their_records():
         (f"418 <!--= {SPEC} -->", "stands behind no number"),
         (f"| tiny, 64 rows of 128 | 418<!--= {SPEC} --> ms | `--rounds=5` |", ""),
         (f"| tiny, 64 rows of 128 | 418<!--= {SPEC} --> ms | 410 ms |", "numbers without a record: 410"),
+        ("| tiny | 418 ms |", "neither markers nor a remark"),
+        ("| tiny | 0.97 |", "neither markers nor a remark"),
+        ("<!-- no file: a single run -->\n\n| tiny | 418 ms |", ""),
+        ("<!-- no file: -->\n\n| tiny | 418 ms |", "neither markers nor a remark"),
+        ("<!-- no file: a single run -->\n\nWords.\n\n| tiny | 418 ms |", "neither markers nor a remark"),
+        (f"| tiny | 418<!--= {SPEC} --> ms |\n| mini | 750 ms |", "neither markers nor a remark"),
+        ("<!-- no file: a single run -->\n\n| `batch_size` | rows of a step, 1 or more |", "does not need it"),
     ],
 )
 def test_a_figure_is_held_against_its_record(tmp_path, line, fault):

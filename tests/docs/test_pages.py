@@ -1,13 +1,21 @@
 """The pages name files, headings and commands that exist."""
 
+import ast
 import functools
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from bert_jax.config import FinetuningConfig, PretrainingConfig, TrainingConfig, from_config_dict
+from bert_jax.config.conversion import superseded_durations
+from bert_jax.errors import UserError
+from bert_jax.inference.lines import LINE_TASKS
 from bert_jax.tasks.table import task_named
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +23,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ROOMS = [path.name for path in (ROOT / "bert_jax").iterdir() if path.is_dir()]
 CODE_PATH = re.compile(rf"(?<![\w/.-])(?:(?:bert_jax|configs|docs|scripts|tests)|(?:{'|'.join(ROOMS)}))/[\w./-]*\w")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+CODE = [path for room in ("configs", "scripts") for path in sorted((ROOT / room).rglob("*"))]
+DOCUMENTS = [*PAGES, *(path for path in CODE if path.suffix in (".py", ".sh"))]
+SECTIONS = {"scripts/pretrain.py": PretrainingConfig, "scripts/finetune.py": FinetuningConfig}
 TO_BE_WRITTEN = ("NAME", "*")  # a recipe names a file that its reader writes
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def slug(heading: str) -> str:
@@ -28,7 +43,7 @@ def headings(page: Path) -> set[str]:
     return {slug(line.lstrip("#").replace("`", "")) for line in text.splitlines() if line.startswith("#")}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_paths_exist(page):
     bases = (ROOT, ROOT / "bert_jax", page.parent)
     missing = [
@@ -36,12 +51,11 @@ def test_paths_exist(page):
         for path in CODE_PATH.findall(page.read_text(encoding="utf-8"))
         if not any(mark in path for mark in TO_BE_WRITTEN)
         and not any((base / f"{path}{end}").exists() for base in bases for end in ("", ".md"))
-        and not path.startswith("docs/_build")
     ]
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target, anchor in LINK.findall(text):
@@ -53,44 +67,97 @@ def test_links_lead_somewhere(page):
             assert anchor in headings(path), f"{target}#{anchor}"
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The words of each command of a script in the page's blocks of bash."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line[line.index("python scripts/") :])[1:] for line in lines if "python scripts/" in line]
+def text_of_commands(path: Path) -> str:
+    """What of a page, of the docstring of a script or config, or of a shell script may hold commands."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return ast.get_docstring(ast.parse(text)) or ""
+    if path.suffix == ".md":
+        blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+        rest = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        return "\n".join([*blocks, *(" ".join(code.split()) for code in re.findall(r"`([^`]+)`", rest))])
+    return text.replace("\\\\", "\\")  # in the text that it prints
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The script and the words of each command that calls one."""
+    lines = re.sub(r"\\\n", " ", text_of_commands(path)).splitlines()
+    calls = [line[line.index("python scripts/") :] for line in lines if "python scripts/" in line]
+    return [shlex.split(call, comments=True)[1:] for call in calls]
 
 
 @functools.cache
-def config_of(file: str, argument: str):
-    get_config = runpy.run_path(str(ROOT / file))["get_config"]
-    return get_config(argument) if argument else get_config()
+def flags_of(script: str) -> set[str]:
+    """The flags of a script and of the modules whose flags it adopts, those of --config and its keys apart."""
+    if "argparse" in (text := (ROOT / script).read_text(encoding="utf-8")):
+        return set(re.findall(r"""add_argument\("--(\w+)""", text))
+    sys.modules.pop("source_flags", None)  # it defines its flags when it is imported
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        runpy.run_path(str(ROOT / script), run_name=script)
+    finally:
+        sys.path.pop(0)
+    own = flags.FLAGS.get_key_flags_for_module(script)
+    for flag in own:
+        delattr(flags.FLAGS, flag.name)  # another script may have one of this name
+    return {flag.name for flag in own} | {f"no{flag.name}" for flag in own if flag.boolean}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_have_flags_and_keys_that_exist(page):
-    for script, *words in commands(page):
-        known = (ROOT / script).read_text() + (ROOT / "scripts" / "source_flags.py").read_text()
-        config = None
-        for word in (word for word in words if word.startswith("--")):
-            name, _, value = word.removeprefix("--").partition("=")
-            if name == "config":
-                config = config_of(*value.partition(":")[::2])
-            elif name.startswith("config."):
-                *parents, key = name.split(".")[1:]
-                assert key in functools.reduce(getattr, parents, config), word
-            else:
-                assert re.search(rf"""["'](--|)({name}|{name.removeprefix("no")})["']""", known), f"{script} {word}"
+def read_config(section: type[TrainingConfig], words: list[str]) -> TrainingConfig:
+    """Makes the config of --config and of the keys that are set, as `runtime.command` does."""
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["script", *words])
+    values(["script", *words])
+    overrides = config_flags.get_override_values(values["config"])
+    return from_config_dict(section, holder.value.to_dict() | superseded_durations(section, overrides))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if commands(path)], ids=name)
+def test_commands_have_flags_and_configs_that_exist(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for script, *words in commands(path):
+        given = [word for word in words if word.startswith("--")]
+        keys = [word for word in given if re.match(r"--config[=.]", word)]
+        unknown = {word.partition("=")[0].removeprefix("--") for word in given if word not in keys} - {"help"}
+        assert unknown <= flags_of(script) - {"config"}, script
+        if keys:
+            config = read_config(SECTIONS[script], keys)
+            assert not isinstance(config, FinetuningConfig) or task_named(config.task)
+        if script == "scripts/predict.py" and unknown:
+            assert words[0] in LINE_TASKS
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--config=configs/pretrain/base.py", "--config.total_steps=10_000"],
+            "schedule.warmup=10000 steps do not fit",
+        ),
+        (["--config=configs/pretrain/base.py", "--config.data.sauce=x"], "sauce"),
+        (["--config=configs/pretrain/base.py", "--config.batch_size=0"], "batch_size=0 is out of range"),
+    ],
+)
+def test_a_command_that_would_be_refused_is_seen(words, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises((UserError, AttributeError), match=message):
+        read_config(PretrainingConfig, words)
+
+
+def test_flags_are_those_of_the_script_alone():
+    assert {"model", "top_k", "normalize", "nonormalize"} <= flags_of("scripts/predict.py")
+    assert not {"source", "task", "notop_k"} & flags_of("scripts/predict.py")
+    assert {"source", "nohtml_tags", "vocab_size"} <= flags_of("scripts/train_tokenizer.py")
+    assert {"write"} == flags_of("scripts/check_figures.py")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_configs_take_the_arguments_that_pages_name(page):
-    for name, argument in re.findall(
-        r"`(?:configs/finetune/)?(\w+\.py):([a-z0-9_]+)`", page.read_text(encoding="utf-8")
-    ):
-        for folder in ("pretrain", "finetune"):
-            if (ROOT / "configs" / folder / name).exists():
-                config = config_of(f"configs/{folder}/{name}", argument)
-                assert folder == "pretrain" or task_named(config.task)
+    for file, argument in re.findall(r"`(?:configs/\w+/)?(\w+\.py):([a-z0-9_]+)`", page.read_text(encoding="utf-8")):
+        (path,) = (ROOT / "configs").glob(f"*/{file}")
+        get_config = runpy.run_path(str(path))["get_config"]
+        assert path.parent.name == "pretrain" or task_named(get_config(argument).task)
+        assert get_config(argument)
 
 
 def test_the_readme_stays_short_and_begins_with_the_two_commands():

@@ -54,16 +54,16 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 def execution_on(platform: str, chips: int) -> Execution:
-    """Where the step is to run."""
+    """Returns the place where the step is to run."""
     if platform == "gpu":
         topology = topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1")
     else:
         topology = topologies.get_topology_desc("v5e:2x2", "tpu")
-    return Execution.on(topology.devices[:chips], SETTING.dtype, MeshConfig(), cudnn_version=91_000)
+    return Execution.on(topology.devices[:chips], SETTING.dtype, MeshConfig(), ahead_of_time=True)
 
 
 def program(platform: str, chips: int, sequences: int) -> dict:
-    """The step as the loop compiles it for rows of so many sequences at most."""
+    """Describes the step as the loop compiles it for rows of so many sequences at most."""
     execution = execution_on(platform, chips)
     config, objective = SETTING.training(), dataclasses.replace(SETTING.objective(), execution=execution)
     optimizer = make_optimizer(config.optimizer)
@@ -108,36 +108,36 @@ def compiled(platform: str, chips: int, sequences: int, folder: Path) -> dict:
 
 
 def shapes_of(text: str) -> list[tuple[int, ...]]:
-    return [tuple(map(int, found.split(","))) for found in re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", text)]
+    return [tuple(map(int, sizes.split(","))) for sizes in re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", text)]
 
 
-def check_memory(found: dict, rows: int) -> None:
-    """The new state takes the place of the old one, and no array has all the scores of a layer, [B, N, L, L]."""
-    assert found["state"] <= found["reused"] < 1.01 * found["state"]  # a TPU pads
+def check_memory(made: dict, rows: int) -> None:
+    """Checks that the new state takes the place of the old, and that no array has all scores [B, N, L, L]."""
+    assert made["state"] <= made["reused"] < 1.01 * made["state"]  # a TPU pads
     scores = rows * HEADS * LENGTH**2
-    shapes = set(shapes_of(found["text"]))
+    shapes = set(shapes_of(made["text"]))
     assert not [shape for shape in shapes if shape.count(LENGTH) >= 2 and math.prod(shape) >= scores]
 
 
 @pytest.mark.parametrize("sequences", [1, 4])
 def test_the_step_on_an_h100(sequences, tmp_path):
-    found = compiled("gpu", 1, sequences, tmp_path)
-    calls = Counter(re.findall(r'custom_call_target="(__cudnn[^"]+)"', found["text"]))
+    made = compiled("gpu", 1, sequences, tmp_path)
+    calls = Counter(re.findall(r'custom_call_target="(__cudnn[^"]+)"', made["text"]))
     assert calls == {"__cudnn$fmhaSoftmax": LAYERS, "__cudnn$fmhaSoftmaxBackward": LAYERS}
-    check_memory(found, ROWS)
+    check_memory(made, ROWS)
     # XLA makes one product of query, key and value by itself, so the model need not.
     tokens, together = ROWS * LENGTH, 3 * WIDTH
     product = rf"bf16\[(?:{tokens},{together}|{together},{tokens})\]\S* (?:dot|custom-call)\("
-    products = re.findall(product, found["text"])
+    products = re.findall(product, made["text"])
     assert len(products) == LAYERS
 
 
 @pytest.mark.parametrize("chips", [1, 4])
 def test_the_step_on_tpus(chips, tmp_path):
-    found = compiled("tpu", chips, 4, tmp_path)
-    calls = re.findall(r"%splash_mha_([a-z]+)\S* = .*tpu_custom_call", found["text"])
+    made = compiled("tpu", chips, 4, tmp_path)
+    calls = re.findall(r"%splash_mha_([a-z]+)\S* = .*tpu_custom_call", made["text"])
     assert Counter(calls) == {"fwd": LAYERS, "dq": LAYERS, "dkv": LAYERS}
-    check_memory(found, ROWS // chips)
-    sums = [before for before, _ in re.findall(r"= (.*) (all-reduce|all-reduce-start)\(", found["text"])]
+    check_memory(made, ROWS // chips)
+    sums = [before for before, _ in re.findall(r"= (.*) (all-reduce|all-reduce-start)\(", made["text"])]
     summed = sum(math.prod(shape) for shape in shapes_of("".join(sums)))
-    assert summed >= found["parameters"] if chips > 1 else not sums  # of every gradient
+    assert summed >= made["parameters"] if chips > 1 else not sums  # of every gradient

@@ -49,27 +49,57 @@ def test_the_cleaning_of_the_config_reaches_the_corpus(text_file, tmp_path) -> N
 def test_a_result_is_stale_once_another_run_was_begun_or_the_model_is_gone(tmp_path) -> None:
     config = FinetuningConfig(task="mrpc", total_epochs=3.0)
     longer = dataclasses.replace(config, total_epochs=4.0)
-    workdirs.claim(tmp_path, config)
-    assert workdirs.finished(tmp_path, config) is None
+    workdirs.register_run(config, tmp_path)
+    assert workdirs.finished(config, tmp_path) is None
     result = RunResult({"validation": {"f1": 0.5}}, tmp_path / "model", {"training": 1.5})
-    workdirs.finish(tmp_path, config, result)
-    assert workdirs.finished(tmp_path, config) == result
-    assert workdirs.finished(tmp_path, longer) is None
+    workdirs.finish(config, tmp_path, result)
+    assert workdirs.finished(config, tmp_path) == result
+    assert workdirs.finished(longer, tmp_path) is None
     assert runs.finished(config, tmp_path) is None  # there is no model
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").touch()
     assert runs.finished(config, tmp_path) == result
-    workdirs.claim(tmp_path, longer)
-    assert workdirs.finished(tmp_path, config) is None
-    workdirs.claim(tmp_path, config)
+    workdirs.register_run(longer, tmp_path)
+    assert workdirs.finished(config, tmp_path) is None
+    workdirs.register_run(config, tmp_path)
 
     record = json.loads((tmp_path / "finished.json").read_text())
     del record["config"]["balance_classes"]  # by a version that did not have it
     (tmp_path / "finished.json").write_text(json.dumps(record))
-    assert workdirs.finished(tmp_path, config) == result
-    assert workdirs.finished(tmp_path, dataclasses.replace(config, balance_classes=True)) is None
+    assert workdirs.finished(config, tmp_path) == result
+    assert workdirs.finished(dataclasses.replace(config, balance_classes=True), tmp_path) is None
     (tmp_path / "finished.json").write_text(json.dumps(record["config"]))  # of a version without results
-    assert workdirs.finished(tmp_path, config) is None
+    assert workdirs.finished(config, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("tagging", "token_classification"), ("token_classification", "tagging")]
+)
+def test_a_run_goes_on_under_the_old_and_the_new_name_of_its_task(before, after, tmp_path) -> None:
+    config = FinetuningConfig(task="custom:token_classification", total_epochs=3.0)
+    result = RunResult({"validation": {"f1": 0.5}}, tmp_path / "model", {"training": 1.5})
+    workdirs.register_run(config, tmp_path)
+    workdirs.finish(config, tmp_path, result)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("config.json", "finished.json"):  # as the version of that name has written them
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace("custom:token_classification", f"custom:{before}"))
+    renamed = dataclasses.replace(config, task=f"custom:{after}")
+    assert workdirs.finished(renamed, tmp_path) == result
+    workdirs.register_run(renamed, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["task"] == "custom:token_classification"
+    with pytest.raises(UserError, match="task was 'custom:token_classification' and is 'mrpc'"):
+        workdirs.register_run(dataclasses.replace(config, task="mrpc"), tmp_path)
+
+
+def test_a_record_that_this_version_cannot_read_is_refused_by_name(tmp_path) -> None:
+    config = FinetuningConfig(task="mrpc", total_epochs=3.0)
+    workdirs.register_run(config, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    record = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**record, "colour": "red"}))
+    with pytest.raises(UserError, match=f"{tmp_path} holds a run of another version .*colour is not known"):
+        workdirs.register_run(config, tmp_path)
 
 
 def test_config_files_of_both_kinds(tmp_path, monkeypatch) -> None:

@@ -33,7 +33,7 @@ def started(monkeypatch):
 
     def finetune(config, workdir):
         started.append(config.seed)
-        workdirs.claim(workdir, config)
+        workdirs.register_run(config, workdir)
         (workdir / "checkpoints").mkdir(exist_ok=True)
         place = config.seed % len(F1)
         validation = {"loss": 1.0, "f1": F1[place], "accuracy": ACCURACY[place]}
@@ -41,7 +41,7 @@ def started(monkeypatch):
         (workdir / "scores.json").write_text(json.dumps(scores))
         huggingface.save(workdir / "model", random_model.random_model(seed=config.seed), random_model.tokenizer())
         result = RunResult(scores, workdir / "model", {})
-        workdirs.finish(workdir, config, result)
+        workdirs.finish(config, workdir, result)
         return result
 
     monkeypatch.setattr(runs, "finetune", finetune)
@@ -92,7 +92,7 @@ def test_what_has_not_finished_is_run_again(tmp_path, started, monkeypatch):
 
     def interrupted(config, workdir):
         if config.seed == 1:
-            workdirs.claim(workdir, config)
+            workdirs.register_run(config, workdir)
             raise Interrupted(7, signal.SIGTERM)
         return plain(config, workdir)
 

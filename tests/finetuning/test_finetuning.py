@@ -34,6 +34,8 @@ from bert_jax.finetuning.run import (
 )
 from bert_jax.interop import huggingface
 from bert_jax.runtime.execution import Execution
+from bert_jax.tasks.evaluation import Outcome
+from bert_jax.tasks.kinds.base import Codec
 from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
 from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.table import TASKS, task_named
@@ -192,7 +194,11 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
     ("kind", "changes", "words"),
     [
         ("token_classification", dict(truncation="tail"), "truncation=tail is for classes"),
-        ("regression", dict(label_smoothing=0.1), "label_smoothing is for one class among several"),
+        (
+            "regression",
+            dict(label_smoothing=0.1),
+            "label_smoothing needs a task with classes: task custom:regression is regression",
+        ),
     ],
 )
 def test_settings_that_a_task_does_not_read(kind, changes, words):
@@ -209,8 +215,10 @@ def test_a_checkpoint_comes_with_its_evaluation():
 def test_the_threshold_where_never_to_answer_is_best():
     """The official script says 0, which need not be below every null score."""
     answers = [Answer("", 0, 0, 0.5, score, []) for score in (-3.0, -0.5)]
-    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": 0.0}, answers) < -3
-    assert QuestionAnswering().tuned_threshold({"best_f1_thresh": -0.5}, answers) == -0.5
+    codec = Codec(random_model.tokenizer(), (), 80, null_threshold=0.0)
+    for best, threshold in ((0.0, -4.0), (-0.5, -0.5)):
+        outcome = Outcome(answers, {"best_f1_thresh": best}, {})
+        assert QuestionAnswering().tuned(codec, lambda outcome=outcome: outcome).null_threshold == threshold
 
 
 def test_training_on_some_of_the_examples():
@@ -243,18 +251,38 @@ def test_balanced_weights_are_those_of_scikit_learn():
         *[("choice.py", task) for task in ("swag", "race")],
         *[("reviews.py", task) for task in ("imdb", "rotten_tomatoes")],
         *[("custom.py", name.split(":")[1]) for name in TASKS if name.startswith("custom:")],
-        *[("custom.py", name) for name in ("several", "tagging", "answering", "choice")],  # names before 0.2
         ("conll2003.py", None),
         ("few_labels.py", None),
+        ("minilm.py", None),
     ],
 )
 def test_every_config_names_a_task(file, task):
     """And opens with its command."""
+    config, words = config_of(file, task)
+    assert config.task in TASKS
+    assert config.task.endswith(task or "")
+    assert f"--config=configs/finetune/{file}" in words
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("several", "multi_label"),
+        ("tagging", "token_classification"),
+        ("answering", "question_answering"),
+        ("choice", "multiple_choice"),
+    ],
+)
+def test_the_names_before_0_2_go_on(old, new):
+    assert config_of("custom.py", old)[0] == config_of("custom.py", new)[0]
+    assert task_named(f"custom:{old}") is TASKS[f"custom:{new}"]
+
+
+def config_of(file, task):
+    """Returns the config of a file, and how the file opens."""
     path = Path(__file__).parents[2] / "configs" / "finetune" / file
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = from_config_dict(FinetuningConfig, module.get_config(*[task] if task else []))
-    assert task_named(config.task) in TASKS.values()
-    assert config.task.endswith(task or "")
-    assert f"--config=configs/finetune/{file}" in module.__doc__
+    return config, module.__doc__

@@ -141,7 +141,7 @@ def test_the_classes_of_the_head_in_the_words_of_the_task(capsys):
         ),
         (lambda: fine_tuned("classification", ("a", "b")), "squad", "task squad needs a model with question_answering"),
         (lambda: fine_tuned("classification", ("a", "b")), "stsb", "task stsb is regression, .* has 2 outputs"),
-        (lambda: fine_tuned("classification", ("a",)), "sst2", "task sst2 is classification, .* has 1 outputs"),
+        (lambda: fine_tuned("classification", ("a",)), "sst2", "task sst2 is classification, .* has 1 output"),
         (
             lambda: fine_tuned("classification", ("neg", "pos")),
             "sst2",

@@ -75,7 +75,7 @@ THEIR_CONFIG = {
 
 
 def write_checkpoint(directory, model, names=RELEASED, vocabulary=VOCABULARY, **changes):
-    """The files of a release, with the optimizer's variables of a run that was stopped."""
+    """Writes the files of a release, with the optimizer's variables of a run that was stopped."""
     directory.mkdir()
     (directory / "bert_config.json").write_text(json.dumps(THEIR_CONFIG | changes))
     (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
@@ -125,9 +125,9 @@ def test_fine_tuned_heads(tmp_path, architecture, names, labels):
     if "pooler" not in model.params["bert"]:  # run_squad.py leaves the pooler that it never trained
         body = {**model.params["bert"], "pooler": random_model().params["bert"]["pooler"]}
         model = dataclasses.replace(model, params={**model.params, "bert": body})
-    found = pretrained.load_weights(write_checkpoint(tmp_path / "model", model, held))
-    assert found.labels == labels
-    jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
+    loaded = pretrained.load_weights(write_checkpoint(tmp_path / "model", model, held))
+    assert loaded.labels == labels
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, model.params)
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_whether_text_is_lower_cased_follows_from_the_vocabulary(released, tmp_p
     assert model.tokenizer.encode_batch(["The film"]) == [[5, 6]]
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def copied(released, tmp_path):

@@ -43,7 +43,7 @@ def saved(tmp_path, tokenizer):
     return tmp_path / "model"
 
 
-# ----------------------------------------------------------------------------------------------------------- both ways
+# ---- both ways -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_auto_tokenizer_gives_the_same_ids(saved, tokenizer):
     assert len(their("the " * 99, truncation=True)["input_ids"]) == CONFIG.max_position_embeddings
 
 
-# -------------------------------------------------------------------------------------------- as others have written it
+# ---- as others have written it -------------------------------------------------------------------
 
 
 def renamed(directory, rename):
@@ -230,7 +230,7 @@ def test_a_head_for_other_classes_is_drawn_anew(capsys):
     jax.tree.map(np.testing.assert_array_equal, params, drawn)
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def test_a_model_replaces_an_older_one(saved, tokenizer):
@@ -290,7 +290,7 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path, tokenizer):
     assert (tmp_path / "thesis.tex").read_text() == "ten years"
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def change_config(directory, **changes):

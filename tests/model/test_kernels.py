@@ -51,7 +51,7 @@ def plain_attention(query, key, value, ids):
     return plain.scaled_dot_product_attention(query, key, value, FULL.mask(ids))[0]
 
 
-# -------------------------------------------------------------------------------------------------------------- splash
+# ---- splash --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -64,15 +64,15 @@ def test_splash_is_plain_attention_within_sequences():
 
     def result(function):
         def total(*inputs):
-            found = function(*inputs, ids)
-            return (found * weights).sum(), found
+            context = function(*inputs, ids)
+            return (context * weights).sum(), context
 
-        (_, found), gradients = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(*inputs)
-        return jnp.where(inside, found, 0), *gradients
+        (_, context), gradients = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(*inputs)
+        return jnp.where(inside, context, 0), *gradients
 
     got, want = (
-        result(each)
-        for each in (
+        result(function)
+        for function in (
             functools.partial(splash.attend, execution=Execution(), interpret=True),
             plain_attention,
         )
@@ -91,7 +91,7 @@ def test_splash_compiles_for_tpu_with_gradients():
     assert text.count("tpu_custom_call") >= 2  # forward and backward
 
 
-# ------------------------------------------------------------------------------------------------------------ patterns
+# ---- patterns ------------------------------------------------------------------------------------
 
 
 def attention_by_hand(query, key, value, sequence_ids, pattern):
@@ -148,13 +148,13 @@ def test_a_window_below_zero_is_refused():
         AttentionPattern(window=-1)
 
 
-# --------------------------------------------------------------------------------------------------------------- cuDNN
+# ---- cuDNN ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 def test_cudnn_is_told_where_the_sequences_are(rows):
-    """What its packed layout lets look at each other, position by position, is what the mask allows."""
+    """Its packed layout lets those positions look at each other that the mask allows."""
     ids = ids_of(rows)
     lengths, starts = cudnn.prepare(ids, 6, FULL)
     assert lengths.shape == (len(rows), 7)
@@ -180,7 +180,7 @@ def test_cudnn_is_told_the_lengths_of_single_sequences():
 def test_cudnn_lowers_for_cuda_with_gradients(max_sequences, remat):
     """Here, where no cuDNN is; with `remat` JAX traces the forward pass of the gradient after the kernel returned."""
     inputs, ids = arrays(2, 3, jnp.bfloat16), ids_of([[50, 40, 30], [64, 64]] if max_sequences > 1 else [[90], [128]])
-    there = dataclasses.replace(HOPPER, cudnn_version=91_000)
+    there = dataclasses.replace(HOPPER, ahead_of_time=True)
 
     def total(*inputs):
         return cudnn.attend(*inputs, cudnn.prepare(ids, max_sequences, FULL), there).astype(jnp.float32).sum()
@@ -194,7 +194,7 @@ def test_cudnn_lowers_for_cuda_with_gradients(max_sequences, remat):
     assert f"{LENGTH}x{LENGTH}x" not in text.replace('"', "")
 
 
-# ---------------------------------------------------------------------------------------------------------- on a device
+# ---- on a device ---------------------------------------------------------------------------------
 
 
 @pytest.mark.device
@@ -209,18 +209,18 @@ def test_the_kernel_of_this_device_is_plain_attention_within_sequences(rows):
     weights = jnp.where(ids[:, :, None, None] > 0, weights, 0).astype(jnp.float32)
 
     def results(function, *inputs):
-        found, pull = jax.vjp(function, *inputs)
-        return (found * weights, *pull(weights.astype(found.dtype)))
+        context, pull = jax.vjp(function, *inputs)
+        return (context * weights, *pull(weights.astype(context.dtype)))
 
-    want = results(lambda *inputs: plain_attention(*inputs, ids), *(each.astype(jnp.float32) for each in inputs))
-    row_facts = kernel.prepare(ids, max(map(len, rows)), FULL)
-    got = results(lambda *inputs: kernel.attend(*inputs, row_facts, execution), *inputs)
+    want = results(lambda *inputs: plain_attention(*inputs, ids), *(array.astype(jnp.float32) for array in inputs))
+    prepared = kernel.prepare(ids, max(map(len, rows)), FULL)
+    got = results(lambda *inputs: kernel.attend(*inputs, prepared, execution), *inputs)
     for name, one, other in zip(("output", "query", "key", "value"), got, want, strict=True):
         error = np.linalg.norm(np.asarray(one, np.float32) - other) / np.linalg.norm(other)
         assert error < 2**-6, name
 
 
-# ---------------------------------------------------------------------------------------------------- which is taken
+# ---- which is taken ------------------------------------------------------------------------------
 
 
 CPU, TPU = Execution(jnp.bfloat16), Execution(jnp.bfloat16, "tpu")
@@ -250,9 +250,9 @@ CAUSAL, WINDOW = AttentionPattern(causal=True), AttentionPattern(window=64)
 )
 def test_auto_takes_what_the_device_has(execution, settings, kernel, why):
     arguments = {"execution": execution, "length": 512, "max_sequences": 8, "dropout": False} | settings
-    found = choose_kernel(model_config("base"), **arguments)
-    assert found[0].name == kernel
-    assert why in found[1]
+    chosen, reason = choose_kernel(model_config("base"), **arguments)
+    assert chosen.name == kernel
+    assert why in reason
     if kernel != "plain" or execution.platform == "cpu":
         return
     named = dataclasses.replace(model_config("base"), attention={"gpu": "cudnn", "tpu": "splash"}[execution.platform])
@@ -266,7 +266,7 @@ def test_parameters_are_drawn_whatever_kernel_is_configured(platform, kernel):
     config, execution = dataclasses.replace(CONFIG, attention=kernel), Execution(platform=platform)
     objective = PretrainingObjective(config, DataConfig(), (0, 1, 2, 3, 4), 4, (False,) * config.vocab_size, execution)
     want = dataclasses.replace(objective, model=dataclasses.replace(config, attention="plain"))
-    shapes = [jax.eval_shape(each.init, jax.random.key(0)) for each in (objective, want)]
+    shapes = [jax.eval_shape(one.init, jax.random.key(0)) for one in (objective, want)]
     assert shapes[0] == shapes[1]
 
 
@@ -300,10 +300,10 @@ def test_the_encoder_attends_with_the_kernel_and_gives_maps_with_the_plain_one(s
 
     kernel = dataclasses.replace(splash.SPLASH, attend=attend)
     monkeypatch.setattr(encoder, "choose_kernel", lambda *_, **__: (kernel, ""))
-    found = bert.apply(params, inputs, max_sequences=4)
+    hidden = bert.apply(params, inputs, max_sequences=4)
     assert len(calls) >= (1 if scan_layers else config.num_hidden_layers)
     inside = np.asarray(ids) > 0
-    np.testing.assert_allclose(found[inside], want[inside], atol=1e-5)
+    np.testing.assert_allclose(hidden[inside], want[inside], atol=1e-5)
     blind = bert.apply(params, inputs.replace(sequence_ids=jnp.ones_like(ids)), max_sequences=4)
     assert np.abs(blind[inside] - want[inside]).max() > 1e-2
 

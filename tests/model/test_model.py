@@ -34,7 +34,7 @@ from bert_jax.model.kernels.plain import scaled_dot_product_attention
 from bert_jax.model.layers import product_in_float32
 from bert_jax.runtime.execution import Execution
 
-# ------------------------------------------------------------------------------------------------ sizes, initial values
+# ---- sizes, initial values -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_initial_values():
                 assert np.std(leaf) == pytest.approx(0.880 * config.initializer_range, rel=0.05), path
 
 
-# ------------------------------------------------------------------------------------------------------ scan and remat
+# ---- scan and remat ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -114,8 +114,8 @@ def test_remat_keeps_what_it_says(changes, kept, scan_layers):
         "inner": (rows * length, config.intermediate_size),
     }
     _, pull = jax.vjp(lambda tree: outputs(tree, batch, config)[0], params)
-    found = [leaf.shape for leaf in jax.tree.leaves(pull)]  # of all layers, where they are scanned
-    assert {name for name, shape in shapes.items() if shape in {each[-len(shape) :] for each in found}} == kept
+    saved = [leaf.shape for leaf in jax.tree.leaves(pull)]  # of all layers, where they are scanned
+    assert {name for name, shape in shapes.items() if shape in {leaf[-len(shape) :] for leaf in saved}} == kept
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministi
             assert_close(got[path], leaf)
 
 
-# ------------------------------------------------------------------------------------------------------------ products
+# ---- products ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -155,8 +155,8 @@ def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
         execution = Execution(platform=platform)
 
         def loss(tree):  # here, for JAX keeps what it has traced by the function
-            found = outputs.__wrapped__(tree, packed_batch(), config, execution)
-            return sum(jnp.square(each).sum() for each in found), found
+            logits = outputs.__wrapped__(tree, packed_batch(), config, execution)
+            return sum(jnp.square(head).sum() for head in logits), logits
 
         shapes = jax.eval_shape(functools.partial(fresh_params, config), packed_batch())
         compute = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -179,7 +179,7 @@ def test_the_word_table_has_round_numbers_within_its_product_on_a_gpu(params):
 def test_the_gradient_of_a_bfloat16_product_is_one_of_bfloat16():
     keys = jax.random.split(jax.random.key(0), 3)
     exact = [jax.random.normal(key, shape) for key, shape in zip(keys, ((4, 6, 32), (99, 32), (4, 6, 99)), strict=True)]
-    left, right = (each.astype(jnp.bfloat16) for each in exact[:2])
+    left, right = (array.astype(jnp.bfloat16) for array in exact[:2])
 
     def loss(left, right):
         product = product_in_float32("...d,vd->...v", left, right)
@@ -195,7 +195,7 @@ def test_the_gradient_of_a_bfloat16_product_is_one_of_bfloat16():
         assert np.linalg.norm(got.astype(jnp.float32) - want) < 2**-7 * np.linalg.norm(want)
 
 
-# ------------------------------------------------------------------------------------------------------------- dropout
+# ---- dropout -------------------------------------------------------------------------------------
 
 
 def dropout_calls(params, config, zeroed=None, **kwargs):
@@ -281,7 +281,7 @@ def test_dropout_is_off_when_deterministic_or_zero(params):
     assert not np.allclose(on[0], expected[0])
 
 
-# ------------------------------------------------------------------------------------------------ precision, attention
+# ---- precision, attention ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -312,8 +312,8 @@ def test_tables_sum_their_gradients_in_float32():
 
     def gradients(dtype):
         def loss(tables):
-            found = Embeddings(CONFIG, Execution(dtype)).apply(tables, inputs, deterministic=True)
-            return (found * weights).astype(jnp.float32).sum()
+            embedded = Embeddings(CONFIG, Execution(dtype)).apply(tables, inputs, deterministic=True)
+            return (embedded * weights).astype(jnp.float32).sum()
 
         return jax.grad(loss)(tables)["params"]
 
@@ -344,12 +344,12 @@ def test_hidden_states_and_attentions_on_request(params, scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     batch = packed_batch()
     body = arrange_layers(params, config)["bert"]
-    hidden, found = apply_and_collect(Bert(config), body, Inputs.of_batch(batch))
+    hidden, intermediates = apply_and_collect(Bert(config), body, Inputs.of_batch(batch))
     layers, heads, width = CONFIG.num_hidden_layers, CONFIG.num_attention_heads, CONFIG.hidden_size
-    probabilities = found.attentions
-    assert found.embedded.shape == (2, WIDTH, width)
-    assert found.hidden.shape == (layers, 2, WIDTH, width)
-    np.testing.assert_array_equal(found.hidden[-1], hidden)
+    probabilities = intermediates.attentions
+    assert intermediates.embedded.shape == (2, WIDTH, width)
+    assert intermediates.hidden.shape == (layers, 2, WIDTH, width)
+    np.testing.assert_array_equal(intermediates.hidden[-1], hidden)
     assert probabilities.shape == (layers, 2, heads, WIDTH, WIDTH)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-6)
     ids = np.asarray(batch["sequence_ids"])

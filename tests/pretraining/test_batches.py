@@ -39,7 +39,7 @@ def epoch(batches, number=0):
 
 def test_a_step_is_always_the_same_batch():
     first, second = make(), make()
-    assert first.num_blocks > module.KEPT_BLOCKS  # so that the cache turns over
+    assert first.num_blocks > module.CACHED_BLOCKS  # so that the cache turns over
     per_epoch = first.rows_per_epoch // 16
     steps = [0, 3, per_epoch - 1, per_epoch, per_epoch + 1, 2 * per_epoch, 7]
     ahead = {step: first[step] for step in steps}

@@ -5,7 +5,7 @@ import pytest
 from helpers.synthetic_corpus import CLS, SEP, synthetic_corpus
 
 from bert_jax.config import DataConfig
-from bert_jax.pretraining.packing import best_fit, lay_out, sequences_per_row
+from bert_jax.pretraining.packing import best_fit, sequences_per_row, write_rows
 from bert_jax.pretraining.pairs import Sequences, draw_sequences
 
 
@@ -71,7 +71,7 @@ def test_rows_are_what_a_plain_loop_writes(objective, packing, length):
     max_sequences = sequences_per_row(length, packing)
     places = best_fit(sequences.lengths, length, max_sequences)
     rows = int(places[0].max()) + 3  # two of them empty
-    batch = lay_out(corpus.tokens, sequences, places, (rows, length, max_sequences), CLS, SEP)
+    batch = write_rows(corpus.tokens, sequences, places, (rows, length, max_sequences), CLS, SEP)
 
     names = ["input_ids", "token_type_ids", "position_ids", "sequence_ids"]
     expected = {name: np.zeros((rows, length), int) for name in names}
@@ -97,7 +97,7 @@ def test_rows_are_what_a_plain_loop_writes(objective, packing, length):
 def test_no_sequences_give_empty_rows():
     nothing = Sequences(*(np.zeros(n, np.int64) for n in (0, 0, 1)), np.zeros(0, np.int32))
     places = best_fit(nothing.lengths, 16, 2)
-    batch = lay_out(np.zeros(0, np.uint16), nothing, places, (3, 16, 2), CLS, SEP)
+    batch = write_rows(np.zeros(0, np.uint16), nothing, places, (3, 16, 2), CLS, SEP)
     assert batch["input_ids"].shape == (3, 16)
     assert not batch["sequence_ids"].any()
     assert (batch["next_sentence_labels"] == -1).all()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers.runs import metric_lines, tiny_run
@@ -76,17 +77,24 @@ def test_another_config_in_the_same_workdir_is_refused(finished, text_file) -> N
         pretrain(wider, workdir)
 
 
+def test_pre_training_in_several_processes_is_refused(text_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="runs in one process with all its devices, not in 2"):
+        pretrain(tiny_run(text_file), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_of_a_version_with_fewer_keys_goes_on(text_file, tmp_path) -> None:
     config = tiny_run(text_file)
-    workdirs.claim(tmp_path, config)
+    workdirs.register_run(config, tmp_path)
     (tmp_path / "corpus").mkdir()
     values = json.loads((tmp_path / "config.json").read_text())
     del values["optimizer"]["mu_dtype"], values["model"]["attention"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     changed = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, mu_dtype="bfloat16"))
     with pytest.raises(UserError, match=r"optimizer\.mu_dtype was 'float32' and is 'bfloat16'"):
-        workdirs.claim(tmp_path, changed)
-    workdirs.claim(tmp_path, config)
+        workdirs.register_run(changed, tmp_path)
+    workdirs.register_run(config, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["mu_dtype"] == "float32"
 
 

@@ -33,7 +33,7 @@ def test_pairs_are_counted_within_documents(monkeypatch):
     corpus = dataclasses.replace(corpus, tokens=rng.integers(0, 6, 36).astype(np.uint16))
     ends = [0, 13, 14, 36]
     for first, last in ((0, 36), (10, 26)):  # all of it, and its middle
-        monkeypatch.setattr(module, "COUNTED", last - first)
+        monkeypatch.setattr(module, "MAX_TOKENS", last - first)
         want = np.zeros((6, 6))
         for begin, end in itertools.pairwise(ends):
             begin, end = max(begin, first), min(end, last)

@@ -179,8 +179,8 @@ BAD = [
 ]
 
 
-def told(path, task: str, split: str = "train", **columns) -> str:
-    """The error of reading the file."""
+def message_of(path, task: str, split: str = "train", **columns) -> str:
+    """Returns the error of reading the file."""
     with pytest.raises(UserError) as error:
         read_examples(TASKS[task], split, file=str(path), **columns)
     assert "\n" not in str(error.value)
@@ -191,7 +191,7 @@ def told(path, task: str, split: str = "train", **columns) -> str:
 @pytest.mark.parametrize(("task", "name", "content", "message"), BAD)
 def test_bad_files_are_told_with_file_and_place(tmp_path, task, name, content, message):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert message in told(tmp_path / name, task)
+    assert message in message_of(tmp_path / name, task)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ def test_bad_files_are_told_with_file_and_place(tmp_path, task, name, content, m
 )
 def test_files_that_are_not_utf8(tmp_path, task, name, content, place):
     (tmp_path / name).write_bytes(content)
-    assert f"is not UTF-8: {place}" in told(tmp_path / name, task)
+    assert f"is not UTF-8: {place}" in message_of(tmp_path / name, task)
 
 
 def test_missing_files_and_splits_are_told_with_those_there_are(tmp_path):
-    assert "No such file" in told(tmp_path / "none.csv", CLASSIFICATION)
+    assert "No such file" in message_of(tmp_path / "none.csv", CLASSIFICATION)
     (tmp_path / "train.txt").write_text("x")
     cases = [
         ("conll2003", "test", str(tmp_path), "has no test.txt: there is train.txt"),
@@ -233,7 +233,7 @@ def test_official_files_may_have_surplus_fields_but_no_short_rows(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_text("sentence\tlabel\nx\t1\tmore\n")
     assert len(read_examples(TASKS["sst2"], "train", directory=str(tmp_path))) == 1
-    assert "line 2 has 3 fields" in told(path, "sst2")
+    assert "line 2 has 3 fields" in message_of(path, "sst2")
     path.write_text("sentence\tlabel\nx\n")
     with pytest.raises(UserError, match=r"train\.tsv line 2 has 1 fields, but column 'label' is number 2"):
         read_examples(TASKS["sst2"], "train", directory=str(tmp_path))
@@ -249,36 +249,38 @@ def test_a_package_that_is_not_there_is_told(monkeypatch):
 def test_columns_of_conll_are_numbers(tmp_path, column):
     (tmp_path / "a.txt").write_text("New X B\n")
     wanted = f"has no column {column!r}: choose a number from 1 to 3 with data."
-    assert wanted + "label" in told(tmp_path / "a.txt", TAGGING, label=column)
-    assert wanted + "text" in told(tmp_path / "a.txt", TAGGING, text=column)
+    assert wanted + "label" in message_of(tmp_path / "a.txt", TAGGING, label=column)
+    assert wanted + "text" in message_of(tmp_path / "a.txt", TAGGING, text=column)
 
 
 def test_a_test_set_is_labelled_or_not(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\nx,1\ny,\nz,\n")
     expected = ": 2 of 3 examples have no label, the first is 1: label all of them or none"
-    assert expected in told(tmp_path / "a.csv", CLASSIFICATION, "test")
+    assert expected in message_of(tmp_path / "a.csv", CLASSIFICATION, "test")
     content = json.loads(squad(answer("met", 5)))
     content["data"] *= 2
     content["data"][1] = json.loads(squad(id="q8"))["data"][0]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert "1 of 2 examples have no label, the first is q8" in told(tmp_path / "a.json", ANSWERING, "test")
+    assert "1 of 2 examples have no label, the first is q8" in message_of(tmp_path / "a.json", ANSWERING, "test")
 
 
 def test_rows_that_are_too_short_or_blank_in_a_test_set(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\nx,1\ny\n")
-    assert "line 3 has 1 fields, but column 'label' is number 2" in told(tmp_path / "a.csv", CLASSIFICATION, "test")
+    assert "line 3 has 1 fields, but column 'label' is number 2" in message_of(
+        tmp_path / "a.csv", CLASSIFICATION, "test"
+    )
     (tmp_path / "a.csv").write_text("text,label\nx, \n")
-    assert "line 2: 'label' has no label" in told(tmp_path / "a.csv", CLASSIFICATION)
+    assert "line 2: 'label' has no label" in message_of(tmp_path / "a.csv", CLASSIFICATION)
 
 
 def test_questions_of_the_same_id(tmp_path):
     content = json.loads(squad(answer("met", 5)))
     content["data"] *= 2
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert "question q7 stands there twice" in told(tmp_path / "a.json", ANSWERING)
+    assert "question q7 stands there twice" in message_of(tmp_path / "a.json", ANSWERING)
 
 
-# ---------------------------------------------------------------------------------------------------- names of labels
+# ---- names of labels -----------------------------------------------------------------------------
 
 
 def texts(*labels) -> list[TextExample]:
@@ -316,26 +318,26 @@ def test_several_labels_of_one_name_are_two_answers():
 
 def test_labels_that_training_never_saw_are_named():
     names = ("neg", "pos")
-    check_labels(Classification(), names, texts("neg", "pos", None), "validation", "dev.csv")
+    check_labels(Classification().names_in, names, texts("neg", "pos", None), "validation", "dev.csv")
     with pytest.raises(UserError) as error:
-        check_labels(Classification(), names, texts("neg", "mixed", "odd", "mixed"), "validation", "dev.csv")
+        check_labels(Classification().names_in, names, texts("neg", "mixed", "odd", "mixed"), "validation", "dev.csv")
     assert str(error.value) == (
         "dev.csv: validation has labels that training never saw: 'mixed' (2 times), 'odd' (1 times), first in example "
         "1; training has 'neg', 'pos': add examples of them to training, or take them out of validation"
     )
     with pytest.raises(UserError, match="'c'"):
-        check_labels(MultiLabel(), ("a", "b"), texts(("a",), ("b", "c")), "validation", "dev.csv")
+        check_labels(MultiLabel().names_in, ("a", "b"), texts(("a",), ("b", "c")), "validation", "dev.csv")
     with pytest.raises(UserError, match=r"'I-LOC' .* first in example 0"):
         check_labels(
-            TokenClassification(),
+            TokenClassification().names_in,
             ("O",),
             [TokenClassificationExample("0", ("x", "y"), ("O", "I-LOC"))],
             "validation",
             "dev.txt",
         )
     with pytest.raises(UserError, match="and 5 more, first"):
-        check_labels(Classification(), ("a", "b"), texts(*map(str, range(15))), "validation", "dev.csv")
-    check_labels(Regression(), (), texts(1.0, 2.0), "validation", "dev.csv")
+        check_labels(Classification().names_in, ("a", "b"), texts(*map(str, range(15))), "validation", "dev.csv")
+    check_labels(Regression().names_in, (), texts(1.0, 2.0), "validation", "dev.csv")
 
 
 def test_tfds_records_that_are_not_utf8_are_told(monkeypatch):

@@ -40,6 +40,6 @@ def test_step_compiles_once(finished, text_file, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(runs.PretrainingObjective, "metrics", counted)
     result = pretrain(tiny_run(text_file, compute_dtype="bfloat16"), tmp_path)
-    losses = [each.metrics["validation"]["mlm_loss"] for each in (result, finished[1])]
+    losses = [run.metrics["validation"]["mlm_loss"] for run in (result, finished[1])]
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
     assert sorted(traces) == ["evaluation", "training"]

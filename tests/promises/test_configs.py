@@ -15,7 +15,7 @@ import pytest
 
 import bert_jax
 from bert_jax import config as configs
-from bert_jax.config import PretrainingConfig, from_config_dict, to_config_dict
+from bert_jax.config import FinetuningConfig, PretrainingConfig, from_config_dict, to_config_dict
 from bert_jax.errors import UserError
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.objective import PretrainingObjective
@@ -36,14 +36,14 @@ def load(path: Path):
 
 
 def cases() -> list:
-    """A file and what its `get_config` takes, if it takes anything: a phase or a size."""
+    """Returns each file with what its `get_config` takes, if it takes anything: a phase or a size."""
     arguments = {"phase": ("128", "512"), "size": ("base", "large")}
-    found = []
+    parameters = []
     for path in FILES:
         takes = [*inspect.signature(load(path).get_config).parameters]
         given = arguments[takes[0]] if takes else ("",)
-        found += [pytest.param(path, argument, id=f"{path.stem}{argument}") for argument in given]
-    return found
+        parameters += [pytest.param(path, argument, id=f"{path.stem}{argument}") for argument in given]
+    return parameters
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_the_modern_config_packs_without_dropout_and_so_meets_the_fast_kernels(
     assert (config.model.hidden_dropout_prob, config.model.attention_probs_dropout_prob) == (0, 0)
     original = load(ROOT / f"configs/pretrain/{size}.py").get_config
     phases = [from_config_dict(PretrainingConfig, original(phase)) for phase in ("128", "512")]
-    positions = [each.total_steps * each.batch_size * each.data.length for each in (config, *phases)]
+    positions = [phase.total_steps * phase.batch_size * phase.data.length for phase in (config, *phases)]
     assert positions[0] == sum(positions[1:])
 
     execution = Execution.on([SimpleNamespace(platform=platform, compute_capability="9.0")], config.compute_dtype)
@@ -129,7 +129,7 @@ def test_config_dict_and_back() -> None:
         ({"data": {"mask_rate": 1.5}}, "data.mask_rate=1.5 is out of range: it must be between 0.001 and 0.999"),
         ({"data": {"validation_rows": 0}}, "data.validation_rows=0 is out of range"),
         ({"optimizer": {"b2": 1.0}}, "optimizer.b2=1.0 is out of range"),
-        ({"schedule": {"warmup": 10.0}}, "schedule.warmup=10 steps do not fit into total_steps=5"),
+        ({"schedule": {"warmup": 10.0}}, "schedule.warmup=10 steps do not fit into a run of 5 steps"),
         ({"compute_dtype": "float16"}, "compute_dtype='float16' is not known"),
     ],
 )
@@ -138,6 +138,15 @@ def test_bad_values_are_told_in_one_line(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         from_config_dict(PretrainingConfig, values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "limit"),
+    [("max_length", 0, "at least 1"), ("stride", -1, "at least 0"), ("truncation", "", "choose")],
+)
+def test_bad_lengths_of_fine_tuning_are_refused(key: str, value: object, limit: str) -> None:
+    with pytest.raises(UserError, match=f"{key}={value!r} is .*{limit}"):
+        from_config_dict(FinetuningConfig, {"total_epochs": 3.0, key: value})
 
 
 @pytest.mark.slow

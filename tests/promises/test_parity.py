@@ -73,7 +73,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def in_their_names(tree: dict, directory: Path) -> dict[str, np.ndarray]:
-    """A tree shaped like the parameters as `transformers` names and lays out its tensors."""
+    """Returns a tree shaped like the parameters as `transformers` names and lays out its tensors."""
     huggingface.save(directory, Pretrained(tree, MODEL), TOKENIZER)
     return load_file(directory / huggingface.WEIGHTS_FILE)
 
@@ -89,11 +89,11 @@ def as_indices(array: np.ndarray) -> torch.Tensor:
     return torch.tensor(np.asarray(array), dtype=torch.long)
 
 
-# ------------------------------------------------------------------------------------------------- a hundred steps
+# ---- a hundred steps -----------------------------------------------------------------------------
 
 
 class Run(NamedTuple):
-    """What a training run leaves; tensors by their names in `transformers`."""
+    """Holds what a training run leaves; tensors by their names in `transformers`."""
 
     losses: list[float]
     gradient_norms: list[float]
@@ -124,7 +124,7 @@ def raw_batches() -> list[Batch]:
 
 
 def our_run(config: OptimizerConfig, params: dict, directory: Path) -> Run:
-    """The project's own jitted step."""
+    """Runs the project's own jitted step."""
     schedule = ScheduleConfig("linear", warmup=float(WARMUP))
     training = TrainingConfig(seed=SEED, total_steps=STEPS, batch_size=5, optimizer=config, schedule=schedule)
     optimizer = make_optimizer(config)
@@ -140,7 +140,7 @@ def our_run(config: OptimizerConfig, params: dict, directory: Path) -> Run:
 
 
 class PlainOptimizer(torch.optim.Optimizer):
-    """What PyTorch lacks: `optimization.py` of google-research/bert, and LAMB (You et al. 2020, algorithm 2)."""
+    """Adds what PyTorch lacks: `optimization.py` of google-research/bert, and LAMB (You et al. 2020, algorithm 2)."""
 
     def __init__(self, groups: list[dict], lr: float, betas: tuple[float, float], eps: float, *, lamb: bool):
         super().__init__(groups, dict(lr=lr, betas=betas, eps=eps, lamb=lamb))
@@ -177,12 +177,12 @@ def their_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> torch.op
 
 @jax.jit
 def masked(batch: Batch, step: int) -> Batch:
-    """The batch as our step number `step` masks it for itself."""
+    """Returns the batch as our step number `step` masks it for itself."""
     return OBJECTIVE.prepare(batch, row_keys(stream_key(SEED, "prepare", step), batch), training=True)
 
 
 def their_arguments(batch: Batch) -> dict[str, torch.Tensor]:
-    """A masked batch as `transformers` takes it, with the labels of both losses."""
+    """Returns a masked batch as `transformers` takes it, with the labels of both losses."""
     batch = {name: np.asarray(value) for name, value in batch.items()}
     labels = np.full(batch["input_ids"].shape, -100)
     row, slot = np.nonzero(batch["labels"] >= 0)
@@ -199,7 +199,7 @@ def their_arguments(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def their_run(config: OptimizerConfig, model: transformers.BertForPreTraining) -> Run:
-    """The same in PyTorch and float64: its losses, clipping and learning-rate scheduler."""
+    """Runs the same in PyTorch and float64: its losses, clipping and learning-rate scheduler."""
     model = model.double()
     # Their table has no gradient at [PAD], which a masked position may draw as its random token.
     model.bert.embeddings.word_embeddings.padding_idx = None
@@ -250,8 +250,8 @@ def test_a_hundred_steps_equal_pytorch(config: OptimizerConfig, params: dict, tm
     np.testing.assert_allclose(ours.gradient_norms, theirs.gradient_norms, rtol=CURVE_TOLERANCE)
     tolerances = {"params": PARAMETER_TOLERANCE, "mean": MOMENT_TOLERANCE, "square": MOMENT_TOLERANCE}
     for name, tolerance in tolerances.items():
-        found = errors(getattr(ours, name), getattr(theirs, name))
-        assert {tensor: error for tensor, error in found.items() if not error <= tolerance} == {}, name
+        distances = errors(getattr(ours, name), getattr(theirs, name))
+        assert {tensor: error for tensor, error in distances.items() if not error <= tolerance} == {}, name
     # A comparison of runs in which little happens would say little.
     turns = len(LENGTHS)
     assert np.mean(theirs.losses[-turns:]) < 0.8 * np.mean(theirs.losses[:turns])
@@ -259,7 +259,7 @@ def test_a_hundred_steps_equal_pytorch(config: OptimizerConfig, params: dict, tm
     assert clipped == 1 if config.clip_norm == 1 else 0.2 < clipped < 0.8
 
 
-# ------------------------------------------------------------------------------------------------- dropout
+# ---- dropout -------------------------------------------------------------------------------------
 
 DRAWS = 2_000  # rows of one batch, all alike, so that they differ by dropout alone
 TOKENS = 11  # of such a row; the rest is padding
@@ -271,7 +271,7 @@ BOTH = dict(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
 
 
 class Draws(NamedTuple):
-    """What comes out for the row's own tokens, draw by draw."""
+    """Holds what comes out for the row's own tokens, draw by draw."""
 
     embedded: np.ndarray  # [N, TOKENS, D], behind the first dropout
     logits: np.ndarray  # [N, TOKENS * V + 2], of both heads

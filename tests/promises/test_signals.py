@@ -73,6 +73,6 @@ def test_read_only_workdir_is_one_line(text_file, tmp_path) -> None:
     os.seteuid(user or 65534)  # nothing is read-only to root
     try:
         with pytest.raises(UserError, match=r"cannot write to .* \(Permission denied\): give another --workdir"):
-            workdirs.claim(tmp_path / "run", tiny_run(text_file))
+            workdirs.register_run(tiny_run(text_file), tmp_path / "run")
     finally:
         os.seteuid(user)

@@ -33,7 +33,7 @@ WHERE = synthetic_corpus(400, distinct=True)  # its token at i is FIRST + i
 
 
 def over_a_small_vocabulary(corpus):
-    """The same documents of tokens below V, so that every entry is drawn often; a sentence begins with a word."""
+    """Puts tokens below V into the documents, so that every entry is drawn often; a sentence begins with a word."""
     tokens = np.random.default_rng(0).integers(FIRST, V, corpus.num_tokens).astype(np.uint16)
     tokens[corpus.sentences[:-1]] = FIRST
     return dataclasses.replace(corpus, tokens=tokens)
@@ -59,7 +59,7 @@ class Instances:
 
 
 def plain_epoch(seed, whole_word=False):
-    """One epoch by the original algorithm."""
+    """Makes one epoch by the original algorithm."""
     rng = random.Random(seed)
     tokens = CORPUS.tokens.tolist()
     continuations = CONTINUATIONS if whole_word else None
@@ -79,23 +79,25 @@ def plain_epoch(seed, whole_word=False):
 
 
 def our_epochs(epochs, packing, whole_word=False):
-    """The instances of each epoch, through the batches and the masking of a training step."""
+    """Returns the instances of each epoch, through the batches and the masking of a training step."""
     config = DataConfig(length=L, packing=packing, whole_word=whole_word)
     seed = 7 + packing
     keywords = dict(cls_id=CLS, sep_id=SEP, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_SPANS", 32)  # of this small text more than one block
         rows = PretrainingBatches(CORPUS, config, batch_size=1, **keywords).rows_per_epoch
-        batches, wheres = (PretrainingBatches(each, config, batch_size=rows, **keywords) for each in (CORPUS, WHERE))
+        batches, wheres = (
+            PretrainingBatches(corpus, config, batch_size=rows, **keywords) for corpus in (CORPUS, WHERE)
+        )
     assert batches.num_blocks > 1
     objective = PretrainingObjective(ModelConfig(vocab_size=V), config, SPECIAL, MASK, tuple(CONTINUATIONS.tolist()))
     prepare = jax.jit(partial(objective.prepare, training=True))
-    found = []
+    instances = []
     for step in range(epochs):
         batch = batches[step]
         prepared = jax.device_get(prepare(batch, row_keys(stream_key(seed, "prepare", step), batch)))
-        found.append(instances_of(prepared, wheres[step]["input_ids"]))
-    return found
+        instances.append(instances_of(prepared, wheres[step]["input_ids"]))
+    return instances
 
 
 def instances_of(prepared, where):
@@ -139,17 +141,17 @@ def ours(request):
 
 
 def means_of(quantities, epochs, theirs):
-    """{name: its mean in each epoch}; of what has many values also the share up to each eighth of `theirs`."""
+    """Returns {name: its mean in each epoch}; of what has many values also the share up to each eighth of `theirs`."""
     values, reference = ([quantities(epoch) for epoch in part] for part in (epochs, theirs))
-    found = {}
+    means = {}
     for name in values[0]:
-        found[name] = [value[name].mean() for value in values]
+        means[name] = [value[name].mean() for value in values]
         pooled = np.concatenate([value[name] for value in reference])
         eighths = np.unique(np.quantile(pooled, np.arange(1, 8) / 8, method="inverted_cdf"))
         if len(eighths) > 2:
-            for most in eighths[eighths < pooled.max()]:
-                found[f"{name} <= {most:.3g}"] = [(value[name] <= most).mean() for value in values]
-    return found
+            for bound in eighths[eighths < pooled.max()]:
+                means[f"{name} <= {bound:.3g}"] = [(value[name] <= bound).mean() for value in values]
+    return means
 
 
 def pair_quantities(x):
@@ -164,7 +166,7 @@ def pair_quantities(x):
     random = x.label == 1
     assert ((document_a != document_b) == random).all(), "a label does not tell where B is from"
     size = np.diff(CORPUS.documents)[document_b]
-    found = {
+    quantities = {
         "length": x.lengths,
         "full": x.lengths == L,
         "below half": x.lengths < L / 2,
@@ -180,12 +182,12 @@ def pair_quantities(x):
         "sentences of random B's document": size[random],
     }
     for name, start, length in (("A", start_a, a), ("B", start_b, b)):
-        found |= truncation(name, start, start + length)
-    return found
+        quantities |= truncation(name, start, start + length)
+    return quantities
 
 
 def truncation(name, start, end):
-    """What the first and the last sentence of each piece [start, end) lost."""
+    """Returns what the first and the last sentence of each piece [start, end) lost."""
     bounds = CORPUS.sentences
     front = start - bounds[np.searchsorted(bounds, start, side="right") - 1]
     back = bounds[np.searchsorted(bounds, end)] - end
@@ -261,17 +263,17 @@ def test_what_is_hidden_is_that_of_the_paper(by_the_paper, ours):
 
 def test_predictions_are_uniform_over_the_text_of_a_sequence(ours):
     """At every position: m of the n text tokens of a sequence, each with probability m / n."""
-    expected, variance, found = np.zeros((3, L))
+    expected, variance, drawn = np.zeros((3, L))
     for x in ours:
         text = x.where >= 0
         assert not x.predicted[~text].any()
         share = text * (x.predicted.sum(1) / text.sum(1))[:, None]
         expected += share.sum(0)
         variance += (share * (1 - share)).sum(0)
-        found += x.predicted.sum(0)
+        drawn += x.predicted.sum(0)
     error = np.sqrt(variance)[1:-1]  # [CLS] lies at 0, and only [SEP] at the end
     assert expected[0] == expected[-1] == 0
-    assert (np.abs(found - expected)[1:-1] < SIGMAS * error).all()
+    assert (np.abs(drawn - expected)[1:-1] < SIGMAS * error).all()
     assert (error < 0.03 * expected[1:-1]).all()
 
 

@@ -20,8 +20,15 @@ ELSEWHERE = {
 def test_this_process_is_described() -> None:
     found = Execution.here(mesh=MeshConfig())
     assert (found.platform, found.mesh.size) == (jax.default_backend(), len(jax.devices()))
+    assert (found.process_count, found.process_index) == (1, 0)
     assert Execution.here().mesh is NO_MESH
     assert NO_MESH.size == 0
+
+
+def test_one_of_several_processes_knows_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 3)
+    assert (Execution.here().process_count, Execution.here().process_index) == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +46,8 @@ def test_the_compute_type_follows_from_the_platform_unless_it_is_given(platform:
 
 
 def test_devices_of_another_machine_say_what_they_are() -> None:
-    found = Execution.on([ELSEWHERE["gpu"]], cudnn_version=91_000)
-    assert (found.platform, found.compute_capability, found.cudnn_version) == ("gpu", 8.9, 91_000)
+    found = Execution.on([ELSEWHERE["gpu"]], ahead_of_time=True)
+    assert (found.platform, found.compute_capability, found.ahead_of_time) == ("gpu", 8.9, True)
     assert Execution.on([ELSEWHERE["tpu"]]).compute_capability == 0
 
 

@@ -15,13 +15,15 @@ import pytest
 from helpers.runs import metric_lines
 from helpers.toy import CONFIG, Toy, assert_same_bits, toy_batch, toy_data, train
 
-from bert_jax.config import MeshConfig, OptimizerConfig
+from bert_jax.config import MeshConfig, OptimizerConfig, ScheduleConfig
 from bert_jax.errors import Interrupted, UserError
+from bert_jax.runtime.execution import Execution
 from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
 from bert_jax.training.loop import Data, next_batch
 from bert_jax.training.metrics import Clock, Reporter
 from bert_jax.training.objective import Mean
+from bert_jax.training.sharding import local_rows
 from bert_jax.training.step import accumulated_gradients, stream_key
 
 
@@ -190,6 +192,20 @@ def test_durations_become_steps() -> None:
     assert length(total_tokens=3_200) == 100  # 8 rows of 4 tokens a step
 
 
+@pytest.mark.parametrize("duration", [{"total_epochs": 3.0}, {"total_tokens": 480}, {"total_minutes": 0.02}])
+def test_a_warm_up_that_is_longer_than_the_run_is_refused(duration, tmp_path, monkeypatch) -> None:
+    """By the clock of the test below, 0.02 minutes are fewer than 100 steps."""
+    clock = SimpleNamespace(monotonic=(tick / 100 for tick in itertools.count()).__next__)
+    monkeypatch.setattr("bert_jax.training.loop.time", clock)
+    monkeypatch.setattr("bert_jax.training.duration.time", clock)
+    monkeypatch.setattr("bert_jax.training.duration.CALIBRATION_STEPS", 5)
+    config = dataclasses.replace(CONFIG, total_steps=0, **duration, schedule=ScheduleConfig(warmup=100))
+    message = r"schedule.warmup=100 steps do not fit into a run of \d+ steps.*such as schedule.warmup=0.05"
+    with pytest.raises(UserError, match=message):
+        train(Toy(), config, tmp_path, toy_data())
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
 @pytest.mark.slow
 def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypatch) -> None:
     """A clock that moves a hundredth of a second at each look."""
@@ -241,6 +257,12 @@ def test_gradient_that_is_not_finite_spares_the_checkpoints(tmp_path) -> None:
     with pytest.raises(UserError, match="gradient_norm is not finite in steps 8 to 8"):
         train(Sharp(), config, tmp_path, dataclasses.replace(toy_data(), train=stream))
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 7
+
+
+def test_processes_share_the_rows_of_a_batch() -> None:
+    rows = [local_rows(8, Execution(process_count=4, process_index=index)) for index in range(4)]
+    assert rows == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    assert local_rows(8, Execution()) == slice(0, 8)
 
 
 def test_mesh_and_batch_must_fit(tmp_path) -> None:

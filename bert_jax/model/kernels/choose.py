@@ -1,4 +1,4 @@
-"""The choice of a kernel by where a model runs and what it asks for."""
+"""Chooses a kernel by where a model runs and what it asks for."""
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
@@ -21,18 +21,18 @@ def choose_kernel(
     dropout: bool,
     pattern: AttentionPattern = AttentionPattern(),
 ) -> tuple[Kernel, str]:
-    """Returns the kernel of `config.attention`; of "auto", the fastest that the devices and the rows allow.
+    """Returns the kernel of `config.attention`; for "auto", the fastest that the devices and the rows allow.
 
     Args:
-      config: of the model.
-      execution: where it runs.
-      length: L.
+      config: the config of the model.
+      execution: the place where it runs.
+      length: L, the tokens of a row.
       max_sequences: K, the most sequences that a row has; None if that is not known.
       dropout: whether probabilities are dropped.
-      pattern: which positions attend to which.
+      pattern: the rule of which positions attend to which.
 
     Returns:
-      The kernel; and of the plain one, why.
+      The kernel; and why, if it is the plain one.
 
     Raises:
       UserError: the kernel that `config.attention` names cannot do it.

@@ -1,13 +1,8 @@
-"""Attention without the [L, L] matrices on NVIDIA GPUs, by cuDNN."""
-
-import contextlib
-from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
-from unittest import mock
+"""Attends without the [L, L] matrices on NVIDIA GPUs, by cuDNN."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from bert_jax.model.kernels.kernel import AttentionSpec, Kernel
 from bert_jax.model.pattern import AttentionPattern
@@ -16,14 +11,16 @@ from bert_jax.runtime.execution import Execution
 HOPPER = 9.0  # compute capability of the oldest GPUs on which cuDNN keeps several sequences of a row apart
 LONGEST_HEAD = 128
 
+Rows = tuple[Int[Array, " B"]] | tuple[Int[Array, "B K1"], Int[Array, "B K2"]]  # see `prepare`
 
-def prepare(sequence_ids: jax.Array, max_sequences: int | None, pattern: AttentionPattern) -> tuple[jax.Array, ...]:
+
+def prepare(sequence_ids: Int[Array, "B L"], max_sequences: int | None, pattern: AttentionPattern) -> Rows:
     """Returns where the sequences of each row are.
 
     Args:
-      sequence_ids: int32 [B, L].
+      sequence_ids: the sequence of each token, int32 [B, L].
       max_sequences: K, the most sequences that a row has.
-      pattern: full attention, see `obstacle`.
+      pattern: the rule of attention; full, see `obstacle`.
 
     Returns:
       With K = 1 the length of each row's sequence, int32 [B]. Otherwise lengths [B, K + 1] and starts [B, K + 2] of all
@@ -46,31 +43,15 @@ def prepare(sequence_ids: jax.Array, max_sequences: int | None, pattern: Attenti
 
 
 def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, rows: tuple[jax.Array, ...], execution: Execution
-) -> jax.Array:
-    """Computes attention of [B, L, N, H] within the sequences that `prepare` found.
-
-    JAX asks the machine on which it traces for cuDNN and for the GPU. With `execution.cudnn_version` a program is made
-    for another machine, and the execution gives the answers in its place, in the forward pass of the gradient, too,
-    which JAX may trace long after this function has returned.
-    """
-    if not execution.cudnn_version:
-        return _attend(query, key, value, rows)
-
-    @jax.custom_vjp
-    def attend_elsewhere(*arguments: Any) -> Any:
-        with _answers_of(execution):
-            return _attend(*arguments)
-
-    def forward(*arguments: Any) -> tuple[jax.Array, Any]:
-        with _answers_of(execution):
-            return jax.vjp(_attend, *arguments)
-
-    attend_elsewhere.defvjp(forward, lambda pull_back, gradient: pull_back(gradient))
-    return attend_elsewhere(query, key, value, rows)  # pyright: ignore[reportReturnType]
-
-
-def _attend(query: jax.Array, key: jax.Array, value: jax.Array, rows: tuple[jax.Array, ...]) -> jax.Array:
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B L N H"],
+    value: Float[Array, "B L N H"],
+    rows: Rows,
+    execution: Execution,
+) -> Float[Array, "B L N H"]:
+    """Computes attention of [B, L, N, H] within the sequences that `prepare` describes."""
+    if execution.ahead_of_time:
+        return _attend_elsewhere(query, key, value, rows)
     if len(rows) == 1:
         (lengths,) = rows  # nothing attends to padding
         return jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths, implementation="cudnn")
@@ -78,7 +59,7 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array, rows: tuple[jax.
     from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
 
     lengths, starts = rows
-    return dot_product_attention(  # pyright: ignore[reportReturnType] (it has no types)
+    return dot_product_attention(  # pyright: ignore[reportReturnType]
         query,
         key,
         value,
@@ -91,21 +72,46 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array, rows: tuple[jax.
     )
 
 
-@contextlib.contextmanager
-def _answers_of(execution: Execution) -> Iterator[None]:
-    """Lets the execution say which cuDNN and which GPU there are, where JAX's binding would ask this machine."""
+def _attend_elsewhere(query: jax.Array, key: jax.Array, value: jax.Array, rows: Rows) -> jax.Array:
+    """Computes what `attend` does in a program for a machine that is not here.
+
+    JAX's functions ask the machine on which they trace for its cuDNN and its GPU. The operations below them do not, so
+    this takes those (of JAX 0.10 and 0.11) and puts them together in the same way.
+    """
     from jax._src.cudnn import fused_attention_stablehlo as binding
 
-    versions = SimpleNamespace(cudnn_get_version=lambda: execution.cudnn_version)
-    is_at_least = lambda capability: execution.compute_capability >= float(capability)  # noqa: E731
-    is_equal = lambda capability: execution.compute_capability == float(capability)  # noqa: E731
-    with mock.patch.multiple(
-        binding,
-        cuda_versions=versions,
-        check_compute_capability=is_at_least,
-        is_cuda_compute_capability_equal=is_equal,
-    ):
-        yield
+    unused = jnp.zeros(0, query.dtype)
+    if len(rows) == 1:
+        batch, length = query.shape[:2]
+        places = (jnp.full((batch,), length, jnp.int32), *rows, unused, unused)
+    else:
+        lengths, starts = rows
+        places = (lengths, lengths, starts, starts)
+    settings = {
+        "scale": query.shape[-1] ** -0.5,
+        "seed": 42,
+        "dropout_rate": 0.0,
+        "variadic_args": (False, False),  # no bias
+        "mask_type": binding.MaskType.PADDING,
+        "layout": binding.AttentionLayout.BTNH.value,
+        "sliding_window_length": None,
+    }
+
+    @jax.custom_vjp
+    def operation(*arguments: jax.Array) -> jax.Array:
+        return binding._dot_product_attention_fwd_p_wrapper.bind(*arguments, **settings, is_training=False)[0]
+
+    def forward(*arguments: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        outputs = binding._dot_product_attention_fwd_p_wrapper.bind(*arguments, **settings, is_training=True)
+        output, statistics = outputs
+        return output, (*arguments, statistics, output)
+
+    def backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array | None, ...]:
+        gradients = binding._dot_product_attention_bwd_p_wrapper.bind(*saved, gradient, **settings)
+        return (*gradients, *[None] * (len(saved) - 2 - len(gradients)))
+
+    operation.defvjp(forward, backward)
+    return operation(query, key, value, unused, *places, unused, unused)  # pyright: ignore[reportReturnType]
 
 
 def obstacle(spec: AttentionSpec) -> str | None:

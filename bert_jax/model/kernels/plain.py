@@ -1,10 +1,10 @@
-"""Attention by two products and a softmax: it runs anywhere, in any pattern, and has the probabilities to give."""
+"""Attends by two products and a softmax: it runs anywhere, in any pattern, and has the probabilities to give."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from bert_jax.model.kernels.kernel import AttentionSpec, Kernel
 from bert_jax.model.layers import Dropout, precision, product_in_float32
@@ -22,14 +22,14 @@ def scaled_dot_product_attention(
     """Computes softmax(Q K^T / sqrt(H)) V, the softmax in float32 (Vaswani et al. 2017, equation 1).
 
     Args:
-      query: [B, L, N, H].
-      key: [B, L, N, H].
-      value: [B, L, N, H].
-      mask: bool [B, 1, L, L], True where attention is allowed.
-      dropout: applied to the probabilities, as BERT does; None for none.
+      query: the queries, [B, L, N, H].
+      key: the keys, [B, L, N, H].
+      value: the values, [B, L, N, H].
+      mask: the pairs of positions where attention is allowed, bool [B, 1, L, L].
+      dropout: the dropout of the probabilities, as BERT has it; None for none.
 
     Returns:
-      [B, L, N, H], and the probabilities before dropout, float32 [B, N, L, L].
+      The context, [B, L, N, H], and the probabilities before dropout, float32 [B, N, L, L].
     """
     scale = query.shape[-1] ** -0.5
     scores = product_in_float32("bqnh,bknh->bnqk", query, key)
@@ -39,13 +39,21 @@ def scaled_dot_product_attention(
     return context, probabilities
 
 
-def prepare(sequence_ids: jax.Array, max_sequences: int | None, pattern: AttentionPattern) -> jax.Array:
+def prepare(
+    sequence_ids: Int[Array, "B L"], max_sequences: int | None, pattern: AttentionPattern
+) -> Bool[Array, "B 1 L L"]:
     """Returns the mask of the pattern, bool [B, 1, L, L]."""
     del max_sequences
     return pattern.mask(sequence_ids)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, execution: Execution) -> jax.Array:
+def attend(
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B L N H"],
+    value: Float[Array, "B L N H"],
+    mask: Bool[Array, "#B 1 L L"],
+    execution: Execution,
+) -> Float[Array, "B L N H"]:
     """Computes `scaled_dot_product_attention` without probabilities and dropout, for where no gradient is wanted.
 
     Heads come first, and the division by the sum of the softmax comes behind the product with V: on a CPU that is 1.3
@@ -61,8 +69,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, 
 
 
 def obstacle(spec: AttentionSpec) -> None:
-    """Has nothing to say: this kernel can do everything."""
+    """Returns None: this kernel can do everything."""
     del spec
 
 
-PLAIN = Kernel("plain", "", prepare, attend, obstacle)
+PLAIN = Kernel("plain", "", prepare, attend, obstacle, gives_probabilities=True)

@@ -1,9 +1,10 @@
-"""Attention without the [L, L] matrices on TPUs, by JAX's splash kernel."""
+"""Attends without the [L, L] matrices on TPUs, by JAX's splash kernel."""
 
 from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from bert_jax.model.kernels.kernel import AttentionSpec, Kernel
 from bert_jax.model.pattern import AttentionPattern
@@ -12,21 +13,21 @@ from bert_jax.runtime.execution import BATCH_AXES, Execution
 LANES = 128  # it takes rows of a multiple of so many tokens
 
 
-def prepare(sequence_ids: jax.Array, max_sequences: int | None, pattern: AttentionPattern) -> jax.Array:
+def prepare(sequence_ids: Int[Array, "B L"], max_sequences: int | None, pattern: AttentionPattern) -> Int[Array, "B L"]:
     """Returns the ids, int32 [B, L], as they are: splash skips nothing, but keeps the sequences apart."""
     del max_sequences, pattern
     return sequence_ids
 
 
 def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    sequence_ids: jax.Array,
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B L N H"],
+    value: Float[Array, "B L N H"],
+    sequence_ids: Int[Array, "B L"],
     execution: Execution,
     *,
     interpret: bool = False,
-) -> jax.Array:
+) -> Float[Array, "B L N H"]:
     """Computes attention of [B, L, N, H] within the sequences of int32 [B, L]; each device does its rows of the batch.
 
     With `interpret` it runs anywhere, slowly: for tests.

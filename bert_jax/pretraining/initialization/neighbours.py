@@ -15,11 +15,11 @@ from bert_jax.model.parameters import embeddings, layer
 
 OFFSETS = (-1, 1, -2, 2)  # of the words that the first heads look at; heads beyond these stay random
 PEAK = 7.5  # attention's score at that word; elsewhere it is near 0
-KEPT = 0.3  # of the random weights of these heads, so that what a word is counts little at first
+RANDOM_SHARE = 0.3  # of their random weights that these heads keep: what a word is counts little at first
 
 
 def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
-    """Gives the drawn parameters sinusoidal positions, and the first layer heads that look at neighbours.
+    """Returns random parameters with sinusoidal positions and, in the first layer, heads that look at neighbours.
 
     Half of the width of a position embedding holds sine and cosine of D/4 frequencies, up to half a turn a word. A head
     reads some of these pairs as points k(p) = (sin wp, cos wp) of a plane for each frequency w. Its key is k, and the
@@ -27,8 +27,8 @@ def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
     cos w(p' - p - o) over the frequencies, which is greatest at p' = p + o.
 
     Args:
-      params: with unrolled layers, as they were drawn; not changed.
-      config: of the model.
+      params: the random parameters, with unrolled layers; they are not changed.
+      config: the config of the model.
 
     Returns:
       The parameters, as NumPy arrays.
@@ -59,7 +59,7 @@ def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
         sines, cosines = head * size + 2 * np.arange(used), head * size + 2 * np.arange(used) + 1
         cosine, sine = gain * np.cos(radians[chosen] * offset), gain * np.sin(radians[chosen] * offset)
         for kernel in (query, key):
-            kernel[:, head * size : (head + 1) * size] *= KEPT
+            kernel[:, head * size : (head + 1) * size] *= RANDOM_SHARE
         query[chosen, sines] += cosine
         query[frequencies + chosen, sines] += sine
         query[chosen, cosines] -= sine

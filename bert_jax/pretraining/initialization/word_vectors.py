@@ -17,17 +17,17 @@ from bert_jax.text.corpus import Corpus
 
 WINDOW = 8  # words on either side
 SMOOTHING = 0.75  # power of a context's frequency, which else favours rare words (Levy et al. 2015, section 3.1)
-COUNTED = 20_000_000  # tokens at the most: larger corpora are counted in so many, from their middle
+MAX_TOKENS = 20_000_000  # of a larger corpus only this many are counted, from its middle
 
 
 def init_embeddings_from_counts(params: dict, config: ModelConfig, corpus: Corpus) -> dict:
-    """Gives the drawn parameters `word_vectors` as word embeddings, as large as those drawn.
+    """Returns random parameters with `word_vectors` as word embeddings, as large as the random ones.
 
-    Words that the counted text does not have keep what was drawn.
+    Words that the counted text does not have keep their random embeddings.
 
     Args:
-      params: as they were drawn; not changed.
-      config: of the model.
+      params: the random parameters; they are not changed.
+      config: the config of the model.
       corpus: the text to count.
 
     Returns:
@@ -42,10 +42,10 @@ def init_embeddings_from_counts(params: dict, config: ModelConfig, corpus: Corpu
             f"model.hidden_size={config.hidden_size}"
         )
     params = jax.tree.map(np.array, jax.device_get(params))
-    drawn = embeddings(params)["word_embeddings"]["embedding"]
+    table = embeddings(params)["word_embeddings"]["embedding"]
     vectors = word_vectors(corpus, config.vocab_size, config.hidden_size)
     counted = vectors.any(axis=1)
-    drawn[counted] = vectors[counted] * config.initializer_range * np.sqrt(config.hidden_size)
+    table[counted] = vectors[counted] * config.initializer_range * np.sqrt(config.hidden_size)
     return params
 
 
@@ -74,8 +74,8 @@ def word_vectors(corpus: Corpus, vocab_size: int, width: int) -> np.ndarray:
 
 def cooccurrences(corpus: Corpus, vocab_size: int) -> scipy.sparse.csr_matrix:
     """Counts how often two words stand within `WINDOW` of each other in a document, float [V, V], symmetric."""
-    first = max(0, corpus.num_tokens - COUNTED) // 2
-    tokens = np.asarray(corpus.tokens[first : first + COUNTED], np.int32)
+    first = max(0, corpus.num_tokens - MAX_TOKENS) // 2
+    tokens = np.asarray(corpus.tokens[first : first + MAX_TOKENS], np.int32)
     ends = corpus.sentences[corpus.documents[1:]] - first
     document = np.searchsorted(ends, np.arange(len(tokens)), side="right")
     counts = scipy.sparse.csr_matrix((vocab_size, vocab_size), dtype=np.float64)

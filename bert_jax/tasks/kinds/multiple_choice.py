@@ -16,10 +16,9 @@ from bert_jax.errors import UserError
 from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, NamelessKind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, NamelessKind, Task
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import NO_LABEL, Batch, Row, as_ids, encode_in_parts, lay_out, mean_over_rows, padded_labels
-from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record, read_objects
 
 _ENDING = re.compile(r"ending(\d+)")
@@ -28,7 +27,7 @@ _LETTERS = tuple("ABCDEFGHIJ")  # of the options, in RACE
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MultipleChoiceExample:
-    """A text and ways to go on, of which number `label` (from 0) is right; None if not known."""
+    """Holds a text and ways to go on, of which number `label` (from 0) is right; None if not known."""
 
     id: str
     text: str
@@ -38,7 +37,7 @@ class MultipleChoiceExample:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class MultipleChoiceRow(Row):
-    """C inputs, one for each ending: `ids` and `token_type_ids` are lists of C arrays, int32 [L] each."""
+    """Holds C inputs, one for each ending: `ids` and `token_type_ids` are lists of C arrays, int32 [L] each."""
 
     ids: list[np.ndarray]
     token_type_ids: list[np.ndarray]
@@ -46,12 +45,12 @@ class MultipleChoiceRow(Row):
 
     @property
     def inputs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The ids and token_type_ids of each ending."""
+        """Returns the ids and token_type_ids of each ending."""
         return list(zip(self.ids, self.token_type_ids, strict=True))
 
 
 class Choice(NamedTuple):
-    """The likeliest ending, by number from 0."""
+    """Names the likeliest ending, by its number from 0."""
 
     choice: int
     score: float  # its probability
@@ -59,7 +58,7 @@ class Choice(NamedTuple):
 
 
 class MultipleChoice(CrossEntropyKind, NamelessKind):
-    """The best of the endings in the columns ``ending0``, ``ending1``, ..."""
+    """Chooses the best of the endings in the columns ``ending0``, ``ending1``, ..."""
 
     name = "multiple_choice"
     head = "multiple_choice"
@@ -177,7 +176,7 @@ def _ending_number(task: Task, record: Record, value: Any, count: int) -> int:
 
 
 class ReadingComprehension(MultipleChoice):
-    """RACE: a record holds a text and all its questions, each with some options."""
+    """Reads RACE, where a record holds a text and all its questions, each with some options."""
 
     id_columns = ("id", "example_id")
 

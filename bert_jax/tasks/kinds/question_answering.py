@@ -4,8 +4,9 @@ The rules are those of ``run_squad.py`` in google-research/bert (Devlin et al. 2
 are cut out by character offsets (`bert_jax.tasks.spans`), where the original counts words and searches the text again.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,18 +15,17 @@ import numpy as np
 from bert_jax.config import ModelConfig
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, NamelessKind
+from bert_jax.tasks.kinds.base import Codec, NamelessKind, Task, must_have_labels
 from bert_jax.tasks.rows import Batch, padded_labels
 from bert_jax.tasks.spans import Candidate, QuestionAnsweringRow, best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample, checked, read_questions
-from bert_jax.tasks.task import Task, is_labelled
 from bert_jax.text.tables import Record
 from bert_jax.training.losses import span_cross_entropy
 from bert_jax.training.objective import Mean
 
 
 class Answer(NamedTuple):
-    """The answer to a question."""
+    """Holds the answer to a question."""
 
     answer: str  # empty: the context holds none
     start: int  # [start, stop) in characters of the context
@@ -36,18 +36,19 @@ class Answer(NamedTuple):
 
 
 class QuestionAnswering(NamelessKind):
-    """The start and the end of the answer in the context; in SQuAD 2.0 a question may have none."""
+    """Finds the start and the end of the answer in the context; in SQuAD 2.0 a question may have none."""
 
     name = "question_answering"
     head = "question_answering"
     default_max_length = 384
+    recipe: ClassVar[Mapping[str, Any]] = {"max_length": 384, "total_epochs": 2.0}
 
-    # ---- data -------------------------------------------------------------------------------------------------------
+    # ---- data ------------------------------------------------------------------------------------
 
     def read_file(self, task: Task, split: str, path: str, *, official: bool) -> Iterator[QuestionAnsweringExample]:
         """Yields the questions of a file in SQuAD's JSON."""
         del task, official
-        return read_questions(path, is_labelled(split))
+        return read_questions(path, must_have_labels(split))
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[QuestionAnsweringExample]:
         """Yields the questions of TFDS's records."""
@@ -62,13 +63,13 @@ class QuestionAnswering(NamelessKind):
                 answerable=not record.cells.get("is_impossible", False),
                 title=record.cells.get("title", ""),
             )
-            yield checked(example, record.source, is_labelled(split))
+            yield checked(example, record.source, must_have_labels(split))
 
     def is_labelled(self, example: QuestionAnsweringExample) -> bool:
         """Tells whether answers are known, or that there is none."""
         return bool(example.answers) or not example.answerable
 
-    # ---- rows and batches -------------------------------------------------------------------------------------------
+    # ---- rows and batches ------------------------------------------------------------------------
 
     def rows(self, examples: Sequence[QuestionAnsweringExample], codec: Codec) -> list[QuestionAnsweringRow]:
         """Makes as many rows for each question as its context has windows; see `question_rows`."""
@@ -80,7 +81,7 @@ class QuestionAnswering(NamelessKind):
         positions = padded_labels(rows, (batch_size, 2), np.int32)
         return {"starts": positions[:, 0].copy(), "ends": positions[:, 1].copy()}
 
-    # ---- on the device ----------------------------------------------------------------------------------------------
+    # ---- on the device ---------------------------------------------------------------------------
 
     def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with two scores for each token."""
@@ -108,7 +109,7 @@ class QuestionAnswering(NamelessKind):
         starts, ends = self.outputs(network, variables, batch)
         return {"start_logits": starts, "end_logits": ends}
 
-    # ---- predictions and scores -------------------------------------------------------------------------------------
+    # ---- predictions and scores ------------------------------------------------------------------
 
     def predictions(
         self,
@@ -157,15 +158,21 @@ class QuestionAnswering(NamelessKind):
             scores |= {name: value for name, value in with_threshold.items() if name.startswith("best_")}
         return scores, {}
 
-    def initial_threshold(self, examples: Sequence[QuestionAnsweringExample]) -> float | None:
-        """Returns 0 if a question has no answer."""
-        return 0.0 if any(not example.answerable for example in examples) else None
+    def fitted(self, codec: Codec, examples: Sequence[QuestionAnsweringExample]) -> Codec:
+        """Returns the codec with a null threshold, 0 unless it has one, if a question has no answer."""
+        if codec.null_threshold is None and any(not example.answerable for example in examples):
+            return dataclasses.replace(codec, null_threshold=0.0)
+        return codec
 
-    def tuned_threshold(self, scores: dict[str, float], predictions: Sequence[Answer]) -> float:
-        """Returns the threshold with the best F1.
+    def tuned(self, codec: Codec, outcome: Callable[[], Any]) -> Codec:
+        """Returns the codec with the null threshold of the best F1, where questions may have no answer.
 
         Where that is never to answer, the official script says 0; this is below all null scores.
         """
+        if codec.null_threshold is None:
+            return codec
+        predictions, scores, _ = outcome()
         threshold = scores["best_f1_thresh"]
         null_scores = [prediction.null_score_diff for prediction in predictions]
-        return threshold if threshold in null_scores else min(null_scores) - 1
+        threshold = threshold if threshold in null_scores else min(null_scores) - 1
+        return dataclasses.replace(codec, null_threshold=threshold)

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import ModelConfig
+from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.kinds.base import TRUNCATIONS, Codec, CrossEntropyKind, Kind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Kind, Task
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
@@ -33,7 +34,6 @@ from bert_jax.tasks.rows import (
     padded_labels,
     windows,
 )
-from bert_jax.tasks.task import Task
 from bert_jax.text.tables import Record
 from bert_jax.training.losses import binary_cross_entropy, squared_error
 from bert_jax.training.objective import Mean
@@ -41,7 +41,10 @@ from bert_jax.training.objective import Mean
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TextExample:
-    """A text or a pair. The label is a name, a number in regression, or all names that hold; None if not known."""
+    """Holds a text or a pair, and its label.
+
+    The label is a name, a number in regression, or all names that hold; None if it is not known.
+    """
 
     id: str
     text: str
@@ -50,7 +53,7 @@ class TextExample:
 
 
 class TextKind(Kind):
-    """What the three kinds have in common: their texts, their rows, the head on the pooled state."""
+    """Does what the three kinds have in common: texts, rows, the head on the pooled state."""
 
     head = "sequence_classification"
     truncates = True
@@ -155,11 +158,11 @@ class TextKind(Kind):
         raise NotImplementedError
 
 
-# ---- one class ------------------------------------------------------------------------------------------------------
+# ---- one class -----------------------------------------------------------------------------------
 
 
 class Class(NamedTuple):
-    """The likeliest class of a text."""
+    """Names the likeliest class of a text."""
 
     label: str
     score: float  # its probability
@@ -167,7 +170,7 @@ class Class(NamedTuple):
 
 
 class Classification(CrossEntropyKind, TextKind):
-    """One of C classes."""
+    """Gives a text one of C classes."""
 
     name = "classification"
     problem_type = "single_label_classification"
@@ -225,18 +228,18 @@ def _name(task: Task, record: Record, value: Any) -> str:
     raise UserError(f"{record.place}: {task.label!r} is {name!r}, not one of {', '.join(task.labels)} or {numbers}")
 
 
-# ---- any number of classes ------------------------------------------------------------------------------------------
+# ---- any number of classes -----------------------------------------------------------------------
 
 
 class Classes(NamedTuple):
-    """The classes that are likelier than not, of any number."""
+    """Names the classes that are likelier than not, of any number."""
 
     labels: list[str]
     scores: dict[str, float]  # probability of each class on its own
 
 
 class MultiLabel(TextKind):
-    """Any number of C classes at once."""
+    """Gives a text any number of C classes at once."""
 
     name = "multi_label"
     problem_type = "multi_label_classification"
@@ -302,17 +305,17 @@ class MultiLabel(TextKind):
         return score_multi_label(labels, [list(prediction.scores.values()) for prediction in predictions]), {}
 
 
-# ---- a number -------------------------------------------------------------------------------------------------------
+# ---- a number ------------------------------------------------------------------------------------
 
 
 class Number(NamedTuple):
-    """What a regression gives."""
+    """Holds the number that a regression gives."""
 
     value: float
 
 
 class Regression(TextKind):
-    """A number."""
+    """Gives a text a number."""
 
     name = "regression"
     problem_type = "regression"
@@ -386,7 +389,7 @@ class Regression(TextKind):
         return score_numbers(labels, [prediction.value for prediction in predictions]), {}
 
 
-# ---- shared ---------------------------------------------------------------------------------------------------------
+# ---- shared --------------------------------------------------------------------------------------
 
 
 def kind_of_head(problem_type: str, labels: Sequence[str]) -> TextKind:

@@ -13,9 +13,8 @@ from bert_jax.errors import UserError
 from bert_jax.metrics.entities import entity_report, marks_entities, score_entities
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
-from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Task, must_have_labels
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
-from bert_jax.tasks.task import Task, is_labelled
 from bert_jax.text.conll import Sentence, read_sentences
 from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
@@ -23,7 +22,7 @@ from bert_jax.text.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenClassificationExample:
-    """A sentence in words, and as many tags; None if not known."""
+    """Holds a sentence in words, and as many tags; None if they are not known."""
 
     id: str
     words: tuple[str, ...]
@@ -32,7 +31,7 @@ class TokenClassificationExample:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class TokenClassificationRow(Row):
-    """Words of a sentence, each with its tag on its first token.
+    """Holds words of a sentence, each with its tag on its first token.
 
     Attributes:
       label: int32 [L], the tag's number at the first token of a word; -1 elsewhere.
@@ -44,20 +43,20 @@ class TokenClassificationRow(Row):
 
 
 class Tags(NamedTuple):
-    """The likeliest tag of each word."""
+    """Names the likeliest tag of each word."""
 
     tags: list[str]
     scores: list[float]  # their probabilities
 
 
 class TokenClassification(CrossEntropyKind):
-    """One of C tags for each word, read at its first token."""
+    """Gives each word one of C tags, read at its first token."""
 
     name = "token_classification"
     head = "token_classification"
     balances_classes = True
 
-    # ---- data -------------------------------------------------------------------------------------------------------
+    # ---- data ------------------------------------------------------------------------------------
 
     def read_file(self, task: Task, split: str, path: str, *, official: bool) -> Iterator[TokenClassificationExample]:
         """Yields the sentences of a file in CoNLL columns.
@@ -97,7 +96,7 @@ class TokenClassification(CrossEntropyKind):
         """Returns the tags."""
         return example.tags or ()
 
-    # ---- rows and batches -------------------------------------------------------------------------------------------
+    # ---- rows and batches ------------------------------------------------------------------------
 
     def rows(self, examples: Sequence[TokenClassificationExample], codec: Codec) -> list[TokenClassificationRow]:
         """Makes rows of sentences, each word's tag on its first token.
@@ -130,7 +129,7 @@ class TokenClassification(CrossEntropyKind):
             labels[number, : len(row.label)] = row.label
         return {"labels": labels}
 
-    # ---- on the device ----------------------------------------------------------------------------------------------
+    # ---- on the device ---------------------------------------------------------------------------
 
     def network(self, model: ModelConfig, labels: int, execution: Execution) -> nn.Module:
         """Returns the body with a dense layer on each token."""
@@ -140,7 +139,7 @@ class TokenClassification(CrossEntropyKind):
         """Returns the numbers of the likeliest tags, int32 [B, L], and their probabilities, float32 [B, L]."""
         return outputs.argmax(-1), jax.nn.softmax(outputs).max(-1)
 
-    # ---- predictions and scores -------------------------------------------------------------------------------------
+    # ---- predictions and scores ------------------------------------------------------------------
 
     def predictions(
         self,
@@ -195,7 +194,7 @@ def _tag_column(task: Task, split: str, first: Sentence, word: int, path: str) -
     if task.label:
         return _column(task.label, "label", count, path)
     if count == 1:
-        if is_labelled(split):
+        if must_have_labels(split):
             raise UserError(f"{path} line {first.line} has one column, a word without a tag")
         return None
     others = [column for column in range(count) if column != word]
