@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from bert_jax.benchmarks.record import Results, describe_environment
-from bert_jax.benchmarks.report import draw, table
+from bert_jax.benchmarks.report import describe, draw, table
 from bert_jax.benchmarks.suites.attention import attention_suite
 from bert_jax.benchmarks.suites.compile import compile_suite
 from bert_jax.benchmarks.suites.corpus import corpus_suite
@@ -52,9 +52,6 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> Re
       model: MODEL, for `parity`, `finetune` and `inference`.
       settings: of the suite, as its function takes them.
 
-    Returns:
-      What the suite has measured.
-
     Raises:
       UserError: no such suite, or what it needs is not there.
     """
@@ -70,13 +67,10 @@ def run_suite(suite: str, workdir: Path, model: str = "", **settings: Any) -> Re
         raise UserError(f"suite {suite!r} is not known: choose one of {', '.join(SUITES)}")
     environment = describe_environment()
     jax.config.update("jax_enable_compilation_cache", False)  # how long it takes to compile is reported, too
-    machine = (environment["processor"], environment["device"], f"{environment['threads']} threads")
-    print(f"suite {suite} on {', '.join(machine)}", flush=True)
-    inputs = {"workdir": workdir, "model": model}
-    wanted = inspect.signature(SUITES[suite]).parameters
-    results = SUITES[suite](**{name: inputs[name] for name in inputs if name in wanted}, **settings)
-    results.environment = environment
-    results.commands = [command_line(suite, workdir, model, settings)]
+    print(f"suite {suite} on {describe(environment).splitlines()[0]}", flush=True)
+    inputs, parameters = {"workdir": workdir, "model": model}, inspect.signature(SUITES[suite]).parameters
+    results = SUITES[suite](**{name: value for name, value in inputs.items() if name in parameters}, **settings)
+    results.environment, results.commands = environment, [command_line(suite, workdir, model, settings)]
     return results
 
 

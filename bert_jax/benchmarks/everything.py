@@ -3,15 +3,14 @@
 On a GPU the first steps are the proof of it: kernels against plain attention, parity, speed, and the quickstart's loss.
 """
 
-import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.benchmark import command_line, keep, run_suite
-from bert_jax.benchmarks.harness import time_limit
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.report import page, table
 from bert_jax.errors import UserError
@@ -25,29 +24,20 @@ TO_BEAT = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A call of a suite.
-
-    Attributes:
-      suite: its name.
-      minutes: that it may take; where less time is left, it is skipped.
-      settings: of the suite.
-      needs: what it needs and this call may lack: "model", or "run" for a WORKDIR that has trained.
-    """
+class Step(NamedTuple):
+    """A call of a suite, which is skipped where less time than its minutes is left or what it needs is not there."""
 
     suite: str
     minutes: float
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    needs: str = ""
+    settings: dict[str, Any]
+    needs: str = ""  # "model", or "run" for a WORKDIR that has trained
 
 
 def plan(backend: str, source: str) -> list[Step]:
     """Returns all that a device may be asked, the most telling first."""
 
     def train(size: str, length: int, minutes: float) -> Step:
-        settings = dict(sizes=[size], length=length, dtype="auto", rounds=3, profile=False)
-        return Step("train", minutes, settings)
+        return Step("train", minutes, dict(sizes=[size], length=length, dtype="auto", rounds=3, profile=False))
 
     if backend == "cpu":
         speed, sizes, rounds = [train("tiny", 128, 2.0)], ["tiny"], 2
@@ -59,7 +49,7 @@ def plan(backend: str, source: str) -> list[Step]:
     compiled = dict(sizes=sizes[:1], length=128, source=source, rounds=1)
     return [
         Step("attention", 2.0, dict(rounds=0)),
-        Step("parity", 0.5),
+        Step("parity", 0.5, {}),
         *speed,
         Step("quickstart", 1.5, dict(source=source)),
         *later,
@@ -77,13 +67,10 @@ def everything(workdir: Path, model: str, *, minutes: int, source: str) -> Path:
     """Runs the plan of this device as far as the time goes; each result is written as it is made.
 
     Args:
-      workdir: gets benchmark/SUITE.json with its picture, and benchmark/results.md; may be that of a run.
+      workdir: gets benchmark/SUITE.json with its picture, and benchmark/results.md, whose path is returned.
       model: MODEL, for the suites that need one; may be empty.
       minutes: that all may take.
       source: SOURCE of texts.
-
-    Returns:
-      The path of the page.
 
     Raises:
       UserError: WORKDIR cannot be written.
@@ -92,21 +79,18 @@ def everything(workdir: Path, model: str, *, minutes: int, source: str) -> Path:
     parts: dict[str, Results] = {}
     skipped: list[tuple[str, str]] = []
     for step in plan(jax.default_backend(), source):
-        command = command_line(step.suite, workdir, model, step.settings)
-        left = end - time.monotonic()
-        reason = cannot_run(step, workdir, model, left)
-        if not reason:
+        command, left = command_line(step.suite, workdir, model, step.settings), end - time.monotonic()
+        if not (reason := cannot_run(step, workdir, model, left)):
             try:
-                with time_limit(min(left, 60 * step.minutes)):
+                with harness.time_limit(min(left, 60 * step.minutes)):
                     results = run_suite(step.suite, workdir, model, **step.settings)
+                print(table(results), flush=True)
+                keep_part(parts, results, workdir)
             except Exception as error:  # whatever a library raises: the other suites are to run
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if reason:
             print(f"skipped: {command}: {reason}", flush=True)
             skipped.append((f"`{command}`", (reason.splitlines() or [""])[0]))
-        else:
-            print(table(results), flush=True)
-            keep_part(parts, results, workdir)
         write_whole(path, page(list(parts.values()), skipped, TO_BEAT if jax.default_backend() == "gpu" else ()))
     print(f"written to {path}")
     return path

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.benchmarks.record import Measurement, Results
+from bert_jax.benchmarks.record import Results
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import OUTPUT_TOLERANCE
@@ -40,7 +40,7 @@ class Side(Protocol):
     """What is compared. One that uses a device's own memory says how much: `device_peak_bytes() -> int | None`.
 
     Attributes:
-      metadata: what it reports before its first round; can be pickled.
+      metadata: what it reports before its first round; can be pickled. Its `figures` are recorded by `compare`.
     """
 
     metadata: dict[str, Any]
@@ -53,17 +53,16 @@ class SideError(UserError):
     """A side could not start, or failed in a round; the message says why."""
 
 
+Make = Callable[[], Side]
+
+
 # ---- processes -----------------------------------------------------------------------------------
 
 
 class SideProcess:
-    """A side at work in another process.
+    """A side at work in another process, with its `metadata`."""
 
-    Attributes:
-      metadata: that of the side.
-    """
-
-    def __init__(self, make: Callable[[], Side]) -> None:
+    def __init__(self, make: Make) -> None:
         """Starts it and waits until it is ready; `make` can be pickled.
 
         Raises:
@@ -83,20 +82,20 @@ class SideProcess:
 
     def run(self, *which: Any) -> float:
         """Returns the seconds that one piece of work took."""
-        self._connection.send(("run", *which))
-        return self._answer()
+        return self._answer(_seconds, *which)
+
+    def peak_bytes(self) -> int | None:
+        """Returns the most memory that it has had of its device, else of the system; None where it cannot be known."""
+        return self._answer(_peak_bytes)
 
     def close(self) -> None:
         """Ends the process."""
         self._connection.close()
         self._process.join()
 
-    def peak_bytes(self) -> int | None:
-        """Returns the most memory that it has had of its device, else of the system; None where it cannot be known."""
-        self._connection.send(("peak_bytes",))
-        return self._answer()
-
-    def _answer(self) -> Any:
+    def _answer(self, *request: Any) -> Any:
+        if request:
+            self._connection.send(request)
         try:
             answer = self._connection.recv()
         except EOFError as error:
@@ -107,30 +106,30 @@ class SideProcess:
         return answer
 
 
-def _work(connection: Connection, make: Callable[[], Side]) -> None:
+def _work(connection: Connection, make: Make) -> None:
     """Answers what the parent of a side's process asks, until it hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
-    try:
-        side = make()
-    except UserError as error:
-        connection.send(error)
-        return
-    except Exception as error:  # whatever a library raises: it need not be picklable
-        connection.send(SideError(f"{type(error).__name__}: {error}"))
-        return
-    connection.send(side.metadata)
+    side = _attempt(make)
+    connection.send(side if isinstance(side, UserError) else side.metadata)
     with contextlib.suppress(EOFError):
-        while True:
+        while not isinstance(side, UserError):
             request, *which = connection.recv()
-            connection.send(_seconds(side, which) if request == "run" else _peak_bytes(side))
+            connection.send(_attempt(request, side, *which))
 
 
-def _seconds(side: Side, which: list[Any]) -> float | SideError:
-    begin = time.perf_counter()
+def _attempt(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what a call gives; or its error, as one that can be pickled: those of libraries need not be."""
     try:
-        side.run(*which)
-    except Exception as error:  # as above
+        return work(*arguments)
+    except UserError as error:
+        return error
+    except Exception as error:
         return SideError(f"{type(error).__name__}: {error}")
+
+
+def _seconds(side: Side, *which: Any) -> float:
+    begin = time.perf_counter()
+    side.run(*which)
     return time.perf_counter() - begin
 
 
@@ -145,7 +144,7 @@ def _peak_bytes(side: Side) -> int | None:
 
 
 @contextlib.contextmanager
-def started(make: Callable[[], Side], *, keep_memory: bool = True) -> Iterator[SideProcess]:
+def started(make: Make, *, keep_memory: bool = True) -> Iterator[SideProcess]:
     """Provides the process of a side for as long as it is needed; `keep_memory`: as the scripts do."""
     before = dict(os.environ)
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a side reports how long it compiled
@@ -158,10 +157,8 @@ def started(make: Callable[[], Side], *, keep_memory: bool = True) -> Iterator[S
     finally:
         os.environ.clear()
         os.environ.update(before)
-    try:
+    with contextlib.closing(side):
         yield side
-    finally:
-        side.close()
 
 
 @contextlib.contextmanager
@@ -196,42 +193,63 @@ def time_is_up() -> bool:
     return time.monotonic() > _deadline
 
 
-def start_sides(
-    stack: contextlib.ExitStack,
-    makes: Mapping[str, Callable[[], Side]],
+def compare(
     results: Results,
     case: str,
+    makes: Mapping[str, Make],
+    rounds: int,
     check: Callable[[str, dict[str, Any]], None] = lambda name, metadata: None,
-) -> dict[str, SideProcess]:
-    """Starts the sides that can be; why others are left out is recorded.
+    amount: str = "",
+    own_arenas: Sequence[str] = (),
+    **figures: Any,
+) -> dict[str, dict[str, Any]]:
+    """Starts the sides that can be, measures them, and records the figures of each; the reasons of others, too.
 
     Args:
-      stack: ends them.
-      makes: what makes each by its name; the first must start.
-      results: gets the reasons.
-      case: of the results.
+      results: gets everything.
+      case: what is done.
+      makes: what makes each side by its name, the project's own first, which must start.
+      rounds: how many count.
       check: raises UserError where a side, by its name and metadata, does not do what the first does; SideError leaves
         it out.
+      amount: key of the metadata under which each side says how much it gets done in a step, in place of `amounts`.
+      own_arenas: sides that run without the memory that scripts keep.
+      **figures: of `measure`.
+
+    Returns:
+      The metadata of the sides that have not failed.
     """
     sides: dict[str, SideProcess] = {}
-    for name, make in makes.items():
-        if len(sides) > 1 and time_is_up():
-            results.leave_out(case, name, "no time was left")
-            continue
-        try:
-            side = stack.enter_context(started(make))
-            check(name, side.metadata)
-        except SideError as error:  # a kernel that is not installed here, for example
-            if not sides:
-                raise
-            results.leave_out(case, name, error)
-            continue
-        sides[name] = side
-    return sides
+    with contextlib.ExitStack() as stack:
+        for name, make in makes.items():
+            if len(sides) > 1 and time_is_up():
+                results.leave_out(case, name, "no time was left")
+                continue
+            try:
+                side = stack.enter_context(started(make, keep_memory=name not in own_arenas))
+                check(name, side.metadata)
+            except SideError as error:  # a kernel that is not installed here, for example
+                if not sides:
+                    raise
+                results.leave_out(case, name, error)
+                continue
+            sides[name] = side
+        if amount:
+            figures["amounts"] = {name: side.metadata[amount] for name, side in sides.items()}
+        names = measure(results, case, sides, rounds, **figures)
+    for name in names:
+        results.add(case, name, **sides[name].metadata.get("figures", {}))
+    return {name: sides[name].metadata for name in names}
+
+
+def check_rounds(rounds: int) -> None:
+    """Raises UserError if there is no round."""
+    if rounds < 1:
+        raise UserError("speed wants --rounds=1 at least")
 
 
 def in_rounds(
-    sides: dict[str, SideProcess],
+    sides: Mapping[str, SideProcess],
     rounds: int,
     *which: Any,
     leave_out: Callable[[str, SideError], None] | None = None,
@@ -243,17 +261,12 @@ def in_rounds(
       rounds: how many count.
       which: of a side's pieces of work, if it has several.
       leave_out: is told of sides after the first that failed, and why: they are ended, for they may hold memory that
-        others want.
+        others want. Without it, a SideError is raised.
 
     Returns:
       The seconds of each side in each round that counts.
-
-    Raises:
-      UserError: no round is asked for.
-      SideError: a side failed, and it is the first or `leave_out` is None.
     """
-    if rounds < 1:
-        raise UserError("speed wants --rounds=1 at least")
+    check_rounds(rounds)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         if number > 1 and time_is_up():
@@ -278,33 +291,27 @@ def in_rounds(
 def measure(
     results: Results,
     case: str,
-    sides: dict[str, SideProcess],
+    sides: Mapping[str, SideProcess],
     rounds: int,
     *which: Any,
-    steps: int = 1,
     amounts: Mapping[str, float] | None = None,
-    rate: str = "tokens_per_second",
-    ideal: Mapping[str, float] | None = None,
+    **speed: Any,
 ) -> list[str]:
-    """Runs sides in rounds and records their speeds and memory.
+    """Runs sides in rounds (`which` of their pieces of work) and records memory, speed as `record_speed`, and `ratio`.
 
-    Args:
-      results: gets the figures.
-      case: what is done.
-      sides: by name; `which` of their pieces of work.
-      rounds: how many count.
-      which: given to the sides.
-      steps: in a round; seconds are recorded of one.
-      amounts: what each side gets done in a step, such as real tokens; None: all the same.
-      rate: metric of amounts a second.
-      ideal: seconds that the products of a step would take at the rate of a large one, of each side.
-
-    Returns:
-      The names of the sides that have not failed.
+    That says how many times as fast the first side is as the fastest of those that are not the project's own, by round
+    and by the medians. Returns the names of the sides that have not failed.
     """
     times = in_rounds(sides, rounds, *which, leave_out=functools.partial(results.leave_out, case))
-    record_speed(results, case, times, steps, amounts, rate, ideal)
-    record_ratio(results, case, times, amounts or dict.fromkeys(times, 1.0))
+    record_speed(results, case, times, amounts=amounts, **speed)
+    amounts = amounts or dict.fromkeys(times, 1.0)
+    rates = {name: amounts[name] / results.value(case, name, "seconds") for name in times}
+    first, others = next(iter(times)), [name for name in times if not name.startswith("bert_jax")]
+    if others:
+        best = max(others, key=rates.__getitem__)
+        more = amounts[first] / amounts[best]
+        ratios = [more * other / own for own, other in zip(times[first], times[best], strict=True)]
+        results.add_rounds(case, first, "ratio", ratios, rates[first] / rates[best])
     for name in times:
         results.add(case, name, peak_bytes=sides[name].peak_bytes())
     return list(times)
@@ -313,13 +320,24 @@ def measure(
 def record_speed(
     results: Results,
     case: str,
-    times: dict[str, list[float]],
-    steps: int,
+    times: Mapping[str, list[float]],
+    *,
+    steps: int = 1,
     amounts: Mapping[str, float] | None = None,
     rate: str = "tokens_per_second",
     ideal: Mapping[str, float] | None = None,
 ) -> None:
-    """Records speeds as `measure` does, from the seconds of each side in each round."""
+    """Records seconds and what follows from them.
+
+    Args:
+      results: gets the figures.
+      case: what is done.
+      times: seconds of each side in each round.
+      steps: in a round; seconds are recorded of one.
+      amounts: what each side gets done in a step, such as real tokens; None: all the same.
+      rate: metric of amounts a second.
+      ideal: seconds that the products of a step would take at the rate of a large one, of each side.
+    """
     for name, seconds in times.items():
         results.add_rounds(case, name, "seconds", [each / steps for each in seconds])
         median = results.value(case, name, "seconds")
@@ -328,21 +346,6 @@ def record_speed(
             results.add(case, name, **{rate: amounts[name] / median})
         if ideal:
             results.add(case, name, utilization=ideal[name] / median)
-
-
-def record_ratio(results: Results, case: str, times: dict[str, list[float]], amounts: Mapping[str, float]) -> None:
-    """Records how many times as fast the first side is as the fastest of those that are not the project's own.
-
-    In each round, and by the medians; the amounts are what each side gets done.
-    """
-    speed = {name: amounts[name] / results.value(case, name, "seconds") for name in times}
-    first, others = next(iter(times)), [name for name in times if not name.startswith("bert_jax")]
-    if others:
-        best = max(others, key=speed.__getitem__)
-        more = amounts[first] / amounts[best]
-        for number, (own, other) in enumerate(zip(times[first], times[best], strict=True)):
-            results.measurements.append(Measurement(results.suite, case, first, "ratio", more * other / own, number))
-        results.add(case, first, ratio=speed[first] / speed[best])
 
 
 def check_same_loss(name: str, loss: float, its_loss: float, dtype: str) -> None:

@@ -1,10 +1,12 @@
 """The project's own sides: one for each kind of work."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import bert_jax
-from bert_jax.benchmarks.harness import started
+from bert_jax.benchmarks import harness
 from bert_jax.config import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig, model_config
 from bert_jax.inference.rows import TextRow, row_batches
 from bert_jax.interop import huggingface
 from bert_jax.interop.layout import Pretrained, arrange_layers
-from bert_jax.model.kernels.choose import KERNELS, choose_kernel, describe_kernel
-from bert_jax.model.kernels.kernel import Kernel
+from bert_jax.model.kernels.choose import KERNELS, describe_kernel
 from bert_jax.model.kernels.plain import scaled_dot_product_attention
 from bert_jax.model.pattern import AttentionPattern
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.runtime.execution import Execution
+from bert_jax.tasks.objective import TaskObjective
 from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.training.objective import Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
@@ -50,6 +52,11 @@ def numbered_vocabulary(size: int) -> Tokenizer:
     return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *map(str, range(size - len(SPECIAL_TOKENS)))])
 
 
+def nbytes(tree: Parameters) -> int:
+    """Returns the bytes of the arrays of a tree."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
 def temporary_bytes(program: jax.stages.Compiled) -> int | None:
     """Returns what a compiled program wants of memory for its temporaries, where JAX knows."""
     analysis = program.memory_analysis()
@@ -73,24 +80,21 @@ class StepSetting:
     length: int
     dtype: str
     vocab_size: int
-    scan_layers: bool = False
-    remat: bool = False
-    remat_saves: str = "nothing"
+    layers: tuple[tuple[str, Any], ...] = ()  # keys of the model's config that trade memory for time, and their values
     accumulate: int = 1
     optimizer: OptimizerConfig = OPTIMIZER
 
+    @property
+    def case(self) -> str:
+        """Returns what the results call it."""
+        return f"{self.size}, {self.rows} rows of {self.length}"
+
     def model(self) -> ModelConfig:
         """Returns the architecture."""
-        return model_config(
-            self.size,
-            vocab_size=self.vocab_size,
-            max_position_embeddings=max(512, self.length),
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            scan_layers=self.scan_layers,
-            remat=self.remat,
-            remat_saves=self.remat_saves,
-        )
+        fixed = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        positions = max(512, self.length)
+        changes = dict(vocab_size=self.vocab_size, max_position_embeddings=positions, **fixed)
+        return model_config(self.size, **changes, **dict(self.layers))
 
     def objective(self) -> PretrainingObjective:
         """Returns the objective, with the special ids of `numbered_vocabulary`."""
@@ -114,11 +118,8 @@ class StepSetting:
         )
 
 
-class Start:
-    """What every side of a step begins with: weights in a folder, masked batches, and the loss on the first of them.
-
-    Its metadata are the batches, `masked`, and the `first_loss`.
-    """
+class Start(JaxSide):
+    """What every side of a step begins with: weights in a folder, `masked` batches, and the loss on the first."""
 
     def __init__(self, setting: StepSetting, batches: list[Batch], folder: Path) -> None:
         """Writes the weights as `transformers` reads them into `folder`; `batches` are from before masking."""
@@ -132,16 +133,20 @@ class Start:
             for step, batch in enumerate(batches)
         ]
         first_loss = loss_of(objective, jax.jit(objective.metrics)(params, masked[0], None))
-        self.metadata: dict[str, Any] = {"masked": masked, "first_loss": first_loss}
+        self.metadata = {"masked": masked, "first_loss": first_loss}
 
     def run(self) -> None:
         """Does nothing."""
 
 
-def start_in(folder: Path, setting: StepSetting, batches: list[Batch]) -> dict[str, Any]:
-    """Returns the metadata of a `Start` in a process of its own, whose memory is free again."""
-    with started(functools.partial(Start, setting, batches, folder)) as start:
-        return start.metadata
+@contextlib.contextmanager
+def start_of(setting: StepSetting, batches: list[Batch]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Provides folder and metadata of a `Start` that a process of its own has made, whose memory is free again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        with harness.started(functools.partial(Start, setting, batches, path)) as start:
+            metadata = start.metadata
+        yield path, metadata
 
 
 def loss_of(objective: Objective, metrics: dict[str, Mean]) -> float:
@@ -160,17 +165,16 @@ class JaxStep(JaxSide):
         jax.block_until_ready(self.state)
         self.train_step = jax.jit(make_train_step(objective, optimizer, config), donate_argnums=0)
         self.programs: dict[tuple, jax.stages.Compiled] = {}
-        self.trace_seconds = self.compile_seconds = 0.0
+        self.trace_seconds = self.compile_seconds = 0.0  # the second has both
 
     def compile(self, batch: Batch) -> None:
         """Compiles the step for batches of this shape, unless it is."""
-        shape, times = batch["input_ids"].shape, [time.perf_counter()]
+        shape, begin = batch["input_ids"].shape, time.perf_counter()
         if shape not in self.programs:
             lowered = self.train_step.lower(self.state, batch, self.total_steps)
-            times.append(time.perf_counter())
+            self.trace_seconds += time.perf_counter() - begin
             self.programs[shape] = lowered.compile()
-            self.trace_seconds += times[1] - times[0]
-            self.compile_seconds += time.perf_counter() - times[1]
+            self.compile_seconds += time.perf_counter() - begin
 
     def step(self, batch: Batch) -> dict[str, Mean]:
         """Does one optimizer step and returns its metrics, which nobody has waited for."""
@@ -181,8 +185,8 @@ class JaxStep(JaxSide):
 class JaxPretraining(JaxStep):
     """A pre-training step: masks, gradient, update. A run is a step on each batch.
 
-    Its metadata are the loss of the first step, the seconds to trace, compile and run it, and what memory it needs, in
-    bytes: of parameters, of the optimizer's state, and of the compiled program's temporaries, gradients among them.
+    Its metadata are the loss of the first step; `figures`, the seconds to trace, compile and run it; and `bytes`: of
+    parameters, of the optimizer's state, and of the compiled program's temporaries, gradients among them.
     """
 
     name = "bert_jax"
@@ -208,16 +212,11 @@ class JaxPretraining(JaxStep):
         (self.compiled,) = self.programs.values()
         begin = time.perf_counter()
         first_loss = loss_of(objective, self.step(self.batches[0]))
-        run_seconds = time.perf_counter() - begin
-        nbytes = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
-        self.metadata: dict[str, Any] = {
+        parts = {"trace_seconds": self.trace_seconds, "compile_seconds": self.compile_seconds - self.trace_seconds}
+        parts["run_seconds"] = time.perf_counter() - begin
+        self.metadata = {
             "first_loss": first_loss,
-            "first_step": {
-                "first_seconds": self.trace_seconds + self.compile_seconds + run_seconds,
-                "trace_seconds": self.trace_seconds,
-                "compile_seconds": self.compile_seconds,
-                "run_seconds": run_seconds,
-            },
+            "figures": {"first_seconds": sum(parts.values()), **parts},
             "bytes": {
                 "parameter_bytes": nbytes(self.state.params),
                 "optimizer_bytes": nbytes(self.state.opt_state),
@@ -246,18 +245,18 @@ class JaxUpdate(JaxSide):
 
     def __init__(self, setting: StepSetting, updates: int) -> None:
         """Compiles it; a run is so many updates with one gradient."""
-        optimizer, objective, self.updates = make_optimizer(setting.optimizer), setting.objective(), updates
+        optimizer, self.updates = make_optimizer(setting.optimizer), updates
 
         def update(params: Any, opt_state: Any, gradients: Any) -> tuple[Any, Any]:
             changes, opt_state = optimizer.update(gradients, opt_state, params)
             return jax.tree.map(lambda p, u: p - 1e-4 * u, params, changes), opt_state
 
-        self.params = jax.jit(objective.init)(stream_key(0, "init"))
+        self.params = jax.jit(setting.objective().init)(stream_key(0, "init"))
         self.opt_state = jax.jit(optimizer.init)(self.params)
         self.gradients = jax.tree.map(lambda p: jnp.full_like(p, 1e-3), self.params)
         arguments = self.params, self.opt_state, self.gradients
         self.compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*arguments).compile()
-        self.metadata: dict[str, Any] = {}
+        self.metadata = {}
 
     def run(self) -> None:
         """Does the updates."""
@@ -272,10 +271,11 @@ class JaxUpdate(JaxSide):
 class JaxFinetuning(JaxStep):
     """A fine-tuning step; and the forward pass without dropout."""
 
-    def __init__(self, objective: Objective, config: TrainingConfig, start: Pretrained, total_steps: int) -> None:
+    def __init__(self, objective: TaskObjective, config: TrainingConfig, start: Pretrained, total_steps: int) -> None:
         """Starts from the parameters of `start`."""
         params = jax.tree.map(jnp.array, start.params)  # copies: the step gives its arguments' memory away
         super().__init__(objective, config, params, total_steps)
+        self.metrics, self.outputs = jax.jit(objective.metrics), jax.jit(objective.outputs)
 
     def train(self, batch: Batch) -> float:
         """Does one optimizer step and returns its loss."""
@@ -283,21 +283,11 @@ class JaxFinetuning(JaxStep):
 
     def loss(self, batch: Batch) -> float:
         """Returns the loss without dropout."""
-        return loss_of(self.objective, _metrics(self.objective, self.state.params, batch))
+        return loss_of(self.objective, self.metrics(self.state.params, batch, None))
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Returns the outputs without dropout."""
-        return np.asarray(_outputs(self.objective, self.state.params, batch))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _metrics(objective: Objective, params: Parameters, batch: Batch) -> dict[str, Mean]:
-    return objective.metrics(params, batch, None)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _outputs(objective: Any, params: Parameters, batch: Batch) -> jax.Array:
-    return objective.outputs(params, batch, None)
+        return np.asarray(self.outputs(self.state.params, batch, None))
 
 
 # ---- texts to vectors ----------------------------------------------------------------------------
@@ -310,8 +300,8 @@ class JaxEmbedding(JaxSide):
         """Compiles what the texts need."""
         self.model, self.texts, self.batch_size = bert_jax.load(str(folder), dtype), texts, batch_size
         begin = time.perf_counter()
-        self.metadata = {"vectors": self.run(), "first_seconds": time.perf_counter() - begin}
-        self.metadata["parameter_bytes"] = sum(leaf.nbytes for leaf in jax.tree.leaves(self.model.params))
+        self.metadata = {"vectors": self.run(), "figures": {"first_seconds": time.perf_counter() - begin}}
+        self.metadata["figures"]["parameter_bytes"] = nbytes(self.model.params)
 
     def run(self) -> np.ndarray:
         """Returns the vectors of all texts."""
@@ -327,7 +317,7 @@ class JaxExported(JaxSide):
         self.longest = json.loads((folder / "signature.json").read_text())["longest"]
         self.tokenizer, self.texts, self.batch_size = Tokenizer.load(folder), texts, batch_size
         begin = time.perf_counter()
-        self.metadata = {"vectors": self.run(), "first_seconds": time.perf_counter() - begin}
+        self.metadata = {"vectors": self.run(), "figures": {"first_seconds": time.perf_counter() - begin}}
 
     def run(self) -> np.ndarray:
         """Returns the vectors of all texts."""
@@ -346,13 +336,6 @@ class JaxExported(JaxSide):
 # ---- attention alone -----------------------------------------------------------------------------
 
 
-def preferred_kernel(heads: int, head: int, length: int, max_sequences: int, dtype: str) -> tuple[str, str]:
-    """Returns the kernel that a model takes of itself, and why."""
-    config = ModelConfig(hidden_size=heads * head, num_attention_heads=heads)
-    kernel, why = choose_kernel(config, Execution.here(dtype), length, max_sequences, dropout=False)
-    return kernel.name, why
-
-
 class JaxAttention(JaxSide):
     """A kernel of the project on cases of `bert_jax.benchmarks.suites.attention`; a run is `calls` calls on one case.
 
@@ -363,7 +346,7 @@ class JaxAttention(JaxSide):
         """Compiles each case and runs it once."""
         self.kernel, self.dtype, self.calls = kernel, jnp.dtype(dtype), calls
         self.work: dict[str, Callable[[], list[jax.Array]]] = {}
-        self.metadata: dict[str, Any] = {"results": {}, "left_out": {}, "programs": {}}
+        self.metadata = {"results": {}, "left_out": {}, "programs": {}}
         for case in cases:
             try:
                 self.work[case.name] = self.prepare(case)
@@ -380,26 +363,19 @@ class JaxAttention(JaxSide):
 
     def prepare(self, case: Any) -> Callable[[], list[jax.Array]]:
         """Returns what gives the output; and with a gradient those of query, key and value."""
-        kernel = KERNELS[self.kernel]
+        kernel, execution = KERNELS[self.kernel], Execution.here(self.dtype.name)
         rows = jax.jit(kernel.prepare, static_argnums=(1, 2))(case.sequence_ids, case.max_sequences, AttentionPattern())
-        attend = functools.partial(_attend, kernel, Execution.here(self.dtype.name))
+        attend = lambda query, key, value, rows: kernel.attend(query, key, value, rows, execution)  # noqa: E731
         if self.kernel == "plain" and case.gradient:  # as the encoder has it
             attend = plain_attention
         arrays = [jnp.asarray(array, self.dtype) for array in case.arrays()]
         begin = time.perf_counter()
         run = attention_call(attend, case.gradient).lower(*arrays, rows).compile()
-        self.metadata["programs"][case.name] = {
-            "compile_seconds": time.perf_counter() - begin,
-            "temporary_bytes": temporary_bytes(run),
-        }
+        figures = {"compile_seconds": time.perf_counter() - begin, "temporary_bytes": temporary_bytes(run)}
+        self.metadata["programs"][case.name] = figures
         # On a CPU, calls that wait for nobody would run side by side.
         wait = jax.block_until_ready if jax.default_backend() == "cpu" else lambda results: results
         return lambda: wait(run(*arrays, rows))
-
-
-def _attend(kernel: Kernel, execution: Execution, *arguments: Any) -> jax.Array:
-    query, key, value, rows = arguments
-    return kernel.attend(query, key, value, rows, execution)
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
@@ -407,11 +383,8 @@ def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: ja
     return scaled_dot_product_attention(query, key, value, mask)[0]
 
 
-def attention_call(attend: Callable[..., jax.Array], gradient: bool) -> Callable[..., list[jax.Array]]:
-    """Returns a function of query, key, value, the output's gradient and the rows that gives the output.
-
-    With `gradient` it gives the gradients of query, key and value, too.
-    """
+def attention_call(attend: Callable[..., jax.Array], gradient: bool) -> Any:
+    """Returns a jitted function of query, key, value, the output's gradient and the rows: output, and 3 gradients."""
 
     @jax.jit
     def run(query: jax.Array, key: jax.Array, value: jax.Array, weights: jax.Array, rows: Any) -> list[jax.Array]:

@@ -24,16 +24,7 @@ PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy", "torch", "tra
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One number.
-
-    Attributes:
-      suite: name of the suite that measured it.
-      case: what was done, such as "tiny, 64 rows of 128, equal work".
-      side: who did it; names of the project's own sides begin with bert_jax.
-      metric: what was measured, in SI units, as its name says: "tokens_per_second", "peak_bytes".
-      value: the number.
-      round: which repetition; None: the median of the repetitions, or a number that is taken once.
-    """
+    """One number, as docs/benchmarks/README.md describes it; `round` None: a median, or a number that is taken once."""
 
     suite: str
     case: str
@@ -45,19 +36,7 @@ class Measurement:
 
 @dataclasses.dataclass
 class Results:
-    """What a suite has measured.
-
-    Attributes:
-      suite: its name.
-      title: heading of its picture.
-      compared: metric by which its sides are compared, and which the picture shows.
-      metadata: what holds for all cases, such as the dtype.
-      measurements: the numbers.
-      notes: a line for people about a case, by its name.
-      left_out: sides that are missing from a case: {"case", "side", "reason"}.
-      commands: command lines that made it.
-      environment: see `describe_environment`; filled in when the suite has ended.
-    """
+    """What a suite has measured, as docs/benchmarks/README.md describes it; `environment` comes when it has ended."""
 
     suite: str
     title: str
@@ -75,22 +54,20 @@ class Results:
             if value is not None:
                 self.measurements.append(Measurement(self.suite, case, side, metric, value))
 
-    def add_rounds(self, case: str, side: str, metric: str, values: Sequence[float]) -> None:
-        """Records each repetition of a number, and their median."""
-        for number, value in enumerate(values):
-            self.measurements.append(Measurement(self.suite, case, side, metric, value, number))
-        self.add(case, side, **{metric: statistics.median(values)})
+    def add_rounds(
+        self, case: str, side: str, metric: str, values: Sequence[float], value: float | None = None
+    ) -> None:
+        """Records each repetition of a number, and their median or another `value` of them all."""
+        for number, each in enumerate(values):
+            self.measurements.append(Measurement(self.suite, case, side, metric, each, number))
+        self.add(case, side, **{metric: statistics.median(values) if value is None else value})
 
     def leave_out(self, case: str, side: str, reason: str | Exception) -> None:
         """Records why a side is missing from a case: the first line of the reason."""
         self.left_out.append({"case": case, "side": side, "reason": (str(reason).splitlines() or [""])[0]})
 
     def value(self, case: str, side: str, metric: str) -> float:
-        """Returns a median, or a number that is taken once.
-
-        Raises:
-          KeyError: it was not measured.
-        """
+        """Returns a median, or a number that is taken once; KeyError says that it was not measured."""
         return self.by_side(case, metric)[side]
 
     def rounds(self, case: str, side: str, metric: str) -> list[float]:

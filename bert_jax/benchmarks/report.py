@@ -3,12 +3,11 @@
 print(draw(Path("runs/benchmark/train.json")))
 """
 
-import dataclasses
 import io
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bert_jax.benchmarks.record import Results
 from bert_jax.runtime.files import write_whole
@@ -22,43 +21,31 @@ BAR, TEXT = 0.21, 8  # inches from bar to bar, and points
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "bert_jax", "font.family": "sans-serif", "font.size": TEXT}
 
 
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
+class Metric(NamedTuple):
+    """How a metric is shown."""
 
-    Attributes:
-      heading: of its column; its unit, if it has one, comes last.
-      unit: in pictures.
-      scale: that its values are multiplied with.
-      best: which of several values is the better one: `max` or `min`.
-    """
-
-    heading: str
-    unit: str = ""
-    scale: float = 1.0
-    best: Callable = max
+    heading: str  # of its column; its unit, if it has one, comes last
+    unit: str = ""  # in pictures
+    scale: float = 1.0  # that its values are multiplied with
+    best: Callable = max  # which of several values is the better one: `max` or `min`
 
 
-METRICS = {
-    "seconds": Metric("seconds", "s", best=min),
-    "tokens_per_second": Metric("tokens/s", "tokens/s"),
-    "positions_per_second": Metric("positions/s", "positions/s"),
-    "megabytes_per_second": Metric("MB/s", "MB/s"),
-    "filled": Metric("filled, %", "%", 100),
-    "utilization": Metric("of peak, %", "%", 100),
-    "spread": Metric("spread, %", "%", 100),
-    "peak_bytes": Metric("peak, MB", "MB", 1e-6, min),
-    "parameter_bytes": Metric("parameters, MB", "MB", 1e-6, min),
-    "optimizer_bytes": Metric("optimizer, MB", "MB", 1e-6, min),
-    "temporary_bytes": Metric("temporaries, MB", "MB", 1e-6, min),
-    "first_seconds": Metric("first, s", "s", best=min),
-    "trace_seconds": Metric("trace, s", "s", best=min),
-    "compile_seconds": Metric("compile, s", "s", best=min),
-    "run_seconds": Metric("run, s", "s", best=min),
-    "difference": Metric("difference", best=min),
-    "input_wait": Metric("waited, %", "%", 100, min),
-    "update_share": Metric("update, %", "%", 100, min),
-}
+SHARES = {"filled": "filled", "utilization": "of peak", "spread": "spread", "input_wait": "waited"}
+SHARES |= {"update_share": "update"}
+FIRST = ("seconds", "tokens_per_second", "positions_per_second", "megabytes_per_second", *SHARES, "peak_bytes")
+
+
+def metric_named(name: str) -> Metric:
+    """Returns how a metric is shown, from its name, which ends with its unit."""
+    stem, _, unit = name.rpartition("_")
+    if name in SHARES:
+        return Metric(f"{SHARES[name]}, %", "%", 100)
+    if unit == "seconds":
+        return Metric(f"{stem}, s" if stem else name, "s", best=min)
+    if unit == "bytes":
+        return Metric(f"{stem}, MB", "MB", 1e-6, min)
+    rate = name.replace("_per_second", "/s").replace("megabytes", "MB")
+    return Metric(rate, rate)
 
 
 def shown(value: float, scale: float = 1.0) -> str:
@@ -96,14 +83,14 @@ def table(results: Results) -> str:
 
 
 def _columns(results: Results, case: str) -> list[str]:
-    """Returns the metrics of a case in the order of `METRICS`, unknown ones last; the ratio has a place of its own."""
+    """Returns the metrics of a case in the order of `FIRST`, others last; the ratio has a place of its own."""
     present = [metric for metric in results.metrics(case) if metric != "ratio"]
-    return [metric for metric in METRICS if metric in present] + [m for m in present if m not in METRICS]
+    return [metric for metric in FIRST if metric in present] + [m for m in present if m not in FIRST]
 
 
 def _matrix(results: Results, metric: str) -> list[str]:
     sides = list(dict.fromkeys(m.side for m in results.measurements))
-    lines = [f"{METRICS.get(metric, Metric(metric)).heading:<28}" + "".join(f"{side:>24}" for side in sides)]
+    lines = [f"{metric_named(metric).heading:<28}" + "".join(f"{side:>24}" for side in sides)]
     for case in results.cases():
         values = results.by_side(case, metric)
         cells = [shown(values[side]) if side in values else "" for side in sides]
@@ -115,7 +102,7 @@ def _matrix(results: Results, metric: str) -> list[str]:
 def _block(results: Results, cases: list[str], columns: tuple[str, ...]) -> list[str]:
     """Returns the lines of cases that have the same metrics."""
     wide = max([48, *(len(side) for case in cases for side in results.sides(case))]) + 2
-    described = [METRICS.get(metric, Metric(metric)) for metric in columns]
+    described = [metric_named(metric) for metric in columns]
     widths = [max(10, len(metric.heading)) + 2 for metric in described]
     headings = "".join(f"{metric.heading:>{width}}" for metric, width in zip(described, widths, strict=True))
     compared = any(len(results.by_side(case, results.compared)) > 1 for case in cases)
@@ -133,7 +120,7 @@ def _block(results: Results, cases: list[str], columns: tuple[str, ...]) -> list
 
 def _times(results: Results, case: str, side: str) -> str:
     """Returns how many times as good as a side the first one is; of the best other one, by round too."""
-    values, best = results.by_side(case, results.compared), METRICS.get(results.compared, Metric("")).best
+    values, best = results.by_side(case, results.compared), metric_named(results.compared).best
     first = next(iter(values), side)
     if side == first or side not in values:
         return ""
@@ -146,7 +133,7 @@ def best_other(results: Results, case: str) -> str | None:
     """Returns the best of the sides that are not the project's own; None if there is none."""
     values = results.by_side(case, results.compared)
     others = {side: value for side, value in values.items() if not side.startswith("bert_jax")}
-    best = METRICS.get(results.compared, Metric("")).best
+    best = metric_named(results.compared).best
     return best(others, key=others.get) if others else None
 
 
@@ -191,7 +178,7 @@ def svg(results: Results) -> str:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    metric = METRICS.get(results.compared, Metric(results.compared))
+    metric = metric_named(results.compared)
     groups = [(case, values) for case in results.cases() if (values := results.by_side(case, results.compared))]
     columns = 1 if len(groups) <= 8 else 2
     per_column = -(-len(groups) // columns)

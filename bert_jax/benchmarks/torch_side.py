@@ -5,7 +5,6 @@ type. Each kind of work has variants that an expert would try, and the best coun
 5.17 gives rows without padding a mask, which shuts out flash attention; 5.23 does not.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.benchmarks.harness import on_gpu
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.jax_side import OPTIMIZER, Batch
 from bert_jax.config import OptimizerConfig, TrainingConfig
 from bert_jax.errors import UserError
@@ -28,51 +27,41 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 class TorchSide:
-    """A side that computes by PyTorch, on the GPU where JAX does.
+    """A side that computes by PyTorch, on the GPU where JAX does; `device` is PyTorch's name of it.
 
-    Attributes:
-      device: PyTorch's name of it.
+    Raises:
+      UserError: PyTorch or transformers is not installed.
     """
 
     metadata: dict[str, Any]
 
     def __init__(self) -> None:
-        """Sets PyTorch up.
-
-        Raises:
-          UserError: PyTorch or transformers is not installed.
-        """
         try:
             import torch
             import transformers
         except ImportError as error:
             raise UserError(f"{error.name} is needed to compare with: pip install torch transformers") from error
-        self.device = "cuda" if on_gpu() and torch.cuda.is_available() else "cpu"
+        self.torch: Any = torch
+        self.transformers: Any = transformers
+        self.device = "cuda" if harness.on_gpu() and torch.cuda.is_available() else "cpu"
         torch.set_float32_matmul_precision("highest")
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()  # it reports each head that the body does without
 
     def synchronize(self) -> None:
         """Waits for the device."""
-        import torch
-
         if self.device == "cuda":
-            torch.cuda.synchronize()
+            self.torch.cuda.synchronize()
 
     def device_peak_bytes(self) -> int | None:
         """Returns the most memory that it has had of a GPU."""
-        import torch
+        return self.torch.cuda.max_memory_allocated() if self.device == "cuda" else None
 
-        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
-
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: Any) -> Any:
         """Returns an array on the device, integers as int64."""
-        import torch
-
         array = np.asarray(array)
-        return torch.from_numpy(array if np.issubdtype(array.dtype, np.floating) else array.astype(np.int64)).to(
-            self.device
-        )
+        array = array if np.issubdtype(array.dtype, np.floating) else array.astype(np.int64)
+        return self.torch.from_numpy(array).to(self.device)
 
 
 # ---- a training step -----------------------------------------------------------------------------
@@ -81,18 +70,16 @@ class TorchSide:
 class TorchStep(TorchSide):
     """What an expert writes: fused AdamW that does not decay biases and LayerNorm, autocast, clipping, a schedule."""
 
-    def __init__(self, make_network: Callable[[Any], Any], optimizer: OptimizerConfig, dtype: str) -> None:
-        """Makes the network of `transformers`, and its optimizer; `dtype`: of the products."""
-        super().__init__()
-        import torch
-        import transformers
-
-        self.network, self.config = make_network(transformers).to(self.device).train(), optimizer
+    def start(self, architecture: str, folder: Path, attention: str, optimizer: OptimizerConfig, dtype: str) -> None:
+        """Loads the network of that class of transformers, and makes its optimizer; `dtype`: of the products."""
+        load = getattr(self.transformers, architecture).from_pretrained
+        network = load(folder, attn_implementation=attention)
+        self.network, self.config = network.to(self.device).train(), optimizer
         groups: dict[float, list] = {optimizer.weight_decay: [], 0.0: []}
         for name, parameter in self.network.named_parameters():
             exempt = name.endswith("bias") or "LayerNorm" in name
             groups[0.0 if exempt else optimizer.weight_decay].append(parameter)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = self.torch.optim.AdamW(
             [dict(params=params, weight_decay=decay) for decay, params in groups.items()],
             lr=optimizer.learning_rate,
             betas=(optimizer.b1, optimizer.b2),
@@ -100,19 +87,17 @@ class TorchStep(TorchSide):
             fused=True,
         )
         self.schedule: Any = None
-        self.autocast = torch.autocast(self.device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+        self.autocast = self.torch.autocast(self.device, self.torch.bfloat16, enabled=dtype == "bfloat16")
         self.loss_of: Callable[..., Any] = lambda **arguments: self.network(**arguments).loss
 
     def step(self, arguments: dict[str, Any]) -> Any:
         """Does one optimizer step and returns its loss, which nobody has waited for."""
-        import torch
-
         self.optimizer.zero_grad()
         with self.autocast:
             loss = self.loss_of(**arguments)
         loss.backward()
         if self.config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+            self.torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         if self.schedule:
             self.schedule.step()
@@ -121,19 +106,12 @@ class TorchStep(TorchSide):
 
 @dataclasses.dataclass(frozen=True)
 class StepVariant:
-    """One way to run a pre-training step.
+    """One way to run a pre-training step."""
 
-    Attributes:
-      attention: as `transformers` names it.
-      positions: where it computes the vocabulary's logits: `masked`, as bert_jax does, or `all`, as its class does.
-      compiled: by torch.compile; its mode, such as `default`.
-      checkpointed: computes the activations of a layer again in the backward pass (gradient checkpointing).
-    """
-
-    attention: str = "sdpa"
-    positions: str = "masked"
-    compiled: str = ""
-    checkpointed: bool = False
+    attention: str = "sdpa"  # as `transformers` names it
+    positions: str = "masked"  # that get the vocabulary's logits: `masked`, as in bert_jax, or `all`, as in its class
+    compiled: str = ""  # by torch.compile; its mode, such as `default`
+    checkpointed: bool = False  # computes a layer's activations again in the backward pass
 
     @property
     def name(self) -> str:
@@ -164,35 +142,20 @@ class TorchPretraining(TorchStep):
     def __init__(
         self, variant: StepVariant, dtype: str, start: Path, batches: list[Batch], programs: Path | None = None
     ) -> None:
-        """Does the first step.
-
-        Args:
-          variant: how it runs.
-          dtype: of the products.
-          start: folder with the weights.
-          batches: masked.
-          programs: folder of torch.compile's cache; None: the usual one.
-        """
+        """Does the first step from the weights in `start`, on masked batches; `programs` is torch.compile's cache."""
         if programs is not None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(programs)
-        super().__init__(
-            lambda transformers: transformers.BertForPreTraining.from_pretrained(
-                start, attn_implementation=variant.attention
-            ),
-            OPTIMIZER,
-            dtype,
-        )
-        import torch
-
+        super().__init__()
+        self.start("BertForPreTraining", start, variant.attention, OPTIMIZER, dtype)
         self.variant = variant
         if variant.checkpointed:
             self.network.config.use_cache = False  # of a decoder: it would warn of it
             self.network.activation_checkpointing_enable()
-        self.loss_of = torch.compile(self._loss, mode=variant.compiled) if variant.compiled else self._loss
+        self.loss_of = self.torch.compile(self._loss, mode=variant.compiled) if variant.compiled else self._loss
         self.batches = [self.arguments(batch) for batch in batches]
         begin = time.perf_counter()
         first_loss = self.step(self.batches[0]).item()
-        self.metadata = {"first_loss": first_loss, "first_step": {"first_seconds": time.perf_counter() - begin}}
+        self.metadata = {"first_loss": first_loss, "figures": {"first_seconds": time.perf_counter() - begin}}
 
     def run(self) -> None:
         """Does a step on each batch."""
@@ -218,13 +181,11 @@ class TorchPretraining(TorchStep):
         return arguments | {"labels": self.tensor(labels)}
 
     def _loss(self, labels: Any, next_sentence_labels: Any, positions: Any = None, **inputs: Any) -> Any:
-        import torch
-
         if positions is None:
             return self.network(**inputs, labels=labels, next_sentence_label=next_sentence_labels).loss
         hidden, pooled = self.network.bert(**inputs, return_dict=False)[:2]
         chosen = hidden.reshape(-1, hidden.shape[-1])[positions]
-        cross_entropy = torch.nn.functional.cross_entropy
+        cross_entropy = self.torch.nn.functional.cross_entropy
         logits, next_sentence_logits = self.network.cls(chosen, pooled)
         return cross_entropy(logits.float(), labels) + cross_entropy(next_sentence_logits.float(), next_sentence_labels)
 
@@ -232,7 +193,7 @@ class TorchPretraining(TorchStep):
 class TorchFinetuning(TorchStep):
     """A fine-tuning step, as in a plain loop, in float32; and the forward pass without dropout."""
 
-    trace_seconds = compile_seconds = 0.0
+    compile_seconds = 0.0
 
     def __init__(
         self,
@@ -244,25 +205,15 @@ class TorchFinetuning(TorchStep):
         attention: str,
     ) -> None:
         """Starts from the weights of `start`, by the class `architecture` of transformers, with `attention`."""
-
-        def network(transformers: Any) -> Any:
-            import torch
-
-            torch.manual_seed(config.seed)
-            with tempfile.TemporaryDirectory() as folder:
-                huggingface.save(Path(folder) / "model", start, tokenizer)
-                load = getattr(transformers, architecture).from_pretrained
-                return load(Path(folder) / "model", attn_implementation=attention)
-
-        super().__init__(network, config.optimizer, "float32")
-        import torch
-
+        super().__init__()
+        self.torch.manual_seed(config.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            huggingface.save(Path(folder) / "model", start, tokenizer)
+            self.start(architecture, Path(folder) / "model", attention, config.optimizer, "float32")
         warmup = max(1.0, config.schedule.warmup * total_steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: (
-                min(1, (step + 1) / warmup) * min(1, max(0, total_steps - step) / max(1, total_steps - warmup))
-            ),
+        decay = max(1, total_steps - warmup)
+        self.schedule = self.torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1, (step + 1) / warmup) * min(1, max(0, total_steps - step) / decay)
         )
 
     def compile(self, batch: Batch) -> None:
@@ -281,10 +232,8 @@ class TorchFinetuning(TorchStep):
         return self._outputs(batch).logits.cpu().numpy()
 
     def _outputs(self, batch: Batch) -> Any:
-        import torch
-
         self.network.eval()
-        with torch.no_grad():
+        with self.torch.no_grad():
             outputs = self.network(**self._arguments(batch))
         self.network.train()
         return outputs
@@ -303,19 +252,12 @@ class TorchFinetuning(TorchStep):
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingVariant:
-    """One way to make vectors of texts.
+    """One way to make vectors of texts."""
 
-    Attributes:
-      attention: as `transformers` names it.
-      by_length: texts are sorted by length first, so that batches have next to no padding.
-      compiled: by torch.compile, for shapes of any length.
-      max_tokens: of a batch, padding included; 0: any number. On a CPU few are faster.
-    """
-
-    attention: str = "sdpa"
-    by_length: bool = True
-    compiled: bool = False
-    max_tokens: int = 0
+    attention: str = "sdpa"  # as `transformers` names it
+    by_length: bool = True  # texts are sorted by length first, so that batches have next to no padding
+    compiled: bool = False  # by torch.compile, for shapes of any length
+    max_tokens: int = 0  # of a batch, padding included; 0: any number. On a CPU few are faster
 
     @property
     def name(self) -> str:
@@ -331,28 +273,23 @@ class TorchEmbedding(TorchSide):
     def __init__(self, variant: EmbeddingVariant, folder: Path, dtype: str, texts: list[str], batch_size: int) -> None:
         """Loads the model in `folder`, and makes the vectors once."""
         super().__init__()
-        import torch
-        import transformers
-
         self.variant, self.texts, self.batch_size = variant, texts, batch_size
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        network: Any = transformers.BertModel.from_pretrained(folder, attn_implementation=variant.attention)
+        self.tokenizer = self.transformers.AutoTokenizer.from_pretrained(folder)
+        network = self.transformers.BertModel.from_pretrained(folder, attn_implementation=variant.attention)
         self.longest = network.config.max_position_embeddings
-        self.network: Any = network.to(self.device, getattr(torch, dtype)).eval()
-        self.forward = torch.compile(self.network, dynamic=True) if variant.compiled else self.network
+        self.network = network.to(self.device, getattr(self.torch, dtype)).eval()
+        self.forward = self.torch.compile(self.network, dynamic=True) if variant.compiled else self.network
         begin = time.perf_counter()
-        self.metadata = {"vectors": self.run(), "first_seconds": time.perf_counter() - begin}
+        self.metadata = {"vectors": self.run(), "figures": {"first_seconds": time.perf_counter() - begin}}
 
     def run(self) -> np.ndarray:
         """Returns the vectors of all texts."""
-        import torch
-
         ids = self.tokenizer(self.texts, truncation=True, max_length=self.longest)["input_ids"]
         order = list(range(len(ids)))
         if self.variant.by_length:
             order.sort(key=lambda number: -len(ids[number]))
         vectors = np.zeros((len(ids), self.network.config.hidden_size), np.float32)
-        with torch.inference_mode():
+        with self.torch.inference_mode():
             while order:
                 limit = self.variant.max_tokens // len(ids[order[0]]) or 1
                 rows = min(limit, self.batch_size) if self.variant.max_tokens else self.batch_size
@@ -380,10 +317,9 @@ class TorchAttention(TorchSide):
     def __init__(self, backend: str, dtype: str, cases: list[Any], calls: int) -> None:
         """Runs each case once."""
         super().__init__()
-        import torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        self.dtype, self.calls = getattr(torch, dtype), calls
+        self.dtype, self.calls = getattr(self.torch, dtype), calls
         name = {"math": "MATH"}.get(backend, f"{backend.upper()}_ATTENTION")
         self.backend = functools.partial(sdpa_kernel, getattr(SDPBackend, name))
         self.work: dict[str, Callable[[], list[Any]]] = {}
@@ -407,8 +343,7 @@ class TorchAttention(TorchSide):
 
     def prepare(self, case: Any) -> Callable[[], list[Any]]:
         """Returns what gives the output; and with a gradient those of query, key and value."""
-        import torch
-
+        torch = self.torch
         attend = torch.nn.functional.scaled_dot_product_attention
         *inputs, gradient = (self.tensor(array).to(self.dtype) for array in case.arrays())
         for each in inputs:

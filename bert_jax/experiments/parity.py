@@ -34,85 +34,54 @@ Values = dict[str, np.ndarray]
 Batch = Mapping[str, np.ndarray]
 
 
+def pretraining_loss(mlm: jax.Array, nsp: jax.Array, tokens: jax.Array, next_sentence: jax.Array) -> list[Mean]:
+    """Returns the two means whose sum is the loss of pre-training."""
+    return [cross_entropy(mlm, tokens), cross_entropy(nsp, next_sentence)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """Describes a class of Hugging Face's, the one of the same name here, and the loss of both.
 
     Attributes:
-      loss: (outputs here, batch) -> the means whose sum is the loss.
       outputs: those of PyTorch, by name, in the order of those here.
-      for_tokens: those that have a place for each token, [B, L, ...].
       labels: PyTorch's arguments, and the arrays of the batch that they take.
+      loss: takes the outputs here and then the labels; gives the mean, or means whose sum is the loss.
       problem_type: of a sequence classification.
+      for_tokens: how many of the outputs, the first ones, have a place for each token, [B, L, ...].
     """
 
-    loss: Callable[[tuple[jax.Array, ...], Any], list[Mean]]
     outputs: tuple[str, ...]
     labels: dict[str, str]
+    loss: Callable[..., Mean | list[Mean]] = cross_entropy
     problem_type: str = ""
-    for_tokens: tuple[str, ...] = ()
+    for_tokens: int = 0
 
     def at_tokens(self, values: Values, inside: np.ndarray) -> Values:
         """Returns states, attentions and outputs at real tokens only: [tokens, ...] where there was [B, L, ...]."""
-        whole = set(self.outputs) - set(self.for_tokens)
+        whole = self.outputs[self.for_tokens :]
         return {name: array if name in whole else array[inside] for name, array in values.items()}
 
 
-_CLASSES = {"labels": "classes"}
+_LOGITS, _CLASSIFIER = ("logits",), "BertForSequenceClassification"
+_PRETRAINING = {"labels": "tokens", "next_sentence_label": "next_sentence"}
+_SPANS = {"start_positions": "starts", "end_positions": "ends"}
 TASKS: dict[str, Architecture] = {
     "BertForPreTraining": Architecture(
-        lambda out, batch: [
-            cross_entropy(out[0], batch["tokens"]),
-            cross_entropy(out[1][:, 0], batch["next_sentence"]),
-        ],
-        ("prediction_logits", "seq_relationship_logits"),
-        {"labels": "tokens", "next_sentence_label": "next_sentence"},
-        for_tokens=("prediction_logits",),
+        ("prediction_logits", "seq_relationship_logits"), _PRETRAINING, pretraining_loss, for_tokens=1
     ),
-    "BertForMaskedLM": Architecture(
-        lambda out, batch: [cross_entropy(out[0], batch["tokens"])],
-        ("logits",),
-        {"labels": "tokens"},
-        for_tokens=("logits",),
+    "BertForMaskedLM": Architecture(_LOGITS, {"labels": "tokens"}, for_tokens=1),
+    "BertForNextSentencePrediction": Architecture(_LOGITS, {"labels": "next_sentence"}),
+    _CLASSIFIER: Architecture(_LOGITS, {"labels": "classes"}, cross_entropy, "single_label_classification"),
+    f"{_CLASSIFIER}, multi_label": Architecture(
+        _LOGITS, {"labels": "multi_label"}, binary_cross_entropy, "multi_label_classification"
     ),
-    "BertForNextSentencePrediction": Architecture(
-        lambda out, batch: [cross_entropy(out[0][:, 0], batch["next_sentence"])],
-        ("logits",),
-        {"labels": "next_sentence"},
+    f"{_CLASSIFIER}, regression": Architecture(
+        _LOGITS, {"labels": "numbers"}, lambda out, numbers: squared_error(out[:, 0], numbers), "regression"
     ),
-    "BertForSequenceClassification": Architecture(
-        lambda out, batch: [cross_entropy(out[0][:, 0], batch["classes"])],
-        ("logits",),
-        _CLASSES,
-        "single_label_classification",
-    ),
-    "BertForSequenceClassification, multi_label": Architecture(
-        lambda out, batch: [binary_cross_entropy(out[0][:, 0], batch["multi_label"])],
-        ("logits",),
-        {"labels": "multi_label"},
-        "multi_label_classification",
-    ),
-    "BertForSequenceClassification, regression": Architecture(
-        lambda out, batch: [squared_error(out[0][:, 0, 0], batch["numbers"])],
-        ("logits",),
-        {"labels": "numbers"},
-        "regression",
-    ),
-    "BertForTokenClassification": Architecture(
-        lambda out, batch: [cross_entropy(out[0], batch["tags"])],
-        ("logits",),
-        {"labels": "tags"},
-        for_tokens=("logits",),
-    ),
-    "BertForMultipleChoice": Architecture(
-        lambda out, batch: [cross_entropy(out[0], batch["choices"])], ("logits",), {"labels": "choices"}
-    ),
-    "BertForQuestionAnswering": Architecture(
-        lambda out, batch: [span_cross_entropy(out[0], out[1], batch["starts"], batch["ends"])],
-        ("start_logits", "end_logits"),
-        {"start_positions": "starts", "end_positions": "ends"},
-        for_tokens=("start_logits", "end_logits"),
-    ),
+    "BertForTokenClassification": Architecture(_LOGITS, {"labels": "tags"}, for_tokens=1),
+    "BertForMultipleChoice": Architecture(_LOGITS, {"labels": "choices"}),
+    "BertForQuestionAnswering": Architecture(("start_logits", "end_logits"), _SPANS, span_cross_entropy, for_tokens=2),
 }
 
 
@@ -162,17 +131,16 @@ def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
     """
     task, architecture = TASKS[name], name.split(",")[0]
     inside = batch["attention_mask"] > 0
-    shape = inside.shape
-    positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+    rows, length = inside.shape
+    positions = np.broadcast_to(np.arange(length, dtype=np.int32), inside.shape)
     arrays = {key: jnp.asarray(array) for key, array in batch.items()}
-    tokens = arrays["input_ids"], arrays["token_type_ids"], jnp.asarray(positions), arrays["attention_mask"]
-    inputs = Inputs(*tokens)
-    execution = Execution.here(jnp.dtype(dtype).name)
+    inputs = Inputs(arrays["input_ids"], arrays["token_type_ids"], jnp.asarray(positions), arrays["attention_mask"])
+    execution, starts = Execution.here(jnp.dtype(dtype).name), jnp.zeros((rows, 1), jnp.int32)
     extra: dict[str, Any] = {}
     if architecture == "BertForMultipleChoice":
-        inputs = inputs.map(lambda array: array.reshape(-1, 2, shape[1]))
+        inputs = inputs.map(lambda array: array.reshape(-1, 2, length))
     elif architecture not in ("BertForTokenClassification", "BertForQuestionAnswering", "BertForMaskedLM"):
-        extra["sequence_starts"] = np.zeros((len(inside), 1), np.int32)
+        extra["sequence_starts"] = starts
     if architecture in ("BertForPreTraining", "BertForMaskedLM"):
         extra["masked_positions"] = positions
     labels = {"labels": len(model.labels)} if model.labels else {}
@@ -180,13 +148,14 @@ def jax_values(model: Pretrained, name: str, batch: Batch, dtype: Any = jnp.floa
 
     def loss(params: dict) -> tuple[jax.Array, tuple]:
         out, states = apply_and_collect(network, params, inputs, **extra)
-        out, pooled = out if isinstance(out, tuple) else (out,), None
+        out, pooled = list(out) if isinstance(out, tuple) else [out], None
+        out[task.for_tokens :] = [each.reshape(len(each), -1) for each in out[task.for_tokens :]]  # one sequence a row
         if "pooler" in body(params):
-            starts = jnp.zeros((shape[0], 1), jnp.int32)
             bert = Bert(model.config, execution)
             pooled = apply(bert, body(params), states.hidden[-1], starts, method="pool")[:, 0]
-        means = [mean.total / mean.count for mean in task.loss(out, arrays)]
-        return jnp.stack(means).sum(), (out, states, pooled)
+        means = task.loss(*out, *(arrays[label] for label in task.labels.values()))
+        means = [means] if isinstance(means, Mean) else means
+        return jnp.stack([mean.total / mean.count for mean in means]).sum(), (out, states, pooled)
 
     (total, (out, states, pooled)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
     values = {"hidden states 0": states.embedded}
@@ -225,10 +194,24 @@ def torch_values(
     network = getattr(transformers, architecture).from_pretrained(directory, attn_implementation="eager")
     network = network.to(device, torch.float64 if dtype == "float64" else torch.float32).eval()
     inside = batch["attention_mask"] > 0
-    inputs, labels = _torch_arguments(task, architecture, batch, network)
+
+    def tensor(array: np.ndarray) -> Any:
+        if np.issubdtype(array.dtype, np.floating):
+            return torch.tensor(array, dtype=network.dtype, device=device)
+        return torch.tensor(np.where(array < 0, -100, array), dtype=torch.long, device=device)  # as PyTorch passes over
+
+    inputs = {key: tensor(batch[key]) for key in ("input_ids", "token_type_ids", "attention_mask")}
+    if architecture == "BertForMultipleChoice":
+        inputs = {key: value.reshape(-1, 2, value.shape[1]) for key, value in inputs.items()}
+    labels = {key: tensor(batch[label]) for key, label in task.labels.items()}
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bfloat16"):
         output = network(**inputs, **labels, output_hidden_states=True, output_attentions=True)
-        loss = _span_loss(output, inside, labels) if architecture == "BertForQuestionAnswering" else output.loss
+        loss: Any = output.loss
+        if architecture == "BertForQuestionAnswering":
+            # With padding out of the softmax, as here; without padding it is PyTorch's own to the bit.
+            outside = torch.tensor(~inside, device=device)
+            logits = [output[key].masked_fill(outside, torch.finfo(output[key].dtype).min) for key in task.outputs]
+            loss = sum(map(torch.nn.functional.cross_entropy, logits, labels.values())) / 2
         pooled = network.bert.pooler(output.hidden_states[-1]) if network.bert.pooler is not None else None
     loss.backward()
     array = lambda tensor: tensor.detach().cpu().to(torch.float64).numpy()  # noqa: E731
@@ -239,41 +222,6 @@ def torch_values(
     values |= {"loss": array(loss)} | ({} if pooled is None else {"pooled": array(pooled)})
     gradients = {key: value.grad for key, value in network.named_parameters() if value.grad is not None}
     return values | {f"gradient of {key}": array(value) for key, value in gradients.items()}
-
-
-def _torch_arguments(task: Architecture, architecture: str, batch: Batch, network: Any) -> tuple[dict, dict]:
-    """Returns inputs and labels as PyTorch tensors; a label of -1 is -100 there."""
-    import torch
-
-    device, dtype = network.device, network.dtype
-    inputs = {
-        key: torch.tensor(batch[key], dtype=torch.long, device=device)
-        for key in ("input_ids", "token_type_ids", "attention_mask")
-    }
-    if architecture == "BertForMultipleChoice":
-        inputs = {key: value.reshape(-1, 2, value.shape[1]) for key, value in inputs.items()}
-    labels = {}
-    for key, label in task.labels.items():
-        if np.issubdtype(batch[label].dtype, np.floating):
-            labels[key] = torch.tensor(batch[label], dtype=dtype, device=device)
-        else:
-            labels[key] = torch.tensor(np.where(batch[label] < 0, -100, batch[label]), dtype=torch.long, device=device)
-    return inputs, labels
-
-
-def _span_loss(output: Any, inside: np.ndarray, labels: dict[str, Any]) -> Any:
-    """Returns PyTorch's loss with padding out of the softmax, as here; without padding it is its own to the bit."""
-    import torch
-
-    outside = torch.tensor(~inside, device=output.start_logits.device)
-    losses = [
-        torch.nn.functional.cross_entropy(logits.masked_fill(outside, torch.finfo(logits.dtype).min), positions)
-        for logits, positions in (
-            (output.start_logits, labels["start_positions"]),
-            (output.end_logits, labels["end_positions"]),
-        )
-    ]
-    return sum(losses) / 2
 
 
 def differences(got: Values, want: Values) -> dict[str, float]:

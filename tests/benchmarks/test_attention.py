@@ -10,7 +10,7 @@ import pytest
 from helpers.in_this_process import in_this_process
 from helpers.products import products
 
-from bert_jax.benchmarks import jax_side
+from bert_jax.benchmarks import harness, jax_side
 from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.benchmarks.jax_side import JaxAttention, reference_attention
 from bert_jax.benchmarks.record import Results
@@ -33,8 +33,8 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "HEADS", {"toy": (2, 8)})
     monkeypatch.setattr(module, "lengths_and_positions", lambda: ((16,), 64))
     monkeypatch.setattr(module, "calls_per_round", lambda: 2)
-    monkeypatch.setattr(module, "started", in_this_process)
-    monkeypatch.setattr(module, "peak_flops", lambda dtype: 1e9)
+    monkeypatch.setattr(harness, "started", in_this_process)
+    monkeypatch.setattr(harness, "peak_flops", lambda dtype: 1e9)
 
 
 def case_of(kind, gradient=True):

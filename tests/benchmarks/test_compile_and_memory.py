@@ -1,5 +1,6 @@
 """The suites on a single step: what is compiled, found again and held in memory is what their figures say."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -10,6 +11,7 @@ import pytest
 from helpers.in_this_process import in_this_process
 from jax.experimental.compilation_cache import compilation_cache
 
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.benchmarks.jax_side import OPTIMIZER, JaxPretraining, JaxUpdate, Start, StepSetting
 from bert_jax.benchmarks.record import Results
@@ -24,6 +26,7 @@ from bert_jax.training.optimizer import decay_mask
 
 pytestmark = pytest.mark.slow
 
+LAYERS = (("scan_layers", True), ("remat", True), ("remat_saves", "products"))
 SETTING = StepSetting("tiny", 4, 16, "float32", 100)
 
 
@@ -73,7 +76,7 @@ def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weight
     assert held["parameter_bytes"] == parameters
     assert held["optimizer_bytes"] == 2 * parameters + 4  # and the number of updates
     assert held["temporary_bytes"] > parameters  # the gradient at least
-    assert set(step.metadata["first_step"]) == {"first_seconds", "trace_seconds", "compile_seconds", "run_seconds"}
+    assert set(step.metadata["figures"]) == {"first_seconds", "trace_seconds", "compile_seconds", "run_seconds"}
     assert len(list(programs.glob("jit_train_step-*"))) == 1
     assert step.metadata["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     step.run()
@@ -83,7 +86,7 @@ def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weight
 @pytest.mark.slow
 @pytest.mark.torch
 def test_every_setting_starts_with_the_same_loss(weights, batches, start):
-    changed = dataclasses.replace(SETTING, scan_layers=True, remat=True, remat_saves="products", accumulate=2)
+    changed = dataclasses.replace(SETTING, layers=LAYERS, accumulate=2)
     step = JaxPretraining(changed, batches, weights)
     assert step.metadata["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
     assert "layers" in step.state.params["bert"]["encoder"]
@@ -96,11 +99,11 @@ def test_torch_compile_keeps_its_programs_where_it_is_told(tmp_path, weights, st
     side = TorchPretraining(StepVariant("sdpa"), "float32", weights, start["masked"], tmp_path / "programs")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "programs")
     assert side.metadata["first_loss"] == pytest.approx(start["first_loss"], rel=1e-6)
-    assert set(side.metadata["first_step"]) == {"first_seconds"}
+    assert set(side.metadata["figures"]) == {"first_seconds"}
 
 
 def test_settings_reach_the_model_and_the_loop():
-    setting = dataclasses.replace(SETTING, scan_layers=True, remat=True, remat_saves="products", accumulate=2)
+    setting = dataclasses.replace(SETTING, layers=LAYERS, accumulate=2)
     model = setting.objective().model
     assert (model.scan_layers, model.remat, model.remat_saves, model.hidden_dropout_prob) == (True, True, "products", 0)
     assert (setting.training().accumulate, setting.training().batch_size) == (2, 4)
@@ -129,8 +132,8 @@ class FakeStep:
         self.metadata = {"bytes": BYTES, "first_loss": 7.0}
         if programs:
             seconds = {"trace_seconds": 1.0, "compile_seconds": 0.5 if programs.exists() else 8.0, "run_seconds": 0.25}
-            self.metadata["first_step"] = {"first_seconds": sum(seconds.values()), **seconds}
-            programs.mkdir(exist_ok=True)
+            self.metadata["figures"] = {"first_seconds": sum(seconds.values()), **seconds}
+            programs.mkdir(exist_ok=True, parents=True)
             assert " " not in programs.name  # a C++ compiler would take it for several
 
     def run(self):
@@ -146,22 +149,27 @@ class FakeTorch:
     def __init__(self, variant, dtype, start, batches, programs=None):
         if variant.compiled:
             raise ValueError("no C++ compiler\nand much more")
-        self.metadata = {"first_step": {"first_seconds": 3.0}, "first_loss": 7.0}
+        self.metadata = {"figures": {"first_seconds": 3.0}, "first_loss": 7.0}
 
     def run(self):
         pass
 
 
+def start_of(first_loss, folder):
+    metadata = {"masked": [], "first_loss": first_loss}
+    return lambda *_: contextlib.nullcontext((folder / "start" / "model", metadata))
+
+
 @pytest.fixture
-def fakes(monkeypatch):
+def fakes(monkeypatch, tmp_path):
     for module in (compile_module, memory):
-        monkeypatch.setattr(module, "started", in_this_process)
-        monkeypatch.setattr(module, "start_in", lambda folder, setting, batches: {"masked": batches, "first_loss": 7.0})
+        monkeypatch.setattr(module, "start_of", start_of(7.0, tmp_path))
         monkeypatch.setattr(module, "JaxPretraining", FakeStep)
         monkeypatch.setattr(module, "TorchPretraining", FakeTorch)
+    monkeypatch.setattr(harness, "started", in_this_process)
     monkeypatch.setattr(memory, "JaxUpdate", FakeUpdate)
     times = lambda sides, rounds: {name: [STEPS * (0.01 if name == "update" else 0.2)] for name in sides}  # noqa: E731
-    monkeypatch.setattr(memory, "in_rounds", times)
+    monkeypatch.setattr(harness, "in_rounds", times)
 
 
 def test_the_compile_suite(fakes, tmp_path, monkeypatch, capsys):
@@ -201,7 +209,7 @@ def test_the_memory_suite(fakes, tmp_path, capsys):
 
 
 def test_the_memory_of_sides_that_start_unlike_is_not_compared(fakes, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "start_in", lambda *_: {"masked": [], "first_loss": 7.001})
+    monkeypatch.setattr(memory, "start_of", start_of(7.001, tmp_path))
     with pytest.raises(UserError, match="bert_jax does not start as"):
         benchmark("memory", tmp_path, sizes=["tiny:4"], length=16, dtype="auto", rounds=1)
 

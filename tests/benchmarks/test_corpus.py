@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.in_this_process import in_this_process
 
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.suites import corpus as module
@@ -74,7 +75,7 @@ def test_each_side_has_a_process_on_one_core_and_on_all(monkeypatch):
         kept.append((make.args[1], keep_memory))
         return in_this_process(make)
 
-    monkeypatch.setattr(module, "started", started)
+    monkeypatch.setattr(harness, "started", started)
     results = Results("corpus", "t", "megabytes_per_second")
     assert compare(results, "corpus", dict, list, 10.0, 3) == [{}, []]
     # Only bert_jax runs with the memory that scripts keep.
@@ -90,7 +91,7 @@ def test_each_side_has_a_process_on_one_core_and_on_all(monkeypatch):
 
 @pytest.mark.slow
 def test_the_corpus_suite(source, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "started", in_this_process)
+    monkeypatch.setattr(harness, "started", in_this_process)
     results = benchmark("corpus", tmp_path, source=source, rounds=2)
     assert Results.load(tmp_path / "benchmark" / "corpus.json") == results
     documents = Documents(source)

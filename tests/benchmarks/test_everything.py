@@ -1,5 +1,7 @@
 """All that a device can: in order, in time, each result written as it is made, and one page at the end."""
 
+import contextlib
+import functools
 import json
 import re
 import sys
@@ -43,12 +45,12 @@ def results_of(suite, case="c"):
 def test_what_lacks_a_model_a_run_or_time_is_skipped_and_a_failure_ends_nothing(tmp_path, monkeypatch, capsys):
     steps = [
         Step("train", 1.0, {"case": "small"}),
-        Step("inference", 1.0, needs="model"),
-        Step("input", 1.0, needs="run"),
-        Step("parity", 1.0),
-        Step("memory", 1.0),
+        Step("inference", 1.0, {}, needs="model"),
+        Step("input", 1.0, {}, needs="run"),
+        Step("parity", 1.0, {}),
+        Step("memory", 1.0, {}),
         Step("train", 1.0, {"case": "large"}),
-        Step("corpus", 100.0),
+        Step("corpus", 100.0, {}),
     ]
 
     def broken():
@@ -90,10 +92,8 @@ def test_timed_results_replace_a_mere_check(tmp_path):
 @pytest.fixture
 def tiny(monkeypatch, tmp_path, text_file):
     """A machine on which all suites take a moment: narrow models, one variant of PyTorch, a made run of quickstart."""
-    for module in (attention, harness, jax_side, corpus, memory):
-        monkeypatch.setattr(module, "started", in_this_process)
-    for module in (attention, train, inference):
-        monkeypatch.setattr(module, "peak_flops", lambda dtype: 1e9)
+    monkeypatch.setattr(harness, "started", in_this_process)
+    monkeypatch.setattr(harness, "peak_flops", lambda dtype: 1e9)
     monkeypatch.setattr(attention, "HEADS", {"toy": (2, 8)})
     monkeypatch.setattr(attention, "FILLINGS", {"packed": attention.packed_rows})
     monkeypatch.setattr(attention, "lengths_and_positions", lambda: ((16,), 64))
@@ -109,8 +109,14 @@ def tiny(monkeypatch, tmp_path, text_file):
     monkeypatch.setattr(memory, "VARIANTS", (StepVariant("sdpa"),))
     monkeypatch.setattr(memory, "OPTIMIZERS", ())
     monkeypatch.setattr(corpus, "VOCAB_SIZE", 300)
+    monkeypatch.setattr(corpus, "CORES", {"one core": harness.one_core})  # on all, it starts processes
     monkeypatch.setattr(quickstart, "losses", lambda source: {20: 9.0, 40: 8.0})
-    return str(text_file)
+    with contextlib.ExitStack() as stack:  # steps of one setting have one start
+        batches = train.full_batches(100, 2, 128)
+        start = functools.cache(lambda setting: stack.enter_context(jax_side.start_of(setting, batches)))
+        for module in (train, compile, memory):
+            monkeypatch.setattr(module, "start_of", lambda setting, _: contextlib.nullcontext(start(setting)))
+        yield str(text_file)
 
 
 @pytest.mark.slow
@@ -118,6 +124,8 @@ def tiny(monkeypatch, tmp_path, text_file):
 def test_the_real_plan_runs_to_its_end(tiny, tmp_path, monkeypatch):
     """Without a model or a run, at the size tiny: what is left runs, and is on the page."""
     steps = [step for step in plan("cpu", tiny) if step.settings.get("sizes", ["tiny"]) == ["tiny"]]
+    for step in steps:
+        step.settings.update({"rounds": 1} if step.settings.get("rounds") else {})
     monkeypatch.setattr(everything, "plan", lambda backend, source: steps)
     text = everything.everything(tmp_path, "", minutes=1_000, source=tiny).read_text()
     ran = {path.stem for path in (tmp_path / "benchmark").glob("*.json")}

@@ -16,10 +16,10 @@ from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.harness import (
     SideError,
     check_same_loss,
+    compare,
     in_rounds,
     measure,
     one_core,
-    start_sides,
     started,
     time_limit,
 )
@@ -250,46 +250,44 @@ def refuse(name, metadata):
         raise metadata["wrong"]
 
 
-def test_sides_that_cannot_start_or_do_something_else(monkeypatch):
-    @contextlib.contextmanager
-    def at_once(make):
-        yield make()
+@pytest.fixture
+def at_once(monkeypatch):
+    """Sides in place of processes."""
+    monkeypatch.setattr(harness, "started", lambda make, **_: contextlib.nullcontext(make()))
 
-    def missing():
-        raise SideError("no such kernel\nand more")
 
-    monkeypatch.setattr(harness, "started", at_once)
+def missing():
+    raise SideError("no such kernel\nand more")
+
+
+def test_sides_that_cannot_start_or_do_something_else(at_once):
     results = Results("s", "t", "seconds")
-    makes = {"first": lambda: Told([]), "missing": missing, "last": lambda: Told([])}
+    first = lambda: Told([2.0], {"figures": {"first_seconds": 5.0}, "tokens": 10})  # noqa: E731
+    makes = {"first": first, "missing": missing, "last": lambda: Told([4.0], {"tokens": 30})}
     makes["coarse"] = lambda: Told([], {"wrong": SideError("eight bits are too few")})
-    with contextlib.ExitStack() as stack:
-        assert list(start_sides(stack, makes, results, "c", refuse)) == ["first", "last"]
-        assert results.left_out == [
-            {"case": "c", "side": "missing", "reason": "no such kernel"},
-            {"case": "c", "side": "coarse", "reason": "eight bits are too few"},
-        ]
-        with pytest.raises(SideError, match="no such kernel"):
-            start_sides(stack, {"first": missing}, results, "c")
-        other = {"first": makes["first"], "other": lambda: Told([], {"wrong": UserError("another loss")})}
-        with pytest.raises(UserError, match="another loss"):
-            start_sides(stack, other, results, "c", refuse)
+    assert list(compare(results, "c", makes, 1, refuse, amount="tokens")) == ["first", "last"]
+    assert results.left_out == [
+        {"case": "c", "side": "missing", "reason": "no such kernel"},
+        {"case": "c", "side": "coarse", "reason": "eight bits are too few"},
+    ]
+    assert results.by_side("c", "first_seconds") == {"first": 5.0}
+    assert results.by_side("c", "tokens_per_second") == {"first": 5.0, "last": 7.5}
+    with pytest.raises(SideError, match="no such kernel"):
+        compare(results, "c", {"first": missing}, 1)
+    other = {"first": first, "other": lambda: Told([], {"wrong": UserError("another loss")})}
+    with pytest.raises(UserError, match="another loss"):
+        compare(results, "c", other, 1, refuse)
 
 
-def test_without_time_one_round_and_one_peer_are_left(monkeypatch):
-    @contextlib.contextmanager
-    def at_once(make):
-        yield make()
-
-    monkeypatch.setattr(harness, "started", at_once)
+def test_without_time_one_round_and_one_peer_are_left(at_once):
     results = Results("s", "t", "seconds")
     makes = {name: lambda: Told([1.0, 2.0, 3.0]) for name in ("bert_jax", "a", "b")}
-    with contextlib.ExitStack() as stack:
-        with time_limit(0.0):
-            sides = start_sides(stack, makes, results, "c")
-            assert in_rounds(sides, 3) == {"bert_jax": [1.0], "a": [1.0]}
-        assert results.left_out == [{"case": "c", "side": "b", "reason": "no time was left"}]
-        sides = start_sides(stack, makes, results, "d")
-        assert in_rounds(sides, 3) == {name: [1.0, 2.0, 3.0] for name in makes}
+    with time_limit(0.0):
+        assert list(compare(results, "c", makes, 3)) == ["bert_jax", "a"]
+    assert results.rounds("c", "a", "seconds") == [1.0]
+    assert results.left_out == [{"case": "c", "side": "b", "reason": "no time was left"}]
+    assert list(compare(results, "d", makes, 3)) == list(makes)
+    assert results.rounds("d", "b", "seconds") == [1.0, 2.0, 3.0]
 
 
 def test_another_start_is_refused():

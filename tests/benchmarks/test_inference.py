@@ -29,6 +29,16 @@ def model(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture
+def inference(model, tmp_path, monkeypatch):
+    """Runs the suite on a few texts."""
+    monkeypatch.setattr(harness, "started", in_this_process)
+    monkeypatch.setattr(harness, "peak_flops", {"float32": 1e9, "bfloat16": 2e9}.get)
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
+    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, dtype="float32", rounds=1)
+    return lambda model=model, **changes: benchmark("inference", tmp_path, model, **settings | changes)
+
+
 VARIANTS = (EmbeddingVariant(), EmbeddingVariant("eager", by_length=False), EmbeddingVariant(max_tokens=20))
 
 
@@ -48,9 +58,9 @@ def test_both_sides_make_the_same_vectors(model, variant):
 @pytest.mark.torch
 def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
     """Of a model with a head, the body's; it is the file that computes."""
-    make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "bfloat16", TEXTS, 4)[EXPORTED]
-    exported = make()
-    assert dtype == "float32"
+    makes, dtypes = side_makers(tmp_path, *pretrained.load_pretrained(model), "bfloat16", TEXTS, 4)
+    exported = makes[EXPORTED]()
+    assert dtypes[EXPORTED] == "float32"
     own = JaxEmbedding(Path(model), "float32", TEXTS, 4)
     np.testing.assert_allclose(exported.metadata["vectors"], own.metadata["vectors"], atol=1e-5)
     program = exported.forward
@@ -61,25 +71,19 @@ def test_the_exported_program_makes_the_same_vectors(model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.torch
 def test_in_int8_the_matrices_are_kept_in_eight_bits(model, tmp_path):
-    make, dtype = side_makers(tmp_path, *pretrained.load_pretrained(model), "float32", TEXTS, 4)[IN_INT8]
-    side = make()
-    assert dtype == side.model.dtype == "bfloat16"
-    assert (
-        side.metadata["parameter_bytes"]
-        < 0.5 * JaxEmbedding(Path(model), "float32", TEXTS, 4).metadata["parameter_bytes"]
-    )
+    makes, dtypes = side_makers(tmp_path, *pretrained.load_pretrained(model), "float32", TEXTS, 4)
+    side = makes[IN_INT8]()
+    assert dtypes[IN_INT8] == side.model.execution.dtype == "bfloat16"
+    own = JaxEmbedding(Path(model), "float32", TEXTS, 4)
+    assert side.metadata["figures"]["parameter_bytes"] < 0.5 * own.metadata["figures"]["parameter_bytes"]
 
 
 @pytest.mark.slow
 @pytest.mark.torch
-def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(harness, "started", in_this_process)
+def test_the_inference_suite(inference, tmp_path, monkeypatch, capsys):
     missing = EmbeddingVariant("no_such_attention")
     monkeypatch.setattr(module, "EMBEDDING_VARIANTS", {"cpu": (EmbeddingVariant(), missing)})
-    monkeypatch.setattr(module, "peak_flops", {"float32": 1e9, "bfloat16": 2e9}.get)
-    (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
-    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, dtype="auto", rounds=2)
-    results = benchmark("inference", tmp_path, model, **settings)
+    results = inference(dtype="auto", rounds=2)
     assert Results.load(tmp_path / "benchmark" / "inference.json") == results
     (case,) = results.cases()
     assert case.startswith("8 texts of ")
@@ -95,9 +99,9 @@ def test_the_inference_suite(model, tmp_path, monkeypatch, capsys):
     assert "8 texts of" in printed
     assert f"{missing.name}: left out" in printed
     with pytest.raises(UserError, match="set --model"):
-        benchmark("inference", tmp_path, **settings)
+        inference("")
     with pytest.raises(UserError, match="--rounds=1 at least"):
-        benchmark("inference", tmp_path, model, **settings | {"rounds": 0})
+        inference(rounds=0)
 
 
 def test_texts_are_drawn_from_all_of_a_source(tmp_path):
@@ -116,29 +120,23 @@ class OfOtherVectors(TorchEmbedding):
 
 @pytest.mark.slow
 @pytest.mark.torch
-def test_a_side_that_gives_other_vectors_is_not_timed(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "started", in_this_process)
+def test_a_side_that_gives_other_vectors_is_not_timed(inference, monkeypatch):
     monkeypatch.setattr(module, "TorchEmbedding", OfOtherVectors)
-    (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
-    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, dtype="float32", rounds=1)
     with pytest.raises(UserError, match="does not give the vectors of bert_jax"):
-        benchmark("inference", tmp_path, model, **settings)
+        inference()
 
 
 class OfCoarseMatrices(JaxEmbedding):
     def run(self):
-        return super().run() * (2 if self.model.dtype == "bfloat16" else 1)
+        return super().run() * (2 if self.model.execution.dtype == "bfloat16" else 1)
 
 
 @pytest.mark.slow
 @pytest.mark.torch
-def test_a_model_that_wants_more_than_eight_bits_loses_that_side_alone(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "started", in_this_process)
+def test_a_model_that_wants_more_than_eight_bits_loses_that_side_alone(inference, monkeypatch):
     monkeypatch.setattr(module, "EMBEDDING_VARIANTS", {"cpu": (EmbeddingVariant(),)})
     monkeypatch.setattr(module, "JaxEmbedding", OfCoarseMatrices)
-    (tmp_path / "texts.txt").write_text("\n\n".join(f"{text} {number}" for number, text in enumerate(TEXTS)))
-    settings = dict(source=str(tmp_path / "texts.txt"), texts=8, batch_size=4, dtype="float32", rounds=1)
-    results = benchmark("inference", tmp_path, model, **settings)
+    results = inference()
     assert results.sides(results.cases()[0]) == ["bert_jax", EXPORTED, EmbeddingVariant().name]
     (left_out,) = results.left_out
     assert left_out["side"] == IN_INT8

@@ -100,7 +100,7 @@ def test_a_round_counts_tokens_and_positions(monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 36)
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     side = Loading(lambda: lambda: stream, "sequence_ids")
-    assert side.metadata["first_seconds"] == 1
+    assert side.metadata["figures"] == {"first_seconds": 1, "filled": 7 / 8}
     assert side.batches == 4 * 8
     assert side.metadata["positions"] == 4 * 8 * ROWS * LENGTH
     assert side.metadata["tokens"] == 7 / 8 * side.metadata["positions"]

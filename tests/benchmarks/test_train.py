@@ -9,7 +9,7 @@ import pytest
 from helpers.in_this_process import in_this_process
 from helpers.products import products
 
-from bert_jax.benchmarks import harness, jax_side
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.benchmark import benchmark
 from bert_jax.benchmarks.harness import step_flops
 from bert_jax.benchmarks.jax_side import JaxPretraining, Start, StepSetting, loss_of
@@ -65,9 +65,8 @@ CASE = "tiny, 2 rows of 16, equal work"
 
 @pytest.fixture
 def small_suite(monkeypatch):
-    for each in (harness, jax_side):
-        monkeypatch.setattr(each, "started", in_this_process)
-    monkeypatch.setattr(module, "peak_flops", lambda dtype: 1e9)
+    monkeypatch.setattr(harness, "started", in_this_process)
+    monkeypatch.setattr(harness, "peak_flops", lambda dtype: 1e9)
     monkeypatch.setattr(ModelConfig, "vocab_size", 400)
 
 

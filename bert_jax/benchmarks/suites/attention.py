@@ -8,28 +8,23 @@ attention in float32 before anything is timed.
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
-from bert_jax.benchmarks.harness import (
-    BFLOAT16_TOLERANCE,
-    SideError,
-    SideProcess,
-    chosen_dtype,
-    measure,
-    on_gpu,
-    peak_flops,
-    share_of_largest,
-    started,
-)
-from bert_jax.benchmarks.jax_side import JaxAttention, preferred_kernel, reference_attention
+from bert_jax.benchmarks import harness
+from bert_jax.benchmarks.jax_side import JaxAttention, reference_attention
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.report import verdict
 from bert_jax.benchmarks.torch_side import BACKENDS, TorchAttention
+from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.parity import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE
+from bert_jax.model.kernels.choose import choose_kernel
+from bert_jax.runtime.execution import Execution
 
 HEADS = {"BERT-base": (12, 64), "MiniLM": (12, 32)}  # N and H
 QUANTITIES = ("the output", "the gradient of the query", "the gradient of the key", "the gradient of the value")
@@ -48,19 +43,12 @@ def calls_per_round() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is timed.
-
-    Attributes:
-      model: key of `HEADS`.
-      filling: of `FILLINGS`.
-      sequence_ids: int32 [B, L].
-      gradient: forward plus backward, not forward alone.
-    """
+    """What is timed: with the `HEADS` of a model, on rows of one of the `FILLINGS`, int32 [B, L]."""
 
     model: str
     filling: str
     sequence_ids: np.ndarray
-    gradient: bool
+    gradient: bool  # forward plus backward, not forward alone
 
     @property
     def name(self) -> str:
@@ -68,6 +56,11 @@ class Case:
         rows, length = self.sequence_ids.shape
         work = "forward and backward" if self.gradient else "forward"
         return f"{self.model}, {rows} x {length}, {self.filling}, {work}"
+
+    @property
+    def tokens(self) -> int:
+        """Returns the positions that are no padding."""
+        return int((self.sequence_ids > 0).sum())
 
     @property
     def max_sequences(self) -> int:
@@ -132,106 +125,99 @@ def attention_suite(*, rounds: int) -> Results:
     Raises:
       UserError: PyTorch is missing, or no two sides are left to compare.
     """
-    dtype = chosen_dtype()
+    dtype = harness.chosen_dtype()
     lengths, positions = lengths_and_positions()
-    metadata = {"dtype": dtype, "dropout": 0.0, "positions": positions, "peak_flops": peak_flops(dtype)}
+    metadata = {"dtype": dtype, "dropout": 0.0, "positions": positions, "peak_flops": harness.peak_flops(dtype)}
     compared = "tokens_per_second" if rounds else ""
     results = Results("attention", "Attention alone" if rounds else "Kernels of attention", compared, metadata)
-    for model in HEADS:
-        for length in lengths:
-            rows = {filling: draw(positions // length, length) for filling, draw in FILLINGS.items()}
-            cases = [Case(model, filling, ids, gradient) for gradient in (False, True) for filling, ids in rows.items()]
-            compare_attention(results, cases, rounds)
+    for model, length in itertools.product(HEADS, lengths):
+        rows = {filling: draw(positions // length, length) for filling, draw in FILLINGS.items()}
+        cases = [Case(model, filling, ids, gradient) for gradient in (False, True) for filling, ids in rows.items()]
+        compare_attention(results, cases, rounds)
     results.measurements.sort(key=lambda measurement: measurement.case.endswith("backward"))  # forward first
     return results
 
 
 def compare_attention(results: Results, cases: list[Case], rounds: int) -> None:
     """Measures cases of one shape; the first of the project's kernels is what the model takes of itself."""
-    dtype = results.metadata["dtype"]
     wanted = {case.name: reference_attention(case) for case in cases}
     with contextlib.ExitStack() as stack:
-        processes: dict[str, SideProcess] = {}
-        for name, (make, its_cases) in side_makers(results, cases, dtype, compare=rounds > 0).items():
-            make_side = functools.partial(make, dtype, its_cases, calls_per_round())
+        sides: dict[str, Any] = {}
+        for name, (make, its_cases) in side_makers(results, cases, compare=rounds > 0).items():
+            make_side = functools.partial(make, results.metadata["dtype"], its_cases, calls_per_round())
             try:  # what is not timed needs no process of its own
-                processes[name] = stack.enter_context(started(make_side)) if rounds else make_side()
-            except SideError as error:
+                sides[name] = stack.enter_context(harness.started(make_side)) if rounds else make_side()
+            except harness.SideError as error:
                 for case in its_cases:
                     results.leave_out(case.name, name, error)
         for case in cases:
-            sides = {name: side for name, side in processes.items() if is_right(results, case, name, side, wanted)}
+            right = {name: side for name, side in sides.items() if is_right(results, case, name, side.metadata, wanted)}
             if not rounds:
                 continue
-            if len({name.partition(" ")[0] for name in sides}) < 2:
+            if len({name.partition(" ")[0] for name in right}) < 2:
                 raise UserError(f"{case.name}: there are no two sides to compare: {results.left_out}")
-            tokens, ideal = float((case.sequence_ids > 0).sum()), float(case.flops / results.metadata["peak_flops"])
-            measure(
-                results,
-                case.name,
-                sides,
-                rounds,
-                case.name,
-                steps=calls_per_round(),
-                amounts=dict.fromkeys(sides, tokens),
-                ideal=dict.fromkeys(sides, ideal),
-            )
+            figures: dict[str, Any] = dict(steps=calls_per_round(), amounts=dict.fromkeys(right, case.tokens))
+            figures["ideal"] = dict.fromkeys(right, case.flops / results.metadata["peak_flops"])
+            harness.measure(results, case.name, right, rounds, case.name, **figures)
             print(verdict(results, case.name), flush=True)
 
 
-def side_makers(
-    results: Results, cases: list[Case], dtype: str, *, compare: bool
-) -> dict[str, tuple[Callable, list[Case]]]:
+def side_makers(results: Results, cases: list[Case], *, compare: bool) -> dict[str, tuple[Callable, list[Case]]]:
     """Returns by name what makes each side, and its cases: the kernels that the model prefers first."""
     preferred: dict[str, list[Case]] = {}
     for case in cases:
-        heads, head = HEADS[case.model]
-        kernel, why = preferred_kernel(heads, head, case.sequence_ids.shape[1], case.max_sequences, dtype)
+        kernel, why = preferred_kernel(case, results.metadata["dtype"])
         if kernel == "plain":
             results.leave_out(case.name, "bert_jax, other kernels", why)
         else:
             preferred.setdefault(kernel, []).append(case)
     makes = {f"bert_jax {kernel}": (functools.partial(JaxAttention, kernel), its) for kernel, its in preferred.items()}
     makes["bert_jax plain"] = functools.partial(JaxAttention, "plain"), cases
-    backends = BACKENDS["gpu" if on_gpu() else "cpu"] if compare else ()
+    backends = BACKENDS["gpu" if harness.on_gpu() else "cpu"] if compare else ()
     return makes | {f"PyTorch {backend}": (functools.partial(TorchAttention, backend), cases) for backend in backends}
 
 
-def is_right(results: Results, case: Case, name: str, side: SideProcess, wanted: dict[str, list[np.ndarray]]) -> bool:
+def preferred_kernel(case: Case, dtype: str) -> tuple[str, str]:
+    """Returns the kernel that a model takes of itself, and why."""
+    heads, head = HEADS[case.model]
+    config, length = ModelConfig(hidden_size=heads * head, num_attention_heads=heads), case.sequence_ids.shape[1]
+    kernel, why = choose_kernel(config, Execution.here(dtype), length, case.max_sequences, dropout=False)
+    return kernel.name, why
+
+
+def is_right(results: Results, case: Case, name: str, metadata: dict, wanted: dict[str, list[np.ndarray]]) -> bool:
     """Returns whether a side can do a case and gives what plain attention does; records how far off it is."""
-    metadata = side.metadata
     if case.name not in metadata["results"]:
         if case.name in metadata["left_out"]:
             results.leave_out(case.name, name, metadata["left_out"][case.name])
         return False
-    shares = differences(case, metadata["results"][case.name], wanted[case.name])
-    gradients = list(shares.values())[1:]
+    output, *gradients = differences(case, metadata["results"][case.name], wanted[case.name])
     gradient = float(np.max(gradients)) if gradients else None
-    results.add(case.name, name, output_difference=shares[QUANTITIES[0]], gradient_difference=gradient)
+    results.add(case.name, name, output_difference=output, gradient_difference=gradient)
     results.add(case.name, name, **metadata["programs"].get(case.name, {}))
-    if wrong := beyond_tolerance(shares, results.metadata["dtype"]):
+    if wrong := beyond_tolerance([output, *gradients], results.metadata["dtype"]):
         results.leave_out(case.name, name, wrong)
         print(f"{name} does not attend as plain attention does at {case.name}: {wrong}", flush=True)
     return not wrong
 
 
-def differences(case: Case, outputs: list[np.ndarray], wanted: list[np.ndarray]) -> dict[str, float]:
-    """Returns how far the output and the gradients are from the reference, as shares of its largest value.
+def differences(case: Case, outputs: list[np.ndarray], wanted: list[np.ndarray]) -> list[float]:
+    """Returns how far each of the `QUANTITIES` is from the reference, as a share of its largest value.
 
     The output where there is no padding; gradients everywhere, for those at padding reach the projections too.
     """
     inside = case.sequence_ids[case.checked] > 0
-    shares = {}
-    for quantity, value, reference in zip(QUANTITIES, outputs, wanted, strict=False):
-        forward = quantity == QUANTITIES[0]
-        shares[quantity] = share_of_largest(*((a[inside] if forward else a) for a in (value, reference)))
-    return shares
+    pairs = list(zip(outputs, wanted, strict=True))
+    return [
+        harness.share_of_largest(*(array[inside] for array in pairs[0])),
+        *(harness.share_of_largest(*pair) for pair in pairs[1:]),
+    ]
 
 
-def beyond_tolerance(shares: dict[str, float], dtype: str) -> str:
+def beyond_tolerance(shares: list[float], dtype: str) -> str:
     """Returns the first of the differences that is larger than the type allows; nothing if all are within."""
-    for quantity, share in shares.items():
-        tolerance = OUTPUT_TOLERANCE if quantity == QUANTITIES[0] else GRADIENT_TOLERANCE
-        if not share <= (tolerance if dtype == "float32" else BFLOAT16_TOLERANCE):
+    exact = (OUTPUT_TOLERANCE, *[GRADIENT_TOLERANCE] * 3)
+    for quantity, share, tolerance in zip(QUANTITIES, shares, exact, strict=False):
+        if not share <= (tolerance if dtype == "float32" else harness.BFLOAT16_TOLERANCE):
             return f"{quantity} differs by {share:.2g} of the largest"
     return ""

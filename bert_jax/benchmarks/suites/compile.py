@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bert_jax.benchmarks.harness import SideError, chosen_dtype, started
-from bert_jax.benchmarks.jax_side import JaxPretraining, StepSetting, start_in
+from bert_jax.benchmarks import harness
+from bert_jax.benchmarks.jax_side import JaxPretraining, StepSetting, start_of
 from bert_jax.benchmarks.record import Results
-from bert_jax.benchmarks.suites.train import full_batches, sized_rows
+from bert_jax.benchmarks.suites.train import full_batches, step_settings
 from bert_jax.benchmarks.torch_side import StepVariant, TorchPretraining
-from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -34,13 +33,11 @@ def compile_suite(*, sizes: list[str], length: int, source: str, rounds: int) ->
     Raises:
       UserError: PyTorch is missing, or the quickstart fails.
     """
-    if rounds < 1:
-        raise UserError("starts want --rounds=1 at least")
-    metadata = {"dtype": chosen_dtype(), "dropout": 0.0, "length": length}
+    harness.check_rounds(rounds)
+    metadata = {"dtype": harness.chosen_dtype(), "dropout": 0.0, "length": length}
     results = Results("compile", "Until the first training step is done", "seconds", metadata)
-    for size, rows in sized_rows(sizes, length).items():
-        print(f"{size}: {rows} rows of {length}", flush=True)
-        first_steps(results, StepSetting(size, rows, length, chosen_dtype(), ModelConfig.vocab_size), rounds)
+    for setting in step_settings(sizes, length, harness.chosen_dtype()):
+        first_steps(results, setting, rounds)
     print("the quickstart", flush=True)
     starts = [quickstart_starts(source) for _ in range(rounds)]
     for which in PROCESSES:
@@ -50,42 +47,37 @@ def compile_suite(*, sizes: list[str], length: int, source: str, rounds: int) ->
 
 
 def first_steps(results: Results, setting: StepSetting, rounds: int) -> None:
-    """Measures the parts of the first step of a first and a second process of each side, all in each round.
-
-    Raises:
-      UserError: PyTorch is missing.
-    """
+    """Measures the parts of the first step of a first and a second process of each side, all in each round."""
     batches = full_batches(setting.vocab_size, setting.rows, setting.length)[:1]
-    case = f"{setting.size}, {setting.rows} rows of {setting.length}"
-    with tempfile.TemporaryDirectory() as folder:
-        start = Path(folder) / "model"
-        masked = start_in(start, setting, batches)["masked"]
-        scanned = dataclasses.replace(setting, scan_layers=True)
+    with start_of(setting, batches) as (start, beginning):
+        scanned = dataclasses.replace(setting, layers=(("scan_layers", True),))
         makes: dict[str, Callable] = {
             "bert_jax": functools.partial(JaxPretraining, setting, batches, start),
             "bert_jax, scan_layers": functools.partial(JaxPretraining, scanned, batches, start),
         }
         for variant in VARIANTS:
+            masked = beginning["masked"]
             makes[variant.name] = functools.partial(TorchPretraining, variant, setting.dtype, start, masked)
         starts: dict[str, list[dict[str, dict[str, float]]]] = {name: [] for name in makes}
-        for number, name in itertools.product(range(rounds), makes):
-            programs = Path(folder) / f"{number}-{list(makes).index(name)}"  # a C++ compiler wants no spaces in it
+        for number, (side, name) in itertools.product(range(rounds), enumerate(makes)):
+            programs = start.parent / f"{number}-{side}"  # a C++ compiler wants no spaces in it
             if name in starts:
                 try:
                     starts[name].append({which: first_step(makes[name], programs) for which in PROCESSES})
-                except SideError as error:  # torch.compile without a C++ compiler
-                    results.leave_out(case, name, error)
+                except harness.SideError as error:  # torch.compile without a C++ compiler
+                    results.leave_out(setting.case, name, error)
                     del starts[name]
     for which, (name, of_rounds) in itertools.product(PROCESSES, starts.items()):
+        case = f"{setting.case}, {which} process"
         for part in of_rounds[0][which]:
             metric = "seconds" if part == "first_seconds" else part
-            results.add_rounds(f"{case}, {which} process", name, metric, [start[which][part] for start in of_rounds])
+            results.add_rounds(case, name, metric, [start[which][part] for start in of_rounds])
 
 
 def first_step(make: Callable, programs: Path) -> dict[str, float]:
     """Returns the seconds of the parts of the first step in a new process that keeps what it compiles in `programs`."""
-    with started(functools.partial(make, programs=programs)) as side:
-        return side.metadata["first_step"]
+    with harness.started(functools.partial(make, programs=programs)) as side:
+        return side.metadata["figures"]
 
 
 def quickstart_starts(source: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from bert_jax.benchmarks.harness import measure, one_core, started
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.record import Results
 from bert_jax.errors import UserError
 from bert_jax.text.build import build_corpus
@@ -27,7 +27,7 @@ VOCAB_SIZE = 8_192
 DOCUMENTS_AT_ONCE = 1_000  # that `tokenizers` encodes, as `datasets.map` hands them out
 # Of the tokens: bert_jax cuts a run of over 100 characters without a space, `tokenizers` gives it up as [UNK].
 TOLERANCE = 1e-3
-CORES = {"one core": one_core, "all cores": contextlib.nullcontext}
+CORES = {"one core": harness.one_core, "all cores": contextlib.nullcontext}
 
 
 class Work:
@@ -90,15 +90,15 @@ def corpus_suite(*, source: str, rounds: int) -> Results:
         own, peer = functools.partial(jax_corpus, source, folder), functools.partial(peer_corpus, texts, folder)
         counts, peer_counts = compare(results, "corpus", own, peer, megabytes, rounds)
     check_same_tokens(counts, peer_counts)
+    tokens, common = int(counts.sum()), len(set(entries) & set(peer_entries)) / len(entries)
     for case in (f"corpus, {cores}" for cores in CORES):
         for name, seconds in results.by_side(case, "seconds").items():
-            results.add(case, name, tokens_per_second=int(counts.sum()) / seconds)
-    common = len(set(entries) & set(peer_entries)) / len(entries)
-    results.metadata |= {"documents": len(texts), "megabytes": megabytes, "tokens": int(counts.sum())}
+            results.add(case, name, tokens_per_second=tokens / seconds)
+    results.metadata |= {"documents": len(texts), "megabytes": megabytes, "tokens": tokens}
     results.metadata |= {"vocab_size": len(entries), "entries_in_common": common}
     results.notes["vocabulary, one core"] = (
-        f"{len(texts):,} documents, {megabytes:.1f} MB, {int(counts.sum()):,} tokens of a vocabulary of "
-        f"{len(entries):,}, {common:.1%} of which tokenizers has too; peak without the processes that a side starts"
+        f"{len(texts):,} documents, {megabytes:.1f} MB, {tokens:,} tokens of a vocabulary of {len(entries):,}, "
+        f"{common:.1%} of which tokenizers has too; peak without the processes that a side starts"
     )
     return results
 
@@ -108,15 +108,13 @@ def compare(
 ) -> list[Any]:
     """Measures both sides on one core and on all; returns what both make, bert_jax first."""
     for cores in CORES:
-        with contextlib.ExitStack() as stack:
-            sides = {
-                # bert_jax as the scripts run it; its peer would lose by it, whose threads allocate side by side.
-                name: stack.enter_context(started(functools.partial(Work, call, cores), keep_memory=call is own))
-                for name, call in (("bert_jax", own), ("tokenizers", peer))
-            }
-            amounts = dict.fromkeys(sides, megabytes)
-            measure(results, f"{work}, {cores}", sides, rounds, amounts=amounts, rate="megabytes_per_second")
-    return [side.metadata["result"] for side in sides.values()]
+        makes = {name: functools.partial(Work, call, cores) for name, call in (("bert_jax", own), ("tokenizers", peer))}
+        # bert_jax as the scripts run it; its peer would lose by it, whose threads allocate side by side.
+        figures: dict[str, Any] = dict(
+            own_arenas=["tokenizers"], amounts=dict.fromkeys(makes, megabytes), rate="megabytes_per_second"
+        )
+        sides = harness.compare(results, f"{work}, {cores}", makes, rounds, **figures)
+    return [metadata["result"] for metadata in sides.values()]
 
 
 def check_same_tokens(counts: np.ndarray, peer_counts: np.ndarray) -> None:

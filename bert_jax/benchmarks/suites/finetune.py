@@ -4,7 +4,6 @@ Both sides have the same starting weights (the drawn head included), rows, batch
 what differs is the dropout that each draws. The last weights are scored: nothing is chosen by a score on either side.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -12,14 +11,14 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from bert_jax.benchmarks.harness import check_same_loss, measure, start_sides
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.jax_side import JaxFinetuning
-from bert_jax.benchmarks.record import Measurement, Results
+from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.report import best_other, verdict
 from bert_jax.benchmarks.torch_side import TorchFinetuning
 from bert_jax.config import OptimizerConfig
@@ -33,10 +32,8 @@ from bert_jax.runtime.files import write_whole
 from bert_jax.tasks.batches import evaluation_batches, in_row_order
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.kinds.base import Codec
-from bert_jax.tasks.objective import TaskObjective
 from bert_jax.tasks.rows import Batch
 from bert_jax.tasks.table import task_named
-from bert_jax.training.objective import Parameters
 from bert_jax.training.step import stream_key
 
 JAX, TORCH = "bert_jax", "PyTorch"
@@ -46,8 +43,7 @@ CHUNK = 8  # steps of a side in a round
 # ---- tasks ---------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """What a task is trained on, for how long, and what is read off at the end."""
 
     train: tuple[str, ...]  # splits, one after the other
@@ -102,7 +98,7 @@ class Comparison:
 
     def start(self, seed: int) -> Pretrained:
         """Returns the body of the model and a drawn head."""
-        drawn = _drawn(self.objective, stream_key(seed, "init"))
+        drawn = jax.jit(self.objective.init)(stream_key(seed, "init"))
         params = jax.device_get(initial_params(self.config, self.loaded, drawn))
         labels = self.kind.exported_labels(self.names)
         return Pretrained(params, self.objective.model, labels, self.kind.problem_type)
@@ -126,11 +122,6 @@ class Comparison:
         return {metric: scores[metric] for metric in self.recipe.metrics}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _drawn(objective: TaskObjective, key: jax.Array) -> Parameters:
-    return objective.init(key)
-
-
 # ---- speed ---------------------------------------------------------------------------------------
 
 
@@ -140,13 +131,10 @@ class Steps:
     def __init__(self, make: Callable[[], JaxFinetuning | TorchFinetuning], batches: list[Batch]) -> None:
         """Compiles what the batches need; its metadata are the first loss and the seconds that it compiled."""
         self.side, self.batches = make(), batches
-        first_loss = self.side.loss(batches[0])
+        self.metadata: dict[str, Any] = {"first_loss": self.side.loss(batches[0])}
         for batch in batches:
             self.side.compile(batch)
-        self.metadata = {
-            "first_loss": first_loss,
-            "compile_seconds": self.side.trace_seconds + self.side.compile_seconds,
-        }
+        self.metadata["figures"] = {"compile_seconds": self.side.compile_seconds or None}
 
     def run(self) -> None:
         """Does a step on each batch."""
@@ -164,14 +152,11 @@ def measure_speed(results: Results, task: Comparison, rounds: int) -> str:
 
     def check(name: str, metadata: dict[str, Any]) -> None:
         first.append(metadata["first_loss"])
-        check_same_loss(name, first[0], first[-1], "float32")
+        harness.check_same_loss(name, first[0], first[-1], "float32")
         print(f"{task.name} {name}: ready", flush=True)
 
-    with contextlib.ExitStack() as stack:
-        runs = {name: functools.partial(Steps, make, batches) for name, make in makes.items()}
-        sides = start_sides(stack, runs, results, case, check)
-        measure(results, case, sides, rounds, steps=len(batches))
-    results.add(case, JAX, compile_seconds=sides[JAX].metadata["compile_seconds"])
+    runs = {name: functools.partial(Steps, make, batches) for name, make in makes.items()}
+    harness.compare(results, case, runs, rounds, check, steps=len(batches))
     results.notes[case] = f"rows of {', '.join(str(batch['input_ids'].shape[1]) for batch in batches)}"
     print(verdict(results, case), flush=True)
     return (best_other(results, case) or f"{TORCH} {ATTENTIONS[0]}").split()[1]
@@ -187,24 +172,23 @@ def compare_runs(results: Results, task: Comparison, seeds: int, attention: str,
         paths = {name: folder / f"{task.name}-{name}-{seed}.json" for name in runs}
         setting = json.loads(json.dumps({"steps": task.steps, **dataclasses.asdict(task.config), "seed": seed}))
         finished = {name: _finished(path, setting) for name, path in paths.items()}
+        makes: dict[str, Callable[[], JaxFinetuning | TorchFinetuning]] = {}
         if None in finished.values():
             start, batch = task.start(seed), task.batches(seed)[0]
-            sides = {
-                JAX: functools.partial(task.jax_side, start, seed),
-                TORCH: functools.partial(task.torch_side, start, seed, attention),
-            }
-            check_same_loss(TORCH, sides[JAX]().loss(batch), sides[TORCH]().loss(batch), "float32")
+            makes[JAX] = functools.partial(task.jax_side, start, seed)
+            makes[TORCH] = functools.partial(task.torch_side, start, seed, attention)
+            harness.check_same_loss(TORCH, makes[JAX]().loss(batch), makes[TORCH]().loss(batch), "float32")
         for name, path in paths.items():
             run = finished[name]
             if run is None:
-                run = _run(task, name, sides[name], seed)
+                run = _run(task, name, makes[name], seed)
                 write_whole(path, json.dumps({"run": run, "setting": setting}, indent=2) + "\n")
             runs[name].append(run)
     if seeds:
         record_scores(results, f"{task.name}, whole runs", runs)
 
 
-def _run(task: Comparison, name: str, make: Callable[[], Any], seed: int) -> dict:
+def _run(task: Comparison, name: str, make: Callable[[], JaxFinetuning | TorchFinetuning], seed: int) -> dict:
     """Runs one side from the start to its scores."""
     begin, times, batches, side = time.perf_counter(), [], task.batches(seed), make()
     for step in range(task.steps):
@@ -218,20 +202,12 @@ def _run(task: Comparison, name: str, make: Callable[[], Any], seed: int) -> dic
     seconds, scores = time.perf_counter() - begin, task.scores(side.logits)
     shown = ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items())
     print(f"{task.name} {name} seed {seed}: {shown} after {seconds:,.0f} s", flush=True)
-    return {
-        "scores": scores,
-        "step_seconds": statistics.median(times),
-        "compile_seconds": side.trace_seconds + side.compile_seconds,
-        "total_seconds": seconds,
-    }
+    median, compiled = statistics.median(times), side.compile_seconds
+    return {"scores": scores, "step_seconds": median, "compile_seconds": compiled, "total_seconds": seconds}
 
 
 def _finished(path: Path, setting: dict) -> dict | None:
-    """Returns the run that is saved there, if there is one.
-
-    Raises:
-      UserError: it is a run of another setting.
-    """
+    """Returns the run that is saved there, if there is one; UserError says that it is of another setting."""
     if not path.exists():
         return None
     saved = json.loads(path.read_text())
@@ -245,14 +221,16 @@ def record_scores(results: Results, case: str, runs: dict[str, list[dict[str, An
     """Records mean and deviation over the seeds, and notes how far apart the sides are in those deviations."""
     notes = []
     for metric in runs[JAX][0]["scores"]:
-        values = {name: np.array([run["scores"][metric] for run in side]) for name, side in runs.items()}
-        for name, scores in values.items():
-            for seed, value in enumerate(scores.tolist()):
-                results.measurements.append(Measurement(results.suite, case, name, metric, value, seed))
-            deviation = float(scores.std(ddof=1)) if len(scores) > 1 else None
-            results.add(case, name, **{metric: float(scores.mean()), f"{metric}_deviation": deviation})
-        difference = float(values[JAX].mean() - values[TORCH].mean())
-        pooled = np.sqrt(np.mean([scores.var(ddof=1) for scores in values.values()])) if len(runs[JAX]) > 1 else 0
+        means, deviations = {}, {}
+        for name, side in runs.items():
+            values = [run["scores"][metric] for run in side]
+            means[name] = statistics.fmean(values)
+            results.add_rounds(case, name, metric, values, means[name])
+            if len(values) > 1:
+                deviations[name] = statistics.stdev(values)
+                results.add(case, name, **{f"{metric}_deviation": deviations[name]})
+        difference = means[JAX] - means[TORCH]
+        pooled = sum(deviation**2 / 2 for deviation in deviations.values()) ** 0.5
         apart = f", {difference / pooled:+.1f} deviations" if pooled else ""
         notes.append(f"{metric} {difference:+.4f}{apart}")
     results.notes[case] = "; ".join(notes)

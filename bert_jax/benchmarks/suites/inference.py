@@ -3,26 +3,13 @@
 The same weights, texts and batch size, mean pooling, no gradients; the vectors are compared before anything is timed.
 """
 
-import contextlib
 import functools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from bert_jax.benchmarks.harness import (
-    BFLOAT16_TOLERANCE,
-    Side,
-    SideError,
-    chosen_dtype,
-    measure,
-    on_gpu,
-    peak_flops,
-    share_of_largest,
-    start_sides,
-    step_flops,
-)
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.jax_side import JaxEmbedding, JaxExported, describe_attention
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.torch_side import EmbeddingVariant, TorchEmbedding
@@ -60,35 +47,28 @@ def inference_suite(model: str, *, source: str, texts: int, batch_size: int, dty
     """
     if not model:
         raise UserError("suite inference needs a model: set --model=MODEL")
-    chosen, dtype = evenly_chosen(source, texts), chosen_dtype(dtype)
+    chosen, dtype = evenly_chosen(source, texts), harness.chosen_dtype(dtype)
     whole, tokenizer = pretrained.load_pretrained(model)
     encoded = tokenizer.encode_inputs(chosen, whole.config.max_position_embeddings)
     lengths = [len(ids) for ids, *_ in encoded]
     case = f"{texts:,} texts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
     metadata = {"dtype": dtype, "dropout": 0.0, "model": model, "source": source, "batch_size": batch_size}
     results = Results("inference", "Texts to vectors", "tokens_per_second", metadata)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        makes = side_makers(folder, whole, tokenizer, dtype, chosen, batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        makes, dtypes = side_makers(Path(folder), whole, tokenizer, dtype, chosen, batch_size)
         vectors: list[np.ndarray] = []
 
         def check(name: str, metadata: dict) -> None:
             vectors.append(metadata["vectors"])
             try:
-                check_same_vectors(name, vectors[0], vectors[-1], {dtype, makes[name][1]})
+                check_same_vectors(name, vectors[0], vectors[-1], {dtype, dtypes[name]})
             except UserError as error:  # of some models eight bits are too few
-                if name == IN_INT8:
-                    raise SideError(str(error)) from error
-                raise
+                raise (harness.SideError(str(error)) if name == IN_INT8 else error) from error
 
-        sides = start_sides(stack, {name: make for name, (make, _) in makes.items()}, results, case, check)
-        peaks = {its_dtype: peak_flops(its_dtype) for its_dtype in {makes[name][1] for name in sides}}
-        flops = step_flops(whole.config, lengths, predicted=0) / 3  # forward is a third of a step
-        ideal = {name: flops / peaks[makes[name][1]] for name in sides}
-        tokens = dict.fromkeys(sides, sum(lengths))
-        for name in measure(results, case, sides, rounds, amounts=tokens, ideal=ideal):
-            metadata = sides[name].metadata
-            results.add(case, name, **{key: metadata.get(key) for key in ("first_seconds", "parameter_bytes")})
+        peaks = {its_dtype: harness.peak_flops(its_dtype) for its_dtype in set(dtypes.values())}
+        flops = harness.step_flops(whole.config, lengths, predicted=0) / 3  # forward is a third of a step
+        ideal = {name: flops / peaks[its_dtype] for name, its_dtype in dtypes.items()}
+        harness.compare(results, case, makes, rounds, check, amounts=dict.fromkeys(makes, sum(lengths)), ideal=ideal)
     results.metadata["peak_flops"] = peaks
     kernel = describe_attention(whole.config, dtype, max(lengths), 1)
     results.notes[case] = f"batches of {batch_size} at most, {dtype}; {kernel}"
@@ -97,19 +77,19 @@ def inference_suite(model: str, *, source: str, texts: int, batch_size: int, dty
 
 def side_makers(
     folder: Path, whole: Pretrained, tokenizer: Tokenizer, dtype: str, texts: list[str], batch_size: int
-) -> dict[str, tuple[Callable[[], Side], str]]:
+) -> tuple[dict[str, harness.Make], dict[str, str]]:
     """Writes a model and its exported body into `folder`; returns by name what makes a side, and its products' type."""
     huggingface.save(folder / "model", whole, tokenizer)
     export.save(folder / "exported", Pretrained({BODY: body(whole.params)}, whole.config), tokenizer)
     model_folder, work = folder / "model", (texts, batch_size)
-    makes: dict[str, tuple[Callable[[], Side], str]] = {
-        JAX: (functools.partial(JaxEmbedding, model_folder, dtype, *work), dtype),
-        IN_INT8: (functools.partial(JaxEmbedding, model_folder, "int8", *work), "bfloat16"),
-        EXPORTED: (functools.partial(JaxExported, folder / "exported", *work), "float32"),
+    makes: dict[str, harness.Make] = {
+        JAX: functools.partial(JaxEmbedding, model_folder, dtype, *work),
+        IN_INT8: functools.partial(JaxEmbedding, model_folder, "int8", *work),
+        EXPORTED: functools.partial(JaxExported, folder / "exported", *work),
     }
-    for variant in EMBEDDING_VARIANTS["gpu" if on_gpu() else "cpu"]:
-        makes[variant.name] = functools.partial(TorchEmbedding, variant, model_folder, dtype, *work), dtype
-    return makes
+    for variant in EMBEDDING_VARIANTS["gpu" if harness.on_gpu() else "cpu"]:
+        makes[variant.name] = functools.partial(TorchEmbedding, variant, model_folder, dtype, *work)
+    return makes, dict.fromkeys(makes, dtype) | {IN_INT8: "bfloat16", EXPORTED: "float32"}
 
 
 def evenly_chosen(source: str, number: int) -> list[str]:
@@ -126,6 +106,6 @@ def evenly_chosen(source: str, number: int) -> list[str]:
 
 def check_same_vectors(name: str, reference: np.ndarray, vectors: np.ndarray, types: set[str]) -> None:
     """Raises UserError unless both sides make the same of each text; `types`: of the products of both."""
-    difference = share_of_largest(reference, vectors)
-    if not difference <= (OUTPUT_TOLERANCE if types == {"float32"} else BFLOAT16_TOLERANCE):
+    difference = harness.share_of_largest(reference, vectors)
+    if not difference <= (OUTPUT_TOLERANCE if types == {"float32"} else harness.BFLOAT16_TOLERANCE):
         raise UserError(f"{name} does not give the vectors of bert_jax: they differ by {difference:.2g} of the largest")

@@ -5,7 +5,6 @@ same corpus in memory, drawn and cut before any clock runs. PyTorch pads, and in
 bert_jax are masked on the device, within the step.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax.benchmarks.harness import measure, one_core, start_sides
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.record import Results
 from bert_jax.config import DataConfig
 from bert_jax.errors import UserError
@@ -51,7 +50,7 @@ class Loading:
           prepare: gives the function that starts a stream of batches; what it does itself is not timed.
           inside: array of a batch that is above 0 where a token is.
         """
-        with one_core():
+        with harness.one_core():
             start = prepare()
             begin = time.perf_counter()
             self.stream = start()
@@ -62,11 +61,12 @@ class Loading:
                 where = next(self.stream)[inside] > 0
                 count, positions, tokens = count + 1, positions + math.prod(where.shape), tokens + int(where.sum())
         self.batches = 4 * count
-        self.metadata = {"first_seconds": first_seconds, "positions": 4 * positions, "tokens": 4 * tokens}
+        figures = {"first_seconds": first_seconds, "filled": tokens / positions}
+        self.metadata = {"figures": figures, "positions": 4 * positions, "tokens": 4 * tokens}
 
     def run(self) -> None:
         """Takes the next batches."""
-        with one_core():
+        with harness.one_core():
             for _ in range(self.batches):
                 next(self.stream)
 
@@ -143,33 +143,28 @@ def input_suite(workdir: Path, *, rounds: int) -> Results:
     metadata = {"length": config.data.length, "batch_size": config.batch_size}
     results = Results("input", "Batches made on one core", "tokens_per_second", metadata)
     case, training = f"batches of {config.batch_size} rows of {config.data.length}", "training of this run"
-    own = {
+    makes: dict[str, harness.Make] = {
         name: functools.partial(Loading, functools.partial(jax_batches, workdir, data), "sequence_ids")
         for name, data in jax_settings(config.data).items()
     }
-    others = {
-        variant: functools.partial(Loading, functools.partial(torch_batches, workdir, variant), "attention_mask")
-        for variant in VARIANTS
-    }
-    with contextlib.ExitStack() as stack:
-        sides = start_sides(stack, own | others, results, case)  # without PyTorch, the others are left out
-        tokens = {name: side.metadata["tokens"] for name, side in sides.items()}
-        names = measure(results, case, sides, rounds, amounts=tokens)
-    for name in names:
-        positions, seconds = sides[name].metadata["positions"], results.value(case, name, "seconds")
-        results.add(case, name, positions_per_second=positions / seconds, filled=tokens[name] / positions)
-        results.add(case, name, first_seconds=sides[name].metadata["first_seconds"])
+    for variant in VARIANTS:  # without PyTorch, they are left out
+        make = functools.partial(torch_batches, workdir, variant)
+        makes[variant] = functools.partial(Loading, make, "attention_mask")
+    sides = harness.compare(results, case, makes, rounds, amount="tokens")
+    for name, metadata in sides.items():
+        rate = metadata["positions"] / results.value(case, name, "seconds")
+        results.add(case, name, positions_per_second=rate)
     results.add_rounds(training, "bert_jax", "positions_per_second", trained)
     if waited:
         results.add_rounds(training, "bert_jax", "input_wait", waited)
     rate = results.by_side(case, "positions_per_second")
-    over_training = rate[names[0]] / statistics.median(trained)
+    first, median = next(iter(sides)), statistics.median(trained)
+    over_training = rate[first] / median
     results.add(training, "bert_jax", loader_over_training=over_training)
     results.notes[case] = f"{PACKED}: {goal(rate[PACKED], LOADER_RATE)} positions/s"
-    results.notes[training] = (
-        f"{names[0]}: {goal(over_training, INPUT_MARGIN)} times the {statistics.median(trained):,.0f} positions/s that "
-        "training took" + (f", which waited for it {statistics.median(waited):.1%} of the time" if waited else "")
-    )
+    share = f", which waited for it {statistics.median(waited):.1%} of the time" if waited else ""
+    times = goal(over_training, INPUT_MARGIN)
+    results.notes[training] = f"{first}: {times} times the {median:,.0f} positions/s that training took{share}"
     return results
 
 

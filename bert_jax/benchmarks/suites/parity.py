@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.benchmarks.harness import on_gpu
+from bert_jax.benchmarks import harness
 from bert_jax.benchmarks.jax_side import numbered_vocabulary
 from bert_jax.benchmarks.record import Results
 from bert_jax.config import model_config
@@ -37,7 +37,7 @@ def parity_suite(model: str) -> Results:
     pretrained_model, tokenizer = model_to_compare(model)
     length = min(128, pretrained_model.config.max_position_embeddings)
     batch = example_batch(pretrained_model.config, [length, *range(3, length, max(1, length // 7))])
-    device = "cuda" if on_gpu() and _has_cuda() else "cpu"
+    device = "cuda" if harness.on_gpu() and _has_cuda() else "cpu"
     shape = f"{len(batch['input_ids'])} rows of up to {length} tokens"
     metadata = {"model": model or "random", "batch": shape, "pytorch_device": device}
     results = Results("parity", "Distance from PyTorch in float64", "", metadata)

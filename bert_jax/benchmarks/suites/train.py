@@ -5,28 +5,15 @@ into full rows, and PyTorch pads to the longest of each batch; what counts is to
 weights, no dropout; PyTorch is tried in several variants.
 """
 
-import contextlib
 import dataclasses
 import functools
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from bert_jax.benchmarks.harness import (
-    Side,
-    check_same_loss,
-    chosen_dtype,
-    measure,
-    on_gpu,
-    peak_flops,
-    start_sides,
-    step_flops,
-    time_is_up,
-)
-from bert_jax.benchmarks.jax_side import Batch, JaxPretraining, StepSetting, describe_attention, profiled, start_in
+from bert_jax.benchmarks import harness
+from bert_jax.benchmarks.jax_side import Batch, JaxPretraining, StepSetting, describe_attention, profiled, start_of
 from bert_jax.benchmarks.record import Results
 from bert_jax.benchmarks.report import verdict
 from bert_jax.benchmarks.suites.input import batches_of_run
@@ -53,22 +40,19 @@ def train_suite(workdir: Path, *, sizes: list[str], length: int, dtype: str, rou
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
-    dtype, has_text = chosen_dtype(dtype), (workdir / "tokenizer").exists() and (workdir / "config.json").exists()
+    dtype = harness.chosen_dtype(dtype)
+    has_text = all((workdir / name).exists() for name in ("tokenizer", "config.json"))
     if has_text:  # else the figures of equal work would be lost
         Corpus.open(corpus_folder(read_run(workdir), workdir))
     metadata = {"dtype": dtype, "dropout": 0.0, "optimizer": "adamw", "peak_flops": {}}
     results = Results("train", "A pre-training step", "tokens_per_second", metadata)
-    for size, rows in sized_rows(sizes, length).items():
-        print(f"{size}: {rows} rows of {length}", flush=True)
-        setting = StepSetting(size, rows, length, dtype, ModelConfig.vocab_size)
-        batches = full_batches(setting.vocab_size, rows, length)
+    for setting in step_settings(sizes, length, dtype):
+        batches = full_batches(setting.vocab_size, setting.rows, length)
         compare_steps(results, EQUAL_WORK, setting, batches, batches, rounds)
         if profile:
-            with tempfile.TemporaryDirectory() as folder:
-                start_in(Path(folder) / "model", setting, batches)
-                traces = workdir / "benchmark" / "profile" / size
-                print(profiled(setting, batches, Path(folder) / "model", traces), flush=True)
-        if has_text and not time_is_up():
+            with start_of(setting, batches) as (start, _):
+                print(profiled(setting, batches, start, workdir / "benchmark" / "profile" / setting.size), flush=True)
+        if has_text and not harness.time_is_up():
             for case, by_length in ((TEXT, False), (TEXT_BY_LENGTH, True)):
                 compare_steps(results, case, *text_batches(workdir, setting, by_length=by_length), rounds)
     return results
@@ -82,36 +66,32 @@ def compare_steps(
     Raises:
       UserError: PyTorch is missing, or the sides do not start with the same loss.
     """
-    case, model = f"{setting.size}, {setting.rows} rows of {setting.length}, {work}", setting.model()
-    with contextlib.ExitStack() as stack:
-        start = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
-        beginning = start_in(start, setting, torch_batches)
-        makes: dict[str, Callable[[], Side]] = {
-            JaxPretraining.name: functools.partial(JaxPretraining, setting, batches, start)
-        }
-        for variant in STEP_VARIANTS["gpu" if on_gpu() else "cpu"]:
-            make = functools.partial(TorchPretraining, variant, setting.dtype, start, beginning["masked"])
-            makes[variant.name] = make
+    case, model, own = f"{setting.case}, {work}", setting.model(), JaxPretraining.name
+    peak = results.metadata["peak_flops"][case] = harness.peak_flops(setting.dtype)
+    with start_of(setting, torch_batches) as (start, beginning):
+        makes: dict[str, harness.Make] = {own: functools.partial(JaxPretraining, setting, batches, start)}
+        for variant in STEP_VARIANTS["gpu" if harness.on_gpu() else "cpu"]:
+            masked = beginning["masked"]
+            makes[variant.name] = functools.partial(TorchPretraining, variant, setting.dtype, start, masked)
 
         def check(name: str, metadata: dict) -> None:
-            if name != JaxPretraining.name or batches is torch_batches:
-                check_same_loss(name, beginning["first_loss"], metadata["first_loss"], setting.dtype)
+            if name != own or batches is torch_batches:
+                harness.check_same_loss(name, beginning["first_loss"], metadata["first_loss"], setting.dtype)
 
-        sides = start_sides(stack, makes, results, case, check)
-        peak = results.metadata["peak_flops"][case] = peak_flops(setting.dtype)
-        of_side = dict.fromkeys(sides, torch_batches) | {JaxPretraining.name: batches}
-        mean = lambda of, name: float(np.mean([of(batch) for batch in of_side[name]]))  # noqa: E731
-        tokens = {name: mean(lambda batch: (batch["sequence_ids"] > 0).sum(), name) for name in sides}
-        ideal = {name: mean(lambda batch: batch_flops(model, batch), name) / peak for name in sides}
-        names = measure(results, case, sides, rounds, steps=STEPS, amounts=tokens, ideal=ideal)
-        if len(names) == 1:
+        def means(number_of: Callable[[Batch], float]) -> dict[str, float]:
+            numbers = {name: batches if name == own else torch_batches for name in makes}
+            return {name: float(np.mean([number_of(batch) for batch in each])) for name, each in numbers.items()}
+
+        tokens = means(lambda batch: (batch["sequence_ids"] > 0).sum())
+        ideal = means(lambda batch: batch_flops(model, batch) / peak)
+        sides = harness.compare(results, case, makes, rounds, check, steps=STEPS, amounts=tokens, ideal=ideal)
+        if len(sides) == 1:
             raise UserError(f"nothing to compare with: {results.left_out}")
-    for name in names:
-        filled = tokens[name] / mean(lambda batch: batch["input_ids"].size, name)
-        results.add(case, name, filled=filled, **sides[name].metadata["first_step"])
-    max_sequences = batches[0]["next_sentence_labels"].shape[1]
-    kernel = describe_attention(model, setting.dtype, setting.length, max_sequences)
-    rows_per_second = setting.rows / results.value(case, JaxPretraining.name, "seconds")
+    positions = means(lambda batch: batch["input_ids"].size)
+    for name in sides:
+        results.add(case, name, filled=tokens[name] / positions[name])
+    kernel = describe_attention(model, setting.dtype, setting.length, batches[0]["next_sentence_labels"].shape[1])
+    rows_per_second = setting.rows / results.value(case, own, "seconds")
     results.notes[case] = f"{rows_per_second:,.1f} rows a second; {kernel}"
     print(verdict(results, case), flush=True)
 
@@ -121,16 +101,16 @@ def batch_flops(model: ModelConfig, batch: Batch) -> float:
     ids = batch["sequence_ids"]
     lengths = np.concatenate([np.bincount(row)[1:] for row in ids])
     predicted = len(ids) * predictions_per_row(ids.shape[1], 0.15)
-    return step_flops(model, lengths, predicted * lengths.sum() / ids.size)
+    return harness.step_flops(model, lengths, predicted * lengths.sum() / ids.size)
 
 
-def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
-    """Returns the rows a step for each SIZE or SIZE:ROWS; without ROWS, as many as keep this device busy.
+def step_settings(sizes: list[str], length: int, dtype: str) -> Iterator[StepSetting]:
+    """Yields the step of each SIZE or SIZE:ROWS, and says so; without ROWS, as many as keep this device busy.
 
     Raises:
-      UserError: a size that does not exist, or is there twice.
+      UserError: before the first, a size that does not exist, or is there twice.
     """
-    usual, rows_of = ROWS_ON_GPU if jax.default_backend() == "gpu" else ROWS, {}
+    usual, rows_of = ROWS_ON_GPU if harness.on_gpu() else ROWS, {}
     for entry in sizes:
         size, _, rows = entry.partition(":")
         if size not in SIZES or (rows and not (rows.isdecimal() and int(rows))):
@@ -138,7 +118,10 @@ def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
         if size in rows_of:
             raise UserError(f"sizes: {size} is there twice")
         rows_of[size] = int(rows) if rows else max(1, usual[size] * 128 // length)
-    return rows_of
+    for size, rows in rows_of.items():
+        setting = StepSetting(size, rows, length, dtype, ModelConfig.vocab_size)
+        print(setting.case, flush=True)
+        yield setting
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -146,11 +129,9 @@ def sized_rows(sizes: list[str], length: int) -> dict[str, int]:
 
 def full_batches(vocab_size: int, rows: int, length: int) -> list[Batch]:
     """Returns `STEPS` batches of random words, a pair of sentences in each row, no padding; before masking."""
-    rng = np.random.default_rng(0)
-    shape = (rows, length)
-    second = np.arange(length) >= length // 2
+    rng, shape = np.random.default_rng(0), (rows, length)
     fixed = {
-        "token_type_ids": np.broadcast_to(second, shape),
+        "token_type_ids": np.broadcast_to(np.arange(length) >= length // 2, shape),
         "position_ids": np.broadcast_to(np.arange(length), shape),
         "sequence_ids": np.ones(shape),
     }
