@@ -132,6 +132,7 @@ def test_the_peak_is_that_of_the_device_where_the_side_knows_it():
         assert side.peak_bytes() == 12
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_says_why():
     with started(Failing) as side, pytest.raises(SideError, match=r"^ValueError: out of memory$"):
         side.run()
@@ -184,6 +185,7 @@ def test_one_core():
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

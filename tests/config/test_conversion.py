@@ -124,6 +124,7 @@ def test_flags_set_keys_that_are_none_and_replace_the_duration_of_the_file(tmp_p
     assert below_a_value.stderr == "error: config key switch is a value and has no keys: found switch.x\n"
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("flags", "total_steps"),

@@ -110,6 +110,7 @@ def test_the_page_of_the_docs_is_up_to_date() -> None:
             assert f"| `{key.name}` |" in text, key.name
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize(("script", "section"), [("pretrain", PretrainingConfig), ("finetune", FinetuningConfig)])
 def test_help_lists_every_key(script: str, section: type) -> None:

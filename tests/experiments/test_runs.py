@@ -21,6 +21,7 @@ def pretrained(text_file, tmp_path_factory):
     return workdir, runs.run(tiny_run(text_file), workdir, overrides)
 
 
+@pytest.mark.slow
 def test_a_run_with_overrides_knows_that_it_has_finished(pretrained, text_file) -> None:
     workdir, result = pretrained
     recorded = json.loads((workdir / "config.json").read_text())
@@ -38,6 +39,7 @@ def workdirs_config(config):
     return dataclasses.replace(config, total_steps=2, data=dataclasses.replace(config.data, cleaning=cleaning))
 
 
+@pytest.mark.slow
 def test_the_cleaning_of_the_config_reaches_the_corpus(text_file, tmp_path) -> None:
     """Of the documents, those with fewer characters than the median are dropped."""
     lengths = sorted(len(document) for document in text_file.read_text().split("\n\n"))

@@ -22,7 +22,6 @@ from bert_jax.config import (
     TaskDataConfig,
     from_config_dict,
 )
-from bert_jax.config.finetuning import TASK_ALIASES
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.finetuning.run import (
     balanced_weights,

@@ -58,6 +58,7 @@ def test_scores_report_and_predictions_of_classes(tmp_path):
     assert "examples: 12" in report
 
 
+@pytest.mark.slow
 def test_an_unlabelled_file_gets_predictions_only(tmp_path):
     model = fine_tuned("classification", ("no", "yes"))
     data = TaskDataConfig(test=write_rows(tmp_path / "test.jsonl", [{"text": "the film"}, {"text": "bad"}]))

@@ -105,6 +105,7 @@ def test_fill_mask_text_replaces_its_own_mask_only(model):
     assert texts["##ly"] == "The [MASK] wasly!"
 
 
+@pytest.mark.slow
 def test_fill_mask_offers_tokens_of_the_vocabulary_only(model):
     (predictions,) = model.fill_mask("the [MASK]", top_k=1_000)
     assert sorted(prediction.token for prediction in predictions) == sorted(VOCABULARY)
@@ -156,6 +157,7 @@ def test_next_sentence_of_nothing(model):
         model.next_sentence("the film", "")
 
 
+@pytest.mark.slow
 def test_long_pairs_are_truncated_as_bert_does(model):
     room = CONFIG.max_position_embeddings - 3
     first, second = [5] * 30, [6] * 25

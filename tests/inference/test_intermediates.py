@@ -59,6 +59,7 @@ def model(request, tmp_path_factory):
     return Model(Pretrained(arrange_layers(drawn.params, config), config), random_model.tokenizer()), directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_attentions_and_hidden_states_are_those_of_pytorch(model, text):
     model, directory = model
@@ -75,6 +76,7 @@ def test_the_last_hidden_state_is_that_of_encode(model):
         np.testing.assert_allclose(model.hidden_states(text)[-1], model.encode([text]).hidden[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_other_compute_types_give_float32_that_is_near(dtype):
     exact = bert_jax.load(MINILM)

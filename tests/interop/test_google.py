@@ -104,6 +104,7 @@ def released(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("google") / "uncased", random_model())
 
 
+@pytest.mark.slow
 def test_every_weight_arrives(released):
     assert pretrained.resolve(released) == released
     model = pretrained.load_weights(released)
@@ -142,6 +143,7 @@ def test_converted_from_the_command_line(released, tmp_path):
     assert bert_jax.load(str(tmp_path / "out")).tokenizer.hash == tokenizer().hash
 
 
+@pytest.mark.slow
 def test_whether_text_is_lower_cased_follows_from_the_vocabulary(released, tmp_path):
     """Nothing else in these folders says it."""
     assert bert_jax.load(str(released)).tokenizer.encode_batch(["The film"]) == [[5, 6]]
@@ -165,6 +167,7 @@ def copied(released, tmp_path):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -185,6 +188,7 @@ def test_a_config_that_does_not_fit(released, tmp_path, changes, words):
         assert word in str(error.value)
 
 
+@pytest.mark.slow
 def test_keys_of_the_multilingual_configs_are_let_through(released, tmp_path):
     directory = copied(released, tmp_path)
     more = {"directionality": "bidi", "pooler_fc_size": 768, "pooler_num_attention_heads": 12}
@@ -192,6 +196,7 @@ def test_keys_of_the_multilingual_configs_are_let_through(released, tmp_path):
     assert google.load(directory).config == CONFIG
 
 
+@pytest.mark.slow
 def test_torn_and_missing_files(released, tmp_path):
     directory = copied(released, tmp_path)
     weights = directory / "bert_model.ckpt.data-00000-of-00001"
@@ -220,6 +225,7 @@ def test_missing_weights_are_listed(tmp_path):
         google.load(directory)
 
 
+@pytest.mark.slow
 def test_without_tensorflow(released, monkeypatch):
     plain = builtins.__import__
 

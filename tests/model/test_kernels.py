@@ -110,6 +110,7 @@ def attention_by_hand(query, key, value, sequence_ids, pattern):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [FULL, AttentionPattern(causal=True), AttentionPattern(window=3), AttentionPattern(causal=True, window=5)],
@@ -127,6 +128,7 @@ def test_the_plain_kernel_attends_in_any_pattern(pattern):
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_a_causal_body_does_not_see_what_comes_later(scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)

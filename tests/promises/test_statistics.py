@@ -25,6 +25,8 @@ from bert_jax.pretraining.batches import PretrainingBatches
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.training.step import row_keys, stream_key
 
+pytestmark = pytest.mark.slow
+
 L, V, MASK, RATE, EPOCHS = 128, 45, 4, 0.15, 60
 WORD_EPOCHS = 20  # whole words deviate, if they do, by more
 SPECIAL = (0, 1, CLS, SEP, MASK)

@@ -307,6 +307,7 @@ def test_stsb_counts(split, count):
     assert (len(labels), min(labels), max(labels)) == (count, 0.0, 5.0)
 
 
+@pytest.mark.slow
 @shared
 @pytest.mark.parametrize(
     ("split", "sentences", "words", "entities"),

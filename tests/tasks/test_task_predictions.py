@@ -313,6 +313,7 @@ def test_a_batch_gives_an_error_in_the_place_of_an_answer():
         model.classify(texts, truncation="tail", max_length=20)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_token_type_answers_what_it_can():
     config = dataclasses.replace(CONFIG, type_vocab_size=1)
     model = fine_tuned("classification", ("no", "yes"), config=config)

@@ -192,6 +192,7 @@ def test_a_single_document_is_for_training(tokenizer, tmp_path):
     assert Corpus.open(tmp_path, "validation").num_tokens == 0
 
 
+@pytest.mark.slow
 def test_the_last_document_can_change_sides_after_a_flush(tokenizer, reviews, tmp_path, monkeypatch):
     build(reviews, tokenizer, tmp_path / "a", validation_share=1e-9)
     monkeypatch.setattr(SplitWriter, "_FLUSH", 100)
@@ -455,6 +456,7 @@ def test_a_folder_without_write_permission_is_told(tokenizer, tmp_path, monkeypa
         build(DOCUMENTS, tokenizer, tmp_path / "c")
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_worker_that_is_killed_is_told(tokenizer, reviews, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 1 << 15)

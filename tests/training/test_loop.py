@@ -192,6 +192,7 @@ def test_durations_become_steps() -> None:
     assert length(total_tokens=3_200) == 100  # 8 rows of 4 tokens a step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration", [{"total_epochs": 3.0}, {"total_tokens": 480}, {"total_minutes": 0.02}])
 def test_a_warm_up_that_is_longer_than_the_run_is_refused(duration, tmp_path, monkeypatch) -> None:
     """By the clock of the test below, 0.02 minutes are fewer than 100 steps."""

@@ -94,6 +94,7 @@ def bfloat16(value: np.ndarray) -> np.ndarray:
     return np.ldexp(np.round(fraction * 2**8), exponent - 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"bias_correction": True}, {"name": "adamw"}, {"name": "lamb"}], ids=lambda changes: str(changes)
 )

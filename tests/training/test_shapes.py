@@ -107,6 +107,7 @@ def evaluated(function, *arguments):
     return jax.eval_shape(lambda: function(*arguments)) if ELSEWHERE in arguments else function(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "right", "wrong", "settings"), CASES)
 def test_annotations_tell_right_shapes_from_wrong_ones(function, right, wrong, settings):
     checked = functools.partial(jaxtyped(function), **settings)
