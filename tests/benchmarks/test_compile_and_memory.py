@@ -66,7 +66,6 @@ def programs(tmp_path, start):  # `start` compiles, and whether programs are kep
     compilation_cache.reset_cache()
 
 
-@pytest.mark.slow
 @pytest.mark.torch
 def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weights, batches, start):
     step = JaxPretraining(SETTING, batches, weights, programs)
@@ -83,7 +82,6 @@ def test_a_step_tells_its_time_and_memory_and_keeps_its_program(programs, weight
     assert step.state.step == 1 + len(batches)
 
 
-@pytest.mark.slow
 @pytest.mark.torch
 def test_every_setting_starts_with_the_same_loss(weights, batches, start):
     changed = dataclasses.replace(SETTING, layers=LAYERS, accumulate=2)
@@ -92,7 +90,6 @@ def test_every_setting_starts_with_the_same_loss(weights, batches, start):
     assert "layers" in step.state.params["bert"]["encoder"]
 
 
-@pytest.mark.slow
 @pytest.mark.torch
 def test_torch_compile_keeps_its_programs_where_it_is_told(tmp_path, weights, start, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")  # so that it is put back
@@ -109,7 +106,6 @@ def test_settings_reach_the_model_and_the_loop():
     assert (setting.training().accumulate, setting.training().batch_size) == (2, 4)
 
 
-@pytest.mark.slow
 def test_the_update_alone_is_that_of_adamw():
     """Of a constant gradient, whose moments are itself and its square; too small to be clipped."""
     update = JaxUpdate(SETTING, 2)

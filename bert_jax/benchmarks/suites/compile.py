@@ -112,11 +112,7 @@ def quickstart_command(workdir: Path, source: str, *flags: str) -> list[str]:
 
 
 def seconds_to_first_step(command: list[str], environment: dict[str, str]) -> float:
-    """Returns the seconds until the command prints a line on a step; waits until it has ended.
-
-    Raises:
-      UserError: it fails.
-    """
+    """Returns the seconds until the command prints a line on a step; waits until it has ended, which must be well."""
     begin, seconds, lines = time.perf_counter(), None, []
     with subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

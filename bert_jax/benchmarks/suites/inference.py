@@ -93,11 +93,7 @@ def side_makers(
 
 
 def evenly_chosen(source: str, number: int) -> list[str]:
-    """Returns so many texts of a source, at equal distances: of each kind, if it has several one after the other.
-
-    Raises:
-      UserError: the source has fewer.
-    """
+    """Returns so many texts of a source, at equal distances: of each kind, if it has several one after the other."""
     documents = list(Documents(source))
     if len(documents) < number:
         raise UserError(f"{source} has {len(documents):,} texts: set --texts to no more")

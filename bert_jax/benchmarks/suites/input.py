@@ -44,12 +44,7 @@ class Loading:
     """
 
     def __init__(self, prepare: Callable[[], Callable[[], Iterator]], inside: str) -> None:
-        """Takes some.
-
-        Args:
-          prepare: gives the function that starts a stream of batches; what it does itself is not timed.
-          inside: array of a batch that is above 0 where a token is.
-        """
+        """Takes some of the stream that what `prepare` gives starts; array `inside` is above 0 where a token is."""
         with harness.one_core():
             start = prepare()
             begin = time.perf_counter()
@@ -180,11 +175,7 @@ def jax_settings(data: DataConfig) -> dict[str, DataConfig]:
 
 
 def training_speeds(workdir: Path) -> tuple[list[float], list[float]]:
-    """Returns positions a second and `input_wait` of each training line of WORKDIR/metrics.jsonl.
-
-    Raises:
-      UserError: it cannot be read, or has no such line.
-    """
+    """Returns positions a second and `input_wait` of each training line of WORKDIR/metrics.jsonl; it must have one."""
     path = workdir / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -57,11 +57,7 @@ def memory_suite(*, sizes: list[str], length: int, dtype: str, rounds: int) -> R
 
 
 def needs(results: Results, setting: StepSetting, batches: list[Batch], rounds: int) -> None:
-    """Measures bytes and seconds of a step of each side, warmed up.
-
-    Raises:
-      UserError: a side does not start with the loss of the others.
-    """
+    """Measures bytes and seconds of a step of each side, warmed up; all start with the same loss, else UserError."""
     case, makes = setting.case, {}
     times: dict[str, list[float]] = {}
     peaks: dict[str, list[int | None]] = {}

@@ -41,11 +41,7 @@ def quickstart_suite(*, source: str) -> Results:
 
 
 def losses(source: str) -> dict[int, float]:
-    """Returns the training loss of a new run, by step: each the mean of the steps since the one before.
-
-    Raises:
-      UserError: the run fails.
-    """
+    """Returns the training loss of a new run, by step: each the mean of the steps since the one before."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
         flags = (f"--config.total_steps={STEPS}", f"--config.log_every={EVERY}")

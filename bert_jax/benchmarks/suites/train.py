@@ -61,11 +61,7 @@ def train_suite(workdir: Path, *, sizes: list[str], length: int, dtype: str, rou
 def compare_steps(
     results: Results, work: str, setting: StepSetting, batches: list[Batch], torch_batches: list[Batch], rounds: int
 ) -> None:
-    """Measures a step of all sides on batches from before masking, which is at 15 %; PyTorch's may be others.
-
-    Raises:
-      UserError: PyTorch is missing, or the sides do not start with the same loss.
-    """
+    """Measures a step of all sides on batches from before masking, which is at 15 %; PyTorch's may be others."""
     case, model, own = f"{setting.case}, {work}", setting.model(), JaxPretraining.name
     peak = results.metadata["peak_flops"][case] = harness.peak_flops(setting.dtype)
     with start_of(setting, torch_batches) as (start, beginning):
@@ -105,11 +101,7 @@ def batch_flops(model: ModelConfig, batch: Batch) -> float:
 
 
 def step_settings(sizes: list[str], length: int, dtype: str) -> Iterator[StepSetting]:
-    """Yields the step of each SIZE or SIZE:ROWS, and says so; without ROWS, as many as keep this device busy.
-
-    Raises:
-      UserError: before the first, a size that does not exist, or is there twice.
-    """
+    """Yields the step of each SIZE or SIZE:ROWS, and says so; without ROWS, as many as keep this device busy."""
     usual, rows_of = ROWS_ON_GPU if harness.on_gpu() else ROWS, {}
     for entry in sizes:
         size, _, rows = entry.partition(":")
