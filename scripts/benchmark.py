@@ -53,12 +53,12 @@ from typing import Any
 
 from absl import flags
 
+from bert_jax.runtime import command
 from bert_jax.benchmarks.benchmark import SUITES, benchmark, settings_of
 from bert_jax.benchmarks.everything import everything
 from bert_jax.benchmarks.report import draw
 from bert_jax.benchmarks.suites.finetune import RECIPES
 from bert_jax.errors import UserError
-from bert_jax.runtime import command
 
 RUNNERS = {**SUITES, "all": everything}
 _SUITE = flags.DEFINE_enum("suite", None, list(RUNNERS), "what is measured, as in --suite=input")

@@ -12,11 +12,11 @@ token_type_ids, attention_mask). What goes in and comes out is in signature.json
 
 from absl import flags
 
+from bert_jax.runtime import command
 from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import disassemble
 from bert_jax.model.parameters import part_names
-from bert_jax.runtime import command
 
 _INPUT = flags.DEFINE_string(
     "input",

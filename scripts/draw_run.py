@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax.errors import UserError
 from bert_jax.runtime import command
+from bert_jax.errors import UserError
 
 _METRICS = flags.DEFINE_string(
     "metrics", None, "metrics.jsonl of a run, as in --metrics=runs/quickstart/metrics.jsonl", required=True

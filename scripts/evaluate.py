@@ -16,13 +16,13 @@ from absl import flags
 from tqdm import tqdm
 
 import bert_jax
+from bert_jax.runtime import command
 from bert_jax.config import TaskDataConfig
 from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.inference.evaluate import evaluate_task, evaluate_text
 from bert_jax.inference.loaded import DTYPES
 from bert_jax.inference.model import Model
-from bert_jax.runtime import command
 from bert_jax.text.sources import TextSource
 
 flags.adopt_module_key_flags(source_flags)  # --help shows them; --source is text for a masked LM

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from absl import flags
 
+from bert_jax.runtime import command
 from bert_jax.config import FinetuningConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.seeds import check_layout, finetune_seeds, score_table
 from bert_jax.finetuning.run import finetune
-from bert_jax.runtime import command
 
 _CONFIG = command.define_config(
     FinetuningConfig, "config file and, behind a colon, its task, as in --config=configs/finetune/glue.py:mrpc"

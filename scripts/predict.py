@@ -26,12 +26,12 @@ import sys
 from absl import flags
 
 import bert_jax
+from bert_jax.runtime import command
 from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
 from bert_jax.inference.embedder import POOLINGS
 from bert_jax.inference.loaded import DTYPES
-from bert_jax.runtime import command
 
 _MODEL = flags.DEFINE_string(
     "model",

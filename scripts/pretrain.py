@@ -10,9 +10,9 @@ from pathlib import Path
 from absl import flags
 
 import bert_jax
+from bert_jax.runtime import command
 from bert_jax.config import PretrainingConfig
 from bert_jax.pretraining.run import pretrain, summary
-from bert_jax.runtime import command
 
 _CONFIG = command.define_config(PretrainingConfig, "config file, as in --config=configs/pretrain/small.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, as in --workdir=runs/tiny", required=True)

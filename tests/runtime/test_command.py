@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.subprocess
+
+ROOT = Path(__file__).parents[2]
 
 ALLOCATE = """
 import resource, sys, threading
@@ -89,6 +92,27 @@ def test_a_second_start_loads_the_programs_of_the_first_and_gives_the_same_bits(
     one, two = (np.load(tmp_path / name) for name in ("one.npz", "two.npz"))
     for name in one.files:
         np.testing.assert_array_equal(one[name], two[name])
+
+
+WITHOUT_LIBRARIES = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1].rpartition('/')[0])
+sys.modules |= {"jax": None, "tokenizers": None}  # to import one raises ImportError
+try:
+    runpy.run_path(sys.argv[1])
+except ImportError:
+    pass
+print("bert_jax.runtime.machine" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [path for path in sorted((ROOT / "scripts").glob("*.py")) if "command." in path.read_text()],
+    ids=lambda path: path.stem,
+)
+def test_scripts_set_up_the_process_before_they_load_what_reads_the_environment(script):
+    assert in_new_process(WITHOUT_LIBRARIES, script).strip() == "True"
 
 
 FOLDER = "import os; from bert_jax.runtime import command; print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
