@@ -30,7 +30,8 @@ class Forward:
         """Yields the result of the function for each batch, as NumPy arrays."""
         params = put(params, self._mesh)
         for batch in batches:
-            batch = put(batch, self._mesh, divide_rows=True)
+            if self._mesh.size > 1:  # else jax.jit brings it to the device of the parameters, which takes less time
+                batch = put(batch, self._mesh, divide_rows=True)
             with jax.set_mesh(self._mesh):
                 outputs = self._function(params, batch)
             yield jax.device_get(outputs)
