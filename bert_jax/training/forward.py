@@ -30,10 +30,12 @@ class Forward:
         """Yields the result of the function for each batch, as NumPy arrays."""
         params = put(params, self._mesh)
         for batch in batches:
-            if self._mesh.size > 1:  # else jax.jit brings it to the device of the parameters, which takes less time
-                batch = put(batch, self._mesh, divide_rows=True)
-            with jax.set_mesh(self._mesh):
+            if self._mesh.size == 1:  # jax.jit brings the batch to the device of the parameters in less time
                 outputs = self._function(params, batch)
+            else:
+                batch = put(batch, self._mesh, divide_rows=True)
+                with jax.set_mesh(self._mesh):
+                    outputs = self._function(params, batch)
             yield jax.device_get(outputs)
 
 
