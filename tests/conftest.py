@@ -18,6 +18,17 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --trials, with which a person runs the campaigns of tests/promises for longer."""
+    parser.addoption("--trials", type=int, default=0, help="trials of each campaign; 0 is a few, as in the suite")
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> int:
+    """Returns the number of trials asked for on the command line; 0 is as many as a test takes by itself."""
+    return request.config.getoption("--trials")
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 documents of 2 to 12 sentences over 200 words, a blank line between documents."""
