@@ -90,7 +90,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         tokens_per_row=config.max_length,
         evaluate=evaluators["validation"],
         rank=functools.partial(rank, config),
-        vocabulary=codec.tokenizer.hash,
+        identity={"vocabulary": codec.tokenizer.hash},
     )
     start = functools.partial(initial_params, config, prepared.loaded)
     with timed(seconds, "training"):

@@ -203,7 +203,7 @@ def make_data(
         validation=validation_batches(held_out, config.data, **ids, max_rows=config.data.validation_rows, seed=0),
         rows_per_epoch=batches.rows_per_epoch,
         tokens_per_row=config.data.length,
-        vocabulary=tokenizer.hash,
+        identity={"vocabulary": tokenizer.hash},
     )
     return train_text, data
 

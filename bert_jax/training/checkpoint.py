@@ -13,6 +13,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from bert_jax.errors import UserError
 
+_SHOWN = 80  # characters of a part of an identity that a message shows
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
@@ -22,7 +24,7 @@ class Progress:
       seconds: the wall time, in all processes of the run so far.
       total_steps: the steps of the run; 0 if they are not known yet.
       total_minutes: the duration that `total_steps` was planned for; 0 if it was not planned by time.
-      vocabulary: the hash of the vocabulary, which says what the ids mean.
+      identity: what the data are, by part, such as the hash of the vocabulary, which says what the ids mean.
       sums: the sums of the metrics of the unfinished interval.
       best: the highest rank so far, and the evaluations since; empty before the first.
     """
@@ -30,9 +32,40 @@ class Progress:
     seconds: float = 0.0
     total_steps: int = 0
     total_minutes: float = 0.0
-    vocabulary: str = ""
+    identity: dict[str, str] = dataclasses.field(default_factory=dict)
     sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     best: Sequence[Any] = ()
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Progress":
+        """Makes it of what a checkpoint holds; a former version kept the vocabulary alone of the identity."""
+        former = record.pop("vocabulary", "")
+        return cls(**({"identity": {"vocabulary": former}} if former else {}) | record)
+
+    def check_identity(self, identity: dict[str, str], checkpoint: Path) -> None:
+        """Raises UserError where a part of the identity differs; a part that only one of both has is not compared."""
+        changed = [
+            f"the {part} {_difference(was, identity[part])}"
+            for part, was in self.identity.items()
+            if identity.get(part, was) != was
+        ]
+        if changed:
+            raise UserError(
+                f"checkpoint {checkpoint} was trained on other data than are given now: {'; '.join(changed)}: give "
+                "the former again to go on, or another --workdir to start anew"
+            )
+
+
+def _difference(was: str, now: str) -> str:
+    """Shows where two long texts part."""
+    pairs = enumerate(zip(was, now, strict=False))
+    same = next((at for at, pair in pairs if pair[0] != pair[1]), min(len(was), len(now)))
+    start = max(0, same - 30) if max(len(was), len(now)) > _SHOWN else 0
+    cut = [
+        f"{'...' * (start > 0)}{text[start : start + _SHOWN]}{'...' * (len(text) > start + _SHOWN)}"
+        for text in (was, now)
+    ]
+    return f"was {cut[0]} and is {cut[1]}"
 
 
 class Checkpoints:
@@ -93,19 +126,26 @@ class Checkpoints:
                 "folder writable, and run the same command to go on from the last whole one"
             ) from error
 
-    def restore(self, abstract_state: Any, shardings: Any) -> tuple[Any, Progress] | None:
+    def restore(
+        self, abstract_state: Any, shardings: Any, identity: dict[str, str] | None = None
+    ) -> tuple[Any, Progress] | None:
         """Reads the newest checkpoint that can be read, laid out by `shardings`; None if there is none at all.
 
         A torn checkpoint is reported, put aside as STEP.torn, and passed over for the one before.
 
         Raises:
-          UserError: there are checkpoints, but none can be read.
+          UserError: there are checkpoints, but none can be read, or they are of data of another `identity`.
         """
         laid_out = _laid_out(abstract_state, shardings)
         torn = []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                result = self._read(step, laid_out)
+                # The progress first: a state for other labels has another shape, and is not torn.
+                progress = self._progress(step)
+                progress.check_identity(identity or {}, self.directory / str(step))
+                result = self._state(step, laid_out), progress
+            except UserError:
+                raise
             except Exception as error:  # Orbax raises many kinds for missing and damaged files
                 reason = (str(error) or type(error).__name__).splitlines()[0][:200]
                 print(f"checkpoint {self.directory / str(step)} cannot be read, trying the one before: {reason}")
@@ -127,14 +167,15 @@ class Checkpoints:
         best = self.manager.best_step()
         step = self.manager.latest_step() if best is None else best
         assert step is not None, "no checkpoint was written"
-        return self._read(step, _laid_out(abstract_state, shardings))[0]
+        return self._state(step, _laid_out(abstract_state, shardings))
 
-    def _read(self, step: int, abstract_state: Any) -> tuple[Any, Progress]:
-        restored = self.manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore()),
-        )
-        return restored["state"], Progress(**restored["progress"])
+    def _state(self, step: int, abstract_state: Any) -> Any:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        return self.manager.restore(step, args=args)["state"]
+
+    def _progress(self, step: int) -> Progress:
+        args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        return Progress.of_record(self.manager.restore(step, args=args)["progress"])
 
     def close(self) -> None:
         """Waits until all is written, and closes the folder."""

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax.config import TrainingConfig
-from bert_jax.errors import Interrupted, UserError
+from bert_jax.errors import Interrupted
 from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Duration, planned_steps
 from bert_jax.training.forward import Forward, put
@@ -52,7 +52,8 @@ class Data:
       validation: the batches of every evaluation, scored by the objective's means.
       evaluate: the function from parameters to an evaluation, in place of `validation`.
       rank: the function from an evaluation to a number; the highest is the best.
-      vocabulary: the hash of the vocabulary; a checkpoint of another one is refused.
+      identity: what the data are, by part, such as {"vocabulary": hash}; a checkpoint in which a part differs is
+        refused. The names of the parts and short values are shown to the user.
     """
 
     train: Callable[[int], Iterator[HostBatch]]
@@ -61,7 +62,7 @@ class Data:
     validation: Sequence[HostBatch] = ()
     evaluate: Callable[[Parameters], Evaluation] | None = None
     rank: Callable[[Evaluation], float] = lowest_loss
-    vocabulary: str = ""
+    identity: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +103,8 @@ def train(
       profile: whether to trace a few steps into WORKDIR/profile and print which operations cost most.
 
     Raises:
-      UserError: the batch does not divide over the devices, the checkpoint is of another vocabulary, the warm-up is
-        longer than the run, a metric is no longer finite, or a checkpoint cannot be written.
+      UserError: the batch does not divide over the devices, the checkpoint is of other data, the warm-up is longer
+        than the run, a metric is no longer finite, or a checkpoint cannot be written.
       Interrupted: on SIGINT or SIGTERM, after saving.
     """
     began = time.monotonic()
@@ -114,7 +115,7 @@ def train(
     optimizer = make_optimizer(config.optimizer, objective.layer_depths)
     init = make_init(objective, optimizer, config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    state, shardings, progress = first_state(init, initial_params, checkpoints, mesh, data.vocabulary)
+    state, shardings, progress = first_state(init, initial_params, checkpoints, mesh, data.identity)
     step = int(state.step)
     best = Best(*progress.best)
     total_steps = planned_steps(config, data.rows_per_epoch, data.tokens_per_row, progress)
@@ -177,7 +178,7 @@ def train(
                         seconds=duration.elapsed(),
                         total_steps=duration.total_steps,
                         total_minutes=config.total_minutes,
-                        vocabulary=data.vocabulary,
+                        identity=data.identity,
                         sums=reporter.state(),
                         best=best,
                     )
@@ -198,7 +199,7 @@ def first_state(
     initial_params: Callable[[Parameters], Parameters] | None,
     checkpoints: Checkpoints,
     mesh: Mesh,
-    vocabulary: str,
+    identity: dict[str, str],
 ) -> tuple[TrainState, TrainState, Progress]:
     """Returns the first state: of the newest checkpoint, else with the given parameters, else with random ones.
 
@@ -206,22 +207,17 @@ def first_state(
       The state, its shardings, and how far the run has come.
 
     Raises:
-      UserError: the checkpoint is of another vocabulary, or none can be read.
+      UserError: the checkpoint is of data of another identity, or none can be read.
     """
     shapes = jax.eval_shape(init)
     shardings = state_sharding(mesh, shapes)
-    if restored := checkpoints.restore(shapes, shardings):
+    if restored := checkpoints.restore(shapes, shardings, identity):
         state, progress = restored
-        if progress.vocabulary != vocabulary:
-            raise UserError(
-                "the newest checkpoint was trained with another vocabulary than the one given now: give that one, or "
-                "another --workdir"
-            )
         return state, shardings, progress
     state = jax.jit(init, out_shardings=shardings)()
     if initial_params is not None:
         state = state.replace(params=jax.device_put(initial_params(state.params), shardings.params))
-    return state, shardings, Progress(vocabulary=vocabulary)
+    return state, shardings, Progress(identity=identity)
 
 
 def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch, float]:

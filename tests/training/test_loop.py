@@ -229,11 +229,26 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_checkpoint_of_another_vocabulary_is_refused(tmp_path) -> None:
-    data = dataclasses.replace(toy_data(), vocabulary="a")
+def test_checkpoint_of_other_data_is_refused_with_the_part_that_differs(tmp_path) -> None:
+    data = dataclasses.replace(toy_data(), identity={"vocabulary": "ab12", "labels": "n" * 200 + "yes"})
     train(Toy(), dataclasses.replace(CONFIG, total_steps=2), tmp_path, data)
-    with pytest.raises(UserError, match="another vocabulary"):
-        train(Toy(), CONFIG, tmp_path, dataclasses.replace(data, vocabulary="b"))
+    changed = {"vocabulary": "ab12", "labels": "n" * 200 + "no", "corpus": "not recorded then"}
+    wanted = r"2 was trained on other data than are given now: the labels was \.\.\.n{30}yes and is \.\.\.n{30}no: give"
+    with pytest.raises(UserError, match=wanted):
+        train(Toy(), CONFIG, tmp_path, dataclasses.replace(data, identity=changed))
+
+
+@pytest.mark.slow
+def test_checkpoint_of_a_former_version_goes_on_and_knows_its_vocabulary(tmp_path) -> None:
+    train(Toy(), dataclasses.replace(CONFIG, total_steps=2), tmp_path, toy_data())
+    file = tmp_path / "checkpoints" / "2" / "progress" / "metadata"
+    record = json.loads(file.read_text())
+    del record["identity"]
+    file.write_text(json.dumps(record | {"vocabulary": "ab12"}))
+    with pytest.raises(UserError, match="the vocabulary was ab12 and is cd34"):
+        train(Toy(), CONFIG, tmp_path, dataclasses.replace(toy_data(), identity={"vocabulary": "cd34"}))
+    same = dataclasses.replace(toy_data(), identity={"vocabulary": "ab12"})
+    assert int(train(Toy(), CONFIG, tmp_path, same).state.step) == 20
 
 
 @pytest.mark.slow
