@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
+import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +14,14 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from bert_jax.runtime import checksums
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import read_json
 
 _SHOWN = 80  # characters of a part of an identity that a message shows
+_SMALL = 1 << 20  # bytes of a file that is checked whether or not it is going to be read
+# Orbax takes a path for a pattern (epath's glob), and TensorStore a backslash for a slash and ":/" for another store.
+_SPECIAL = re.compile(r"[\[\]*?\\]|:/|[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +47,9 @@ class Progress:
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> "Progress":
         """Makes it of what a checkpoint holds; a former version kept the vocabulary alone of the identity."""
-        former = record.pop("vocabulary", "")
-        return cls(**({"identity": {"vocabulary": former}} if former else {}) | record)
+        if former := record.pop("vocabulary", ""):
+            record["identity"] = {"vocabulary": former}
+        return cls(**record)
 
     def check_identity(self, identity: dict[str, str], checkpoint: Path) -> None:
         """Raises UserError where a part of the identity differs; a part that only one of both has is not compared."""
@@ -69,11 +78,34 @@ def _difference(was: str, now: str) -> str:
 
 
 class Checkpoints:
-    """Writes and reads WORKDIR/checkpoints/STEP/{state,progress}."""
+    """Writes and reads WORKDIR/checkpoints/STEP/{state,progress,metrics}, with a checksums.json of their files.
 
-    def __init__(self, directory: Path, *, keep: int) -> None:
-        """Opens the folder, of which the newest `keep` checkpoints and the best are kept."""
+    Attributes:
+      directory: the folder WORKDIR/checkpoints.
+      manager: Orbax's, which finds only whole checkpoints in it.
+    """
+
+    def __init__(self, directory: Path, *, keep: int, verify: bool = False) -> None:
+        """Opens the folder, of which the newest `keep` checkpoints and the best are kept.
+
+        A damaged checkpoint is reported and put aside as STEP.torn. The newest is checked byte by byte, as it is read
+        anyway, and of the others all but the content of large files.
+
+        Args:
+          directory: the folder.
+          keep: the number of checkpoints to keep.
+          verify: whether to check all of them byte by byte.
+
+        Raises:
+          UserError: there are checkpoints, but none is whole; or the name of the folder is beyond Orbax.
+        """
         self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        if ocp.multihost.is_primary_host(0):
+            self._put_damaged_aside(verify)
+        ocp.multihost.sync_global_processes("damaged checkpoints are put aside")
+        self._saving = 0  # the step of the checkpoint that is being written
+        self._opened = contextlib.ExitStack()
         options = ocp.CheckpointManagerOptions(
             best_fn=lambda metrics: metrics["rank"],
             preservation_policy=policies.AnyPreservationPolicy(
@@ -85,8 +117,52 @@ class Checkpoints:
                 ]
             ),
             cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
-        self.manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self.manager = ocp.CheckpointManager(self._opened.enter_context(_plain_path(directory)), options=options)
+
+    # ---- damage ----------------------------------------------------------------------------------
+
+    def _put_damaged_aside(self, verify: bool) -> None:
+        damaged: dict[int, str] = {}
+        steps = sorted(
+            (int(path.name) for path in self.directory.iterdir() if path.name.isdecimal() and path.is_dir()),
+            reverse=True,
+        )
+        for step in steps:
+            newest_whole = len(damaged) == steps.index(step)
+            if reason := self._damage(step, largest=math.inf if verify or newest_whole else _SMALL):
+                damaged[step] = reason
+        if damaged and len(damaged) == len(steps):
+            raise UserError(
+                f"none of the checkpoints in {self.directory} can be read ({steps[0]}: {damaged[steps[0]]}): move that "
+                "folder away to start anew"
+            )
+        for step, reason in damaged.items():
+            self._put_aside(step, reason)
+
+    def _damage(self, step: int, largest: float) -> str | None:
+        folder = self.directory / str(step)
+        try:
+            if (folder / "metrics").exists():  # the one file of a former version's that Orbax reads unasked
+                float(read_json(folder / "metrics" / "metrics")["rank"])
+        except (OSError, UserError, KeyError, TypeError, ValueError) as error:
+            return f"metrics cannot be read: {error}"
+        return checksums.damage(folder, largest)
+
+    def _put_aside(self, step: int, reason: str) -> None:
+        print(f"checkpoint {self.directory / str(step)} is damaged and put aside as {step}.torn: {reason[:200]}")
+        aside = self.directory / f"{step}.torn"
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier accident
+        (self.directory / str(step)).rename(aside)
+
+    def _write_checksums(self) -> None:
+        """Adds the checksums to a checkpoint that is all written, before Orbax gives it its name."""
+        if ocp.multihost.is_primary_host(0):
+            prefix = f"{self._saving}.orbax-checkpoint-tmp"
+            checksums.write(next(path for path in self.directory.iterdir() if path.name.startswith(prefix)))
+
+    # ---- writing ---------------------------------------------------------------------------------
 
     def save(self, step: int, state: Any, progress: Progress, rank: float | None) -> None:
         """Starts to write `state` (a tree of arrays) and `progress`; the checkpoint of the highest `rank` is kept.
@@ -108,7 +184,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dataclasses.asdict(progress))
         )
         with self._writing():
+            self.manager.wait_until_finished()
             self.manager.check_for_errors()
+            self._saving = step
             self.manager.save(
                 step,
                 args=items,
@@ -126,48 +204,62 @@ class Checkpoints:
                 "folder writable, and run the same command to go on from the last whole one"
             ) from error
 
+    # ---- reading ---------------------------------------------------------------------------------
+
     def restore(
         self, abstract_state: Any, shardings: Any, identity: dict[str, str] | None = None
     ) -> tuple[Any, Progress] | None:
-        """Reads the newest checkpoint that can be read, laid out by `shardings`; None if there is none at all.
+        """Reads the newest checkpoint, laid out by `shardings`; None if there is none at all.
 
-        A torn checkpoint is reported, put aside as STEP.torn, and passed over for the one before.
+        A former version's, which has no checksums, is passed over for the one before if it cannot be read.
 
         Raises:
           UserError: there are checkpoints, but none can be read, or they are of data of another `identity`.
         """
         laid_out = _laid_out(abstract_state, shardings)
-        torn = []
+        reasons: dict[int, str] = {}
         for step in sorted(self.manager.all_steps(), reverse=True):
+            folder = self.directory / str(step)
             try:
                 # The progress first: a state for other labels has another shape, and is not torn.
                 progress = self._progress(step)
-                progress.check_identity(identity or {}, self.directory / str(step))
+                progress.check_identity(identity or {}, folder)
                 result = self._state(step, laid_out), progress
             except UserError:
                 raise
             except Exception as error:  # Orbax raises many kinds for missing and damaged files
-                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-                print(f"checkpoint {self.directory / str(step)} cannot be read, trying the one before: {reason}")
-                torn.append(step)
+                reasons[step] = (str(error) or type(error).__name__).splitlines()[0][:200]
+                if (folder / checksums.CHECKSUMS_FILE).exists():
+                    raise UserError(
+                        f"checkpoint {folder} is whole, but it does not fit this run ({reasons[step]}): give another "
+                        "--workdir"
+                    ) from error
                 continue
-            for torn_step in torn:
-                aside = self.directory / f"{torn_step}.torn"
-                shutil.rmtree(aside, ignore_errors=True)  # of an earlier accident
-                (self.directory / str(torn_step)).rename(aside)
-            self.manager.reload()
+            for unreadable, reason in reasons.items():
+                self._put_aside(unreadable, reason)
+            if reasons:
+                self.manager.reload()
             return result
-        if torn:
+        if reasons:
             raise UserError(f"none of the checkpoints in {self.directory} can be read: move that folder away to start")
         return None
 
     def restore_best(self, abstract_state: Any, shardings: Any) -> Any:
-        """Reads the state of the highest rank, or the newest if none has a rank, once all is written."""
-        self.manager.wait_until_finished()
+        """Reads the state of the highest rank, or the newest if none has a rank; to be called after `close`.
+
+        Raises:
+          UserError: it is damaged.
+        """
         best = self.manager.best_step()
         step = self.manager.latest_step() if best is None else best
         assert step is not None, "no checkpoint was written"
-        return self._state(step, _laid_out(abstract_state, shardings))
+        if reason := self._damage(step, largest=math.inf):
+            raise UserError(
+                f"the best checkpoint, {self.directory / str(step)}, is damaged ({reason}): move it away, and run the "
+                "same command to take the best of the others"
+            )
+        with _plain_path(self.directory) as path, ocp.StandardCheckpointer() as reader:
+            return reader.restore(path / str(step) / "state", _laid_out(abstract_state, shardings))
 
     def _state(self, step: int, abstract_state: Any) -> Any:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
@@ -183,9 +275,31 @@ class Checkpoints:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
             self.manager.close()
+            self._opened.close()
 
 
 def _laid_out(abstract_state: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_state, shardings
     )
+
+
+@contextlib.contextmanager
+def _plain_path(directory: Path) -> Iterator[Path]:
+    """Gives a path of a folder that Orbax and TensorStore can use, whatever the folder's name.
+
+    Raises:
+      UserError: there is none on this system.
+    """
+    path = directory.absolute()
+    if not _SPECIAL.search(str(path)):
+        yield path
+        return
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        raise UserError(f"no checkpoint could be read from {path}: choose a name without [ ] * ? : and backslash")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptors / str(descriptor)
+    finally:
+        os.close(descriptor)

@@ -188,8 +188,7 @@ def train(
 
     # ---- result ----------------------------------------------------------------------------------
     def best_params() -> Parameters:
-        with contextlib.closing(Checkpoints(checkpoints.directory, keep=config.keep_checkpoints)) as reopened:
-            return reopened.restore_best(jax.eval_shape(init), shardings).params
+        return checkpoints.restore_best(jax.eval_shape(init), shardings).params
 
     return Trained(state, evaluation or score(state.params), best_params)
 

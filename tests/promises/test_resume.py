@@ -61,13 +61,20 @@ def tear(checkpoint: Path) -> None:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_torn_newest_checkpoint_falls_back_to_the_one_before(straight, tmp_path, capsys) -> None:
+@pytest.mark.parametrize("former", [False, True])
+def test_torn_newest_checkpoint_falls_back_to_the_one_before(former, straight, tmp_path, capsys) -> None:
+    """A former version wrote no checksums: there, Orbax has to find out."""
     workdir, state, _ = straight
     with pytest.raises(Interrupted):
         train(Toy(), CONFIG, tmp_path, toy_data(kill=(15, signal.SIGINT)))
+    if former:
+        (tmp_path / "checkpoints" / "15" / "checksums.json").unlink()
     tear(tmp_path / "checkpoints" / "15")
+    capsys.readouterr()
     resumed = train(Toy(), CONFIG, tmp_path, toy_data()).state
-    assert "15 cannot be read, trying the one before" in capsys.readouterr().out
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("checkpoint")]
+    assert len(said) == 1
+    assert "15 is damaged and put aside as 15.torn: " in said[0]
     assert_same_bits(resumed, state)
     assert metric_lines(tmp_path) == metric_lines(workdir)
 

@@ -244,6 +244,7 @@ def test_checkpoint_of_a_former_version_goes_on_and_knows_its_vocabulary(tmp_pat
     file = tmp_path / "checkpoints" / "2" / "progress" / "metadata"
     record = json.loads(file.read_text())
     del record["identity"]
+    (tmp_path / "checkpoints" / "2" / "checksums.json").unlink()
     file.write_text(json.dumps(record | {"vocabulary": "ab12"}))
     with pytest.raises(UserError, match="the vocabulary was ab12 and is cd34"):
         train(Toy(), CONFIG, tmp_path, dataclasses.replace(toy_data(), identity={"vocabulary": "cd34"}))
