@@ -11,7 +11,9 @@ from pathlib import Path
 from absl import flags
 
 from bert_jax.runtime import command
+from bert_jax.benchmarks.record import is_drawn
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import refuse_foreign, whole_file
 
 _METRICS = flags.DEFINE_string(
     "metrics", None, "metrics.jsonl of a run, as in --metrics=runs/quickstart/metrics.jsonl", required=True
@@ -24,6 +26,8 @@ _UNIGRAM = flags.DEFINE_float(
 
 def main(_: list[str]) -> None:
     """Reads the metrics and writes the picture."""
+    output = Path(_OUTPUT.value)
+    refuse_foreign(output.parent, [output.name], known=is_drawn(output))
     try:
         import matplotlib
     except ImportError as error:
@@ -50,7 +54,8 @@ def main(_: list[str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6")
     axes.legend(frameon=False)
-    figure.savefig(_OUTPUT.value, metadata={"Date": None}, facecolor="white")
+    with whole_file(output, "wb") as file:
+        figure.savefig(file, format=output.suffix[1:] or "svg", metadata={"Date": None}, facecolor="white")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ def main(_: list[str]) -> None:
     if bool(_TASK.value) == bool(source.source):
         raise UserError("set either --task (a fine-tuned head) or --source (a masked LM on text)")
     model, output = bert_jax.load(_MODEL.value, _DTYPE.value), Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
     if source.source:
         score_text(model, source, output)
     else:

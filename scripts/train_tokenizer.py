@@ -5,12 +5,15 @@ r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformer
       --output=runs/cased
 """
 
+from pathlib import Path
+
 import source_flags
 from absl import flags
 
 from bert_jax.runtime import command
+from bert_jax.runtime.files import refuse_foreign
 from bert_jax.text.sources import Documents
-from bert_jax.text.tokenizer import train_tokenizer
+from bert_jax.text.tokenizer import FILES, train_tokenizer
 
 flags.adopt_module_key_flags(source_flags)  # --help shows them
 flags.mark_flag_as_required("source")
@@ -39,6 +42,7 @@ _LIMIT_ALPHABET = flags.DEFINE_integer(
 
 def main(_: list[str]) -> None:
     """Passes the flags to the package."""
+    refuse_foreign(Path(_OUTPUT.value), FILES)
     documents = Documents(source_flags.text_source(), progress=True)
     tokenizer = train_tokenizer(
         documents,

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from bert_jax.benchmarks.record import Results, describe_environment
+from bert_jax.benchmarks.record import Results, check_output, describe_environment
 from bert_jax.benchmarks.report import describe, draw, table
 from bert_jax.benchmarks.suites.attention import attention_suite
 from bert_jax.benchmarks.suites.compile import compile_suite
@@ -55,6 +55,7 @@ def benchmark(suite: str, workdir: Path, model: str = "", **settings: Any) -> Re
     Raises:
       UserError: no such suite, or what it needs is not there.
     """
+    check_output(workdir / "benchmark", suite)
     results = run_suite(suite, workdir, model, **settings)
     print(table(results))
     print(keep(results, workdir))

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from bert_jax.errors import UserError
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import claim, refuse_foreign, write_whole
 
 PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy", "torch", "transformers")
 
@@ -111,7 +111,9 @@ class Results:
         head = {name: fields[name] for name in first} | fields.pop("environment")
         head |= {name: value for name, value in fields.items() if name not in first}
         text = json.dumps(head, indent=2).removesuffix("\n}")
+        check_output(path.parent, self.suite)
         try:
+            claim(path.parent, output_names(self.suite), known=True)
             write_whole(path, f'{text},\n  "measurements": [\n{lines}\n  ]\n}}\n')
         except OSError as error:
             raise UserError(f"cannot write {path} ({error.strerror})") from error
@@ -133,6 +135,30 @@ class Results:
             return cls(**own, environment=saved)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"cannot read {path}: it is no result of benchmark.py ({error!r})") from error
+
+
+def output_names(suite: str) -> tuple[str, str]:
+    """Returns the names of what is written of a suite: its results and their picture."""
+    return f"{suite}.json", f"{suite}.svg"
+
+
+def check_output(folder: Path, suite: str) -> None:
+    """Makes sure that what a suite will write replaces nothing but what one has written.
+
+    Raises:
+      UserError: it would.
+    """
+    results, picture = output_names(suite)
+    known = False
+    with contextlib.suppress(UserError):
+        known = bool(Results.load(folder / results))
+    refuse_foreign(folder, [results], known=known)
+    refuse_foreign(folder, [picture], known=known or is_drawn(folder / picture))
+
+
+def is_drawn(path: Path) -> bool:
+    """Says whether a file is a picture that Matplotlib has made."""
+    return path.is_file() and b"Matplotlib" in path.read_bytes()[:4096]
 
 
 def describe_environment() -> dict[str, Any]:

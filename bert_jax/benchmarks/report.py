@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bert_jax.benchmarks.record import Results
-from bert_jax.runtime.files import write_whole
+from bert_jax.benchmarks.record import Results, is_drawn
+from bert_jax.runtime.files import refuse_foreign, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,6 +168,7 @@ def draw(path: Path) -> str:
     except ImportError:
         return f"no picture: pip install matplotlib, then python scripts/benchmark.py --picture={path}"
     picture = path.with_suffix(".svg")
+    refuse_foreign(picture.parent, [picture.name], known=is_drawn(picture))
     write_whole(picture, svg(results))
     return f"drawn in {picture}"
 

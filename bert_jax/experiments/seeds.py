@@ -10,7 +10,7 @@ from bert_jax.errors import UserError
 from bert_jax.experiments.runs import finished, run
 from bert_jax.finetuning.run import rank
 from bert_jax.interop import huggingface, pretrained
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import claim, write_whole
 from bert_jax.tasks.table import task_named
 
 Scores = dict[str, dict[str, float]]  # by split and metric
@@ -36,6 +36,7 @@ def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
     check_layout(workdir, seeds)
+    claim(workdir, ("model", "scores.json"), known=any(workdir.glob("seed_*/config.json")))
     workdirs = {config.seed + number: workdir / f"seed_{config.seed + number}" for number in range(seeds)}
     scores = {seed: _result(with_overrides(config, {"seed": seed}), folder) for seed, folder in workdirs.items()}
     metric = config.metric or task_named(config.task).metric

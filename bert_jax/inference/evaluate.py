@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from bert_jax.model.parameters import body, with_body
 from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import pretraining_objective
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, write_whole
 from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.labels import check_labels
@@ -33,6 +32,8 @@ from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.sources import TextSource, read_documents
 from bert_jax.training.loop import compile_evaluation
+
+RESULTS = ("scores.json", "report.txt", "predictions.jsonl", "submission")  # what an evaluation writes in its folder
 
 
 def evaluate_task(
@@ -64,8 +65,9 @@ def evaluate_task(
       What scores.json holds: "task", "split", "source", "examples", and if these have labels "scores" and "report".
 
     Raises:
-      UserError: the head does not fit the task, or the data cannot be read.
+      UserError: the head does not fit the task, the data cannot be read, or `output` has such files of others.
     """
+    refuse_foreign(output, RESULTS)
     task = task_named(name)
     kind = task.kind
     model.need(kind.head, f"task {task.name}")
@@ -76,6 +78,7 @@ def evaluate_task(
     codec = kind.fitted(model.codec(kind, names, max_length, truncation), examples)
     objective = TaskObjective(kind, model.config, max(1, len(names)), execution=model.execution)
     outcome = Evaluator(objective, codec, examples, batch_size).outcome(model.params, progress)
+    claim(output, RESULTS)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
     result = {"task": name, "split": split, "source": source, "examples": len(examples)}
@@ -114,12 +117,13 @@ def evaluate_text(
       `mlm_perplexity`, `mlm_accuracy`, `nsp_loss` and `nsp_accuracy` of pairs, `pseudo_perplexity` over all tokens.
 
     Raises:
-      UserError: the model has no such head, or the source cannot be read.
+      UserError: the model has no such head, the source cannot be read, or `output` has such files of others.
     """
+    refuse_foreign(output, RESULTS)
     model.need("masked_language_model", "scores on text")
     check_max_length(length, model.config)
     source = TextSource(source) if isinstance(source, str) else source
-    with tempfile.TemporaryDirectory() as directory:
+    with temporary_folder(output / "corpus") as directory:
         build_corpus(source, model.tokenizer, directory, longest=length - 3, validation_share=0.0, verbose=False)
         corpus = Corpus.open(directory, "train", model.tokenizer)
         pairs = "next_sentence" in model.parts and corpus.num_documents > 1
@@ -163,6 +167,7 @@ def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, prog
 
 def _written(output: Path, result: dict[str, Any]) -> dict[str, Any]:
     """Writes scores.json and report.txt."""
+    claim(output, RESULTS)
     lines = [f"{key}: {value}" for key, value in result.items() if key not in ("scores", "report")]
     scores = result.get("scores", {})
     width = max(map(len, scores), default=0)

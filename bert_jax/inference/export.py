@@ -15,10 +15,12 @@ from bert_jax.model.encoder import Bert
 from bert_jax.model.inputs import Inputs
 from bert_jax.model.parameters import POOLER, apply, body, part_names
 from bert_jax.runtime.execution import Execution
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import claim, refuse_foreign, write_whole
 from bert_jax.tasks.table import TASKS
+from bert_jax.text.tokenizer import FILES as TOKENIZER_FILES
 from bert_jax.text.tokenizer import Tokenizer
 
+FILES = ("model.stablehlo", "signature.json")
 PLATFORMS = ("cpu", "cuda", "tpu")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # of `transformers`
 # By the head that each puts on the body; kinds of one head differ in what they make of its outputs.
@@ -37,10 +39,12 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
 
     Raises:
       OSError: the folder cannot be written.
+      UserError: it holds files of these names that are not ours.
     """
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_foreign(folder, FILES + TOKENIZER_FILES)
     program = exported(model)
+    claim(folder, FILES + TOKENIZER_FILES)
     write_whole(folder / "model.stablehlo", bytes(program.serialize()))
     out = jax.tree.unflatten(program.out_tree, program.out_avals)
     outputs = {name: [str(size) for size in output.shape] for name, output in out.items()}

@@ -4,7 +4,6 @@ import contextlib
 import io
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from bert_jax.errors import UserError
 from bert_jax.inference.model import Model
+from bert_jax.runtime.files import whole_file
 from bert_jax.tasks.predictions import as_json
 from bert_jax.text.cleaning import without_surrogates
 
@@ -81,6 +81,11 @@ LINE_TASKS = {
     "answer": LineTask(("question", "context"), 2, answer, ("null_threshold", "max_length")),
     "embed": LineTask(("text", "text_pair"), 1, embed, ("pooling", "normalize", "max_length")),
 }
+
+_ANSWERS = (  # the keys of a line of output, besides "id"
+    *({"masks"}, {"probability"}, {"label", "score", "scores"}, {"labels", "scores"}, {"value"}, {"words", "entities"}),
+    *({"answer", "start", "stop", "score", "null_score_diff", "ranked"}, {"vector"}, {"error"}),
+)
 
 
 def predict_lines(
@@ -193,17 +198,29 @@ def _answered(
 
 @contextlib.contextmanager
 def opened_output(path: str) -> Iterator[TextIO]:
-    """Opens a file that is renamed from a temporary name when all is well; standard output if `path` is empty."""
+    """Opens a file that is renamed from a temporary name when all is well; standard output if `path` is empty.
+
+    Raises:
+      UserError: there is such a file, and it does not hold predictions.
+    """
     if not path:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    if not _may_replace(Path(path)):
+        raise UserError(f"{path} is there and does not hold predictions: move it away, or give another --output")
+    with whole_file(Path(path)) as file:
+        yield file
+
+
+def _may_replace(path: Path) -> bool:
+    """Says whether a file is absent, empty, no file but a device or a pipe, or begins with an answer of ours."""
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        if not path.is_file() or not path.stat().st_size:
+            return not path.is_dir()
+        with path.open(encoding="utf-8") as file:
+            answer = json.loads(file.readline(1 << 24))
+        return isinstance(answer, dict) and set(answer) - {"id"} in _ANSWERS
+    except (OSError, ValueError, RecursionError):
+        return False

@@ -7,7 +7,6 @@ safetensors.
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from bert_jax.interop.layout import (
     parts_in,
 )
 from bert_jax.model.parameters import POOLER, part_names, without_pooler
+from bert_jax.runtime.files import MARK, claim, made, refuse_foreign, temporary_folder
 from bert_jax.text.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
@@ -229,22 +229,21 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
       UserError: `directory` holds other files, or cannot be written; or no class of Hugging Face has these heads.
     """
     directory = Path(directory).expanduser().resolve()
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     model, architecture = _transformers_class(model)
     settings = _transformers_config(model, architecture, tokenizer)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
-        temporary.mkdir(parents=True)
-        _save_tokenizer(temporary, model.config, tokenizer)
-        (temporary / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-        (temporary / WEIGHTS_FILE).touch()
-        _refuse_foreign_files(directory, {path.name for path in temporary.iterdir()})
-        save_file(disassemble(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-        _move_into_place(temporary, directory)
+        with temporary_folder(directory) as temporary:
+            _save_tokenizer(temporary, model.config, tokenizer)
+            (temporary / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+            (temporary / WEIGHTS_FILE).touch()
+            mode = (temporary / WEIGHTS_FILE).stat().st_mode
+            claim(temporary, {path.name for path in temporary.iterdir()} - {MARK}, known=True)
+            _refuse_foreign_files(directory, {path.name for path in temporary.iterdir()})
+            save_file(disassemble(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+            (temporary / WEIGHTS_FILE).chmod(mode)  # safetensors makes it the user's alone
+            _move_into_place(temporary, directory)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{directory}: the model cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _save_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -295,17 +294,17 @@ def _refuse_foreign_files(directory: Path, written: set[str]) -> None:
     foreign = sorted({path.name for path in directory.iterdir()} - written) if directory.exists() else []
     if foreign:
         raise UserError(f"{directory}: holds {foreign[0]!r}, which is no part of a saved model: choose another folder")
+    refuse_foreign(directory, written - {MARK}, known=directory.name in made(directory.parent))
 
 
 def _move_into_place(temporary: Path, directory: Path) -> None:
     if not directory.exists():
         temporary.rename(directory)
         return
-    old = temporary.with_suffix(".old")
-    directory.rename(old)
-    try:
-        temporary.rename(directory)
-    except OSError:
-        old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with temporary_folder(directory) as aside:
+        directory.rename(aside / "old")
+        try:
+            temporary.rename(directory)
+        except OSError:
+            (aside / "old").rename(directory)
+            raise

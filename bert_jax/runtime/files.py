@@ -1,22 +1,136 @@
-"""Writes files that are whole or not there, and reads JSON that may be damaged."""
+"""Writes files that are whole or not there, and only over what we have made; reads JSON that may be damaged."""
 
+import contextlib
+import functools
+import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bert_jax.errors import UserError
 
+MARK = ".bert_jax"  # in a folder of ours: JSON with "made", the names in it that we write
+
+_unfinished: set[Path] = set()  # temporary files and folders of this process
+
+
+# ---- whole or not there --------------------------------------------------------------------------
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that it has all of the content or is as it was; makes its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone: others may write it, too
+    """Writes a file so that it has all of the content or is as it was; makes its folder if need be.
+
+    A symbolic link is written through: the file that it names gets the content.
+
+    Raises:
+      OSError: it cannot be written; names `path`.
+    """
+    with whole_file(path, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Opens a file that appears under its name when the block ends well; see `write_whole`.
+
+    Args:
+      path: the file.
+      mode: "w" for UTF-8, or "wb".
+
+    Raises:
+      OSError: it cannot be written; names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    encoding = None if "b" in mode else "utf-8"
+    if target.exists() and not target.is_file():  # a device or a pipe, which is written to and not replaced
+        with target.open(mode, encoding=encoding) as file:
+            yield file
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(target) as temporary:
+        # O_EXCL: neither a file nor a link that somebody has put there is written to; the mode is the user's own.
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            with open(descriptor, mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # else the name could outlive a power cut, and not the content
+            os.replace(temporary, target)
+        except OSError as error:
+            if error.filename not in (None, str(temporary)):
+                raise
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Makes an empty folder beside `target`, for what will become it, and removes what is left of it at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(target) as folder:
+        folder.mkdir()
+        yield folder
+
+
+def remove_unfinished() -> None:
+    """Removes the temporary files and folders of this process, which is about to end in the middle of its work."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Gives a name beside `target` that nothing has, and that nobody can foresee."""
+    _remove_left_over(target)
+    path = target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    _unfinished.add(path)
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        yield path
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(path)
+        _unfinished.discard(path)
+
+
+def _prefix(target: Path) -> str:
+    """Returns what the temporary names for a file begin with, on this machine: others may share the disk."""
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f".{target.name[:80]}.{host}-"
+
+
+@functools.cache
+def _remove_left_over(target: Path) -> None:
+    """Removes what a process of this machine that is gone has left of `target`; once is enough."""
+    pattern = re.compile(re.escape(_prefix(target)) + r"(\d+)-[0-9a-f]{8}\.tmp")
+    for name in os.listdir(target.parent):
+        found = pattern.fullmatch(name)
+        if found and not _is_alive(int(found[1])):
+            _remove(target.with_name(name))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,3 +171,45 @@ def parse_json(content: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"it holds {name}, which is not JSON")
+
+
+# ---- only what is ours ---------------------------------------------------------------------------
+
+
+def refuse_foreign(folder: Path, names: Collection[str], *, known: bool = False) -> None:
+    """Makes sure, before any work, that writing to a folder will replace nothing that we have not made.
+
+    Args:
+      folder: the folder, which need not be there.
+      names: what will be written in it, files or folders.
+      known: what is in it is ours by another sign than the mark that `claim` leaves.
+
+    Raises:
+      UserError: the folder holds one of the names, and it is not ours; or it is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"cannot write to {folder}: it is a file, give a folder")
+    ours = set(names) if known else made(folder)
+    foreign = [name for name in sorted(names) if name not in ours and os.path.lexists(folder / name)]
+    foreign = [name for name in foreign if not made(folder / name)]  # a folder that another command of ours made
+    if foreign:
+        raise UserError(
+            f"{folder / foreign[0]} was not written by bert_jax, and would be replaced: give another folder, or move "
+            "it away"
+        )
+
+
+def claim(folder: Path, names: Collection[str], *, known: bool = False) -> None:
+    """Makes a folder, and marks the names in it as ours, which may be replaced from now on; see `refuse_foreign`."""
+    refuse_foreign(folder, names, known=known)
+    if not made(folder).issuperset(names):
+        write_whole(folder / MARK, json.dumps({"made": sorted(made(folder).union(names))}) + "\n")
+
+
+def made(folder: Path) -> set[str]:
+    """Returns the names in a folder that its mark says are ours."""
+    try:
+        names = parse_json((folder / MARK).read_bytes()).get("made")
+    except (OSError, ValueError):
+        return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()

@@ -5,14 +5,15 @@ import dataclasses
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import tqdm
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, write_whole
 from bert_jax.runtime.machine import cores
 from bert_jax.text import corpus
 from bert_jax.text.cleaning import Cleaning, Deduplicator
@@ -22,7 +23,8 @@ from bert_jax.text.report import Report, advance, progress_bar
 from bert_jax.text.sources import TextSource, bounded, read_raw
 from bert_jax.text.tokenizer import Tokenizer
 
-_PARTIAL = "partial"  # folder in which the files grow
+_REPORT = "report.json"
+NAMES = (corpus.HEADER, _REPORT, *corpus.SPLITS)  # that a build writes in its folder
 
 
 def build_corpus(
@@ -39,9 +41,9 @@ def build_corpus(
 ) -> Report:
     """Writes a corpus (see `bert_jax.text.corpus`) and its report.json.
 
-    The same documents give the same bytes, whatever the number of processes. The files grow in DIR/partial and move
-    into place at the end, header last: an interrupted build leaves no corpus (or the one that was there), and the next
-    build starts afresh.
+    The same documents give the same bytes, whatever the number of processes. The files grow in a temporary folder
+    within DIR and move into place at the end, header last: an interrupted build leaves no corpus (or the one that was
+    there), and the next build starts afresh. Nothing in DIR is replaced but a corpus.
 
     Args:
       source: a `TextSource`, the string that names one, or documents.
@@ -59,13 +61,14 @@ def build_corpus(
       The report.
 
     Raises:
-      UserError: a bad source, no documents, or files that cannot be written.
+      UserError: a bad source, no documents, DIR holds other files by the names of a corpus, or cannot be written.
     """
     if not 0 <= validation_share < 1:
         raise UserError(f"validation_share={validation_share} is not between 0 and 1")
     if longest < 1:
         raise UserError(f"longest={longest} is not at least 1")
-    directory = os.fspath(directory)
+    directory = Path(directory)
+    refuse_foreign(directory, NAMES, known=corpus.is_corpus(directory))
     report = Report()
     if isinstance(source, str):
         source = TextSource(source, cleaning=cleaning)
@@ -94,7 +97,7 @@ class _Options:
 def _build(
     documents: Iterator[str],
     tokenizer: Tokenizer,
-    directory: str,
+    directory: Path,
     options: _Options,
     processes: int,
     verbose: bool,
@@ -106,7 +109,7 @@ def _build(
     encoder = (tokenizer.backend.to_str(), options.cleaning, options.language, options.longest, dtype)
     with _partial_folder(directory) as partial, contextlib.ExitStack() as stack:
         writers = {
-            split: stack.enter_context(corpus.SplitWriter(os.path.join(partial, split), dtype, tokenizer.vocab_size))
+            split: stack.enter_context(corpus.SplitWriter(partial / split, dtype, tokenizer.vocab_size))
             for split in corpus.SPLITS
         }
         batches = stack.enter_context(contextlib.closing(encoded_batches(documents, encoder, processes)))
@@ -174,20 +177,15 @@ def _fill_empty_split(writers: dict[str, corpus.SplitWriter], validation_share: 
 
 
 @contextlib.contextmanager
-def _partial_folder(directory: str) -> Iterator[str]:
+def _partial_folder(directory: Path) -> Iterator[Path]:
     """Makes an empty folder for the growing files and removes it whatever happens.
 
     Raises:
       UserError: the disk refuses.
     """
-    partial = os.path.join(directory, _PARTIAL)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.makedirs(partial)
-        try:
+        with temporary_folder(directory / "corpus") as partial:
             yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         hint = (
             "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "choose another folder"
@@ -195,23 +193,17 @@ def _partial_folder(directory: str) -> Iterator[str]:
         raise UserError(f"cannot write the corpus to {directory}: {error.strerror or error}; {hint}") from error
 
 
-def _publish(partial: str, directory: str, header: dict, report: Report) -> None:
-    """Moves the finished files into place; the header, which makes them a corpus, goes last."""
-    path = os.path.join(directory, corpus.HEADER)
-    _write_json(os.path.join(partial, "report.json"), report.to_dict())
-    _write_json(os.path.join(partial, corpus.HEADER), header)
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
+def _publish(partial: Path, directory: Path, header: dict, report: Report) -> None:
+    """Moves the finished files into place, each over its like; the header, which makes them a corpus, goes last."""
+    claim(directory, NAMES, known=corpus.is_corpus(directory))
+    (directory / corpus.HEADER).unlink(missing_ok=True)
     for split in corpus.SPLITS:
-        shutil.rmtree(os.path.join(directory, split), ignore_errors=True)
-        os.replace(os.path.join(partial, split), os.path.join(directory, split))
-    os.replace(os.path.join(partial, "report.json"), os.path.join(directory, "report.json"))
-    os.replace(os.path.join(partial, corpus.HEADER), path)
+        (directory / split).mkdir(exist_ok=True)
+        for file in sorted((partial / split).iterdir()):
+            os.replace(file, directory / split / file.name)
+    write_whole(directory / _REPORT, _as_json(report.to_dict()))
+    write_whole(directory / corpus.HEADER, _as_json(header))
 
 
-def _write_json(path: str, value: dict) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _as_json(value: dict) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -13,11 +13,13 @@ import contextlib
 import dataclasses
 import json
 import os
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.runtime.files import parse_json
 from bert_jax.text.tokenizer import Tokenizer
 
 VERSION = 1
@@ -90,6 +92,15 @@ class Corpus(CorpusArrays):
         )
 
 
+def is_corpus(directory: str | os.PathLike[str]) -> bool:
+    """Says whether a folder holds a finished corpus, of whatever version."""
+    try:
+        header = parse_json(Path(directory, HEADER).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return {"version", "tokenizer_hash", "splits"} <= set(header)
+
+
 def read_header(directory: str | os.PathLike[str]) -> dict:
     """Returns the header of a finished corpus.
 
@@ -138,7 +149,7 @@ class SplitWriter:
 
     _FLUSH = 1 << 20  # tokens
 
-    def __init__(self, folder: str, dtype: type[np.unsignedinteger], vocab_size: int) -> None:
+    def __init__(self, folder: str | os.PathLike[str], dtype: type[np.unsignedinteger], vocab_size: int) -> None:
         """Writes nothing yet: entering the context makes the folder and its files."""
         self.documents = 0
         self.token_counts = np.zeros(vocab_size, np.int64)

@@ -15,10 +15,11 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bert_jax.errors import UserError
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import claim, write_whole
 from bert_jax.text.cleaning import without_surrogates
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FILES = ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")  # that `save` writes
 WORD_LIMIT = 100  # characters; a longer word is [UNK], as in `transformers` (above 200 in Google's code)
 _MAX_WORDS = 1 << 19  # different words counted in training; about 500 MB at the most, measured with 12 M words
 _INPUTS_AT_ONCE = 256  # the library's encodings take about 110 bytes a token, and nothing is cut yet
@@ -135,7 +136,7 @@ class Tokenizer:
         raise UserError(f"no tokenizer in {directory!r}: it holds neither tokenizer.json nor vocab.txt")
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes what `tokenizers` and `transformers` load: tokenizer.json, vocab.txt and the two config files."""
+        """Writes `FILES`, as `tokenizers` and `transformers` load them; UserError if they are there and not ours."""
         directory = os.fspath(directory)
         normalizer = self._settings
         config = {
@@ -154,6 +155,7 @@ class Tokenizer:
             "tokenizer.json": self.backend.to_str(pretty=True),
         }
         try:
+            claim(Path(directory), files)
             for name, text in files.items():
                 write_whole(Path(directory, name), text)
         except OSError as error:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bert_jax.errors import UserError
 from bert_jax.runtime.files import write_whole
 from bert_jax.training.objective import Mean, Objective
+from bert_jax.training.workdir import METRICS_FILE
 
 Sums = dict[str, list[float]]  # {name: [total, count]}
 
@@ -41,7 +42,7 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, *, resume_step: int, tensorboard: bool) -> None:
         """Drops the lines after `resume_step`, left by a run that was cut off after its last checkpoint."""
-        path = workdir / "metrics.jsonl"
+        path = workdir / METRICS_FILE
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
             write_whole(path, "".join(line + "\n" for line in kept))

@@ -9,11 +9,17 @@ from bert_jax.config import TrainingConfig, from_config_dict
 from bert_jax.config.conversion import flattened
 from bert_jax.config.fields import CHANGEABLE_ROLES, Section, names
 from bert_jax.errors import UserError
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import claim, parse_json, write_whole
 from bert_jax.training.result import RunResult
 
 CONFIG_FILE = "config.json"  # written when a run begins
 FINISHED_FILE = "finished.json"  # written at its end: the config, the metrics and the seconds
+METRICS_FILE = "metrics.jsonl"
+# All that a run of any kind, or of several seeds, writes in its folder, the folders of seeds excepted.
+NAMES = (
+    *(CONFIG_FILE, FINISHED_FILE, METRICS_FILE, "tokenizer", "corpus", "checkpoints", "tensorboard", "profile"),
+    *("model", "scores.json", "predictions", "submission"),
+)
 RUN_FOLDERS = ("tokenizer", "corpus", "checkpoints")  # as long as a run has none of these, any key may change
 
 
@@ -26,10 +32,12 @@ def register_run(config: TrainingConfig, workdir: Path) -> None:
     """Makes the folder and writes WORKDIR/config.json, or checks that the run in it has the same config.
 
     Raises:
-      UserError: the folder cannot be written to, or it holds a run whose config differs; names each key.
+      UserError: the folder cannot be written to, holds a run whose config differs (names each key), or files of others
+        by the names of `NAMES`.
     """
     path = workdir / CONFIG_FILE
     try:
+        claim(workdir, NAMES, known=_is_record(path))
         if path.exists() and any((workdir / name).exists() for name in RUN_FOLDERS):
             _check_same_run(workdir, _recorded_config(config, workdir, json.loads(path.read_text())), config)
         write_whole(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
@@ -57,6 +65,15 @@ def finished(config: TrainingConfig, workdir: Path) -> RunResult | None:
     except (OSError, ValueError, KeyError, UserError):
         return None
     return RunResult(record["metrics"], workdir / "model", record["seconds"])
+
+
+def _is_record(path: Path) -> bool:
+    """Says whether a config.json is that of a run; models have files of this name, too."""
+    try:
+        values = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return {"batch_size", "optimizer", "schedule"} <= set(values)
 
 
 def _recorded_config(config: TrainingConfig, workdir: Path, recorded: dict[str, Any]) -> TrainingConfig:

