@@ -84,7 +84,7 @@ class TaskHeads(LoadedModel):
         """Tags each word of each text, and finds the entities that the tags make; long texts are read in parts.
 
         Args:
-          texts: each a text, which is cut into words at whitespace and marks, or a list of words.
+          texts: each a text, which is cut into words (`bert_jax.text.words`), or a list of words.
           max_length: tokens of a part; 0 for as many as in training, else all that the model takes.
           batch_size: parts that run at once.
           progress: is called after each batch with the number of texts that it answered.
@@ -113,7 +113,8 @@ class TaskHeads(LoadedModel):
             for number, (text, places) in enumerate(split)
         ]
         codec = self.codec(kind, self.labels, max_length)
-        answers = self._answers(kind, examples, [""] * len(examples), codec, batch_size, progress)
+        faults = [_fault_of_words(text) for text in texts]
+        answers = self._answers(kind, examples, faults, codec, batch_size, progress)
         return [
             answer if isinstance(answer, UserError) else tagging_of(text, places, answer)
             for (text, places), answer in zip(split, answers, strict=True)
@@ -211,7 +212,14 @@ class TaskHeads(LoadedModel):
         objective = TaskObjective(kind, self.config, max(1, len(codec.labels)), execution=self.execution)
         batches = evaluation_batches(kind, rows, batch_size, codec.max_length, self.execution.platform)
         outputs, _ = forward(objective, self.params, batches, done)
-        predictions = kind.predictions(examples, rows, outputs, codec) if rows else []
-        for number, prediction in zip(good, predictions, strict=bool(rows)):
+        predictions = kind.predictions(examples, rows, outputs, codec) if good else []
+        for number, prediction in zip(good, predictions, strict=True):
             answers[number] = prediction
         return answers
+
+
+def _fault_of_words(text: str | Sequence[str]) -> str:
+    """Says which of given words is none, or nothing."""
+    if isinstance(text, str) or all(word.strip() for word in text):
+        return ""
+    return f"word {next(number for number, word in enumerate(text) if not word.strip())} is empty: take it out"

@@ -1,6 +1,7 @@
 """Rows of questions with windows of their contexts, and from logits back to spans in the context's own text."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ import numpy as np
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, WHOLE, Row, as_ids, check_room, checked_stride, windows
 from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.words import Span, characters
 
 _NO_ANSWER = (0, 0)  # both at [CLS]
+_SEEN_OR_SPACE = re.compile(r"[\s!-~]*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -145,11 +148,25 @@ def _tokens(
         different = list(dict.fromkeys(example.context for example in part))
         encoded = tokenizer.encode_inputs([example.question for example in part] + different, WHOLE)
         contexts = {
-            context: (encoding.ids[1:-1], np.array(encoding.offsets[1:-1], np.int32).reshape(-1, 2))
+            context: (encoding.ids[1:-1], _whole_characters(context, encoding.offsets[1:-1]))
             for context, encoding in zip(different, encoded[len(part) :], strict=True)
         }
         for number, example in enumerate(part):
             yield first + number, encoded[number].ids[1:-1], *contexts[example.context]
+
+
+def _whole_characters(context: str, offsets: Sequence[Span]) -> np.ndarray:
+    """Returns int32 [D, 2], the offsets of tokens, each made to cover the characters that it has a part of.
+
+    The tokenizer drops accents, and what cannot be seen, and makes tokens of a character and of its marks: an answer
+    would begin or end within a character.
+    """
+    places = np.array(offsets, np.int32).reshape(-1, 2)
+    if context.isascii() and _SEEN_OR_SPACE.fullmatch(context):
+        return places
+    spans = np.array(characters(context), np.int32)
+    owner = np.repeat(np.arange(len(spans)), spans[:, 1] - spans[:, 0])  # of each code point, its character
+    return np.stack([spans[owner[places[:, 0]], 0], spans[owner[places[:, 1] - 1], 1]], axis=1).reshape(-1, 2)
 
 
 def _answer_tokens(example: QuestionAnsweringExample, offsets: np.ndarray) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bert_jax.errors import UserError
 from bert_jax.tasks.spans import Answers, QuestionAnsweringRow, best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample
-from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -138,12 +138,35 @@ def test_what_has_no_answer_and_what_is_not_labelled():
         {"answerable": False},
         {"answers": (), "answerable": False},
         {"answers": ()},
-        {"answers": (("\x00", 11),), "context": "It was Ada.\x00"},  # of which no token is made
+        {"answers": (("\x00", 12),), "context": "It was Ada. \x00"},  # of which no token is made
     ]
     rows = question_rows(
         [one, several, *(dataclasses.replace(one, **change) for change in changes)], OURS, 80, stride=8
     )
     assert [row.label for row in rows] == [(6, 6), (6, 6), CLS, CLS, (-1, -1), CLS]
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_answers_keep_the_marks_of_their_last_character(lower_case):
+    """A reader that points at the labelled tokens gives the labelled answer, though the tokenizer drops its marks."""
+    vocabulary = [*SPECIAL_TOKENS, "in", "jose", "Jose", *(f"##{mark}" for mark in "aé\u0301"), "film", "❤", "द", "##ी"]
+    tokenizer = Tokenizer.from_vocabulary(vocabulary, lower_case=lower_case, strip_accents=lower_case)
+    for answer in (
+        "Jose\u0301",
+        "Jose\u0301a",
+        "film\u200d",
+        "film\u00ad",
+        "fil\u00adm",
+        "❤\ufe0f",
+        "दी",
+        "\U0001f468\u200d\U0001f469",
+    ):
+        context = f"in {answer} in"
+        example = QuestionAnsweringExample("0", "in", context, ((answer, 3),), True)
+        (row,) = question_rows([example], tokenizer, 40)
+        logits = [np.where(np.arange(len(row.ids)) == place, 9.0, 0.0) for place in row.label]
+        best = best_answers([row], logits[:1], logits[1:], context, unanswerable=False).best
+        assert (best.text, best.start, best.stop) == (answer, 3, 3 + len(answer))
 
 
 def is_most_context(spans: list[tuple[int, int]], window: int, position: int) -> bool:

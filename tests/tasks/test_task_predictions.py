@@ -134,6 +134,23 @@ def test_tags_are_those_of_the_first_token_of_each_word(tmp_path):
     assert len(found[3].words) == 100  # more than a row takes
 
 
+@pytest.mark.parametrize("nothing", ["", " \n", "\u200b\u200d", []])
+def test_tags_of_nothing_are_none(nothing):
+    model = fine_tuned("token_classification", ("O", "B-X", "I-X"))
+    assert model.tag([nothing]) == [([], [])]
+    neighbours = model.tag([nothing, "the film", nothing])
+    assert neighbours == [([], []), *model.tag(["the film"]), ([], [])]
+    assert model.tag([]) == []
+
+
+def test_an_empty_word_is_an_error_in_its_place():
+    model = fine_tuned("token_classification", ("O", "B-X", "I-X"))
+    good, fault, none = model.tag_batch(["the film", ["the", " "], ""])
+    assert len(good.words) == 2
+    assert str(fault) == "word 1 is empty: take it out"
+    assert none == ([], [])
+
+
 def test_entities_from_tags():
     text, places = words_of("Jane  Roe saw Rome")
     tagging = tagging_of(text, places, Tags(["B-PER", "I-PER", "O", "I-LOC"], [0.5, 0.7, 0.9, 0.8]))
