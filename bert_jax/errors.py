@@ -1,4 +1,4 @@
-"""Defines the two exceptions that are meant for the user's eyes."""
+"""Defines the exceptions that are meant for the user's eyes."""
 
 import signal
 
@@ -9,6 +9,17 @@ class UserError(Exception):
     The message is one line: what is wrong, where (file, line, key), and what to do.
     Scripts print it without a traceback and exit with status 1.
     """
+
+
+class NotFiniteError(UserError):
+    """Reports that a run has diverged: a number of it is infinite or NaN."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: lower optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, "
+            "and look at gradient_norm in metrics.jsonl; the same command with such a change goes on from the last "
+            "checkpoint, which is from before"
+        )
 
 
 class Interrupted(Exception):  # noqa: N818

@@ -1,6 +1,5 @@
 """Runs the same fine-tuning with several seeds: mean and deviation of the scores, and the model of the best."""
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from bert_jax.errors import UserError
 from bert_jax.experiments.runs import finished, run
 from bert_jax.finetuning.run import rank
 from bert_jax.interop import huggingface, pretrained
-from bert_jax.runtime.files import claim, write_whole
+from bert_jax.runtime.files import claim, to_json, write_whole
 from bert_jax.tasks.table import task_named
 
 Scores = dict[str, dict[str, float]]  # by split and metric
@@ -43,7 +42,7 @@ def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[
     ranks = {seed: rank(config, scores[seed]["validation"]) for seed in workdirs}
     best = max(ranks, key=ranks.__getitem__)
     summary = {"seeds": list(workdirs), "best_seed": best, "scores": _statistics(list(scores.values()))}
-    write_whole(workdir / "scores.json", json.dumps(summary, indent=2) + "\n")
+    write_whole(workdir / "scores.json", to_json(summary, indent=2) + "\n")
     huggingface.save(workdir / "model", *pretrained.load_pretrained(workdirs[best]))
     print(f"seed {best} is the best on validation ({metric} {ranks[best]:.4f}): {workdir / 'model'} is its model")
     return summary

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from bert_jax.metrics.ranking import rank_by_metric, rank_by_score
 from bert_jax.model import parameters
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.runtime.execution import Execution
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import to_json, write_whole
 from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.kinds.base import Codec, Task
@@ -296,5 +295,5 @@ def write_results(
         write_submission(workdir / "submission", task, split, evaluator.examples, records)
         if outcome.scores:
             scores[split] = outcome.scores
-    write_whole(workdir / "scores.json", json.dumps(scores, indent=2) + "\n")
+    write_whole(workdir / "scores.json", to_json(scores, indent=2) + "\n")
     return scores, codec

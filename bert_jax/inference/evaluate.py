@@ -1,7 +1,6 @@
 """Scores of a finished model: of a fine-tuned head on a task, of a masked LM on text."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from bert_jax.model.parameters import body, with_body
 from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import pretraining_objective
-from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, write_whole
+from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, to_json, write_whole
 from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.labels import check_labels
@@ -177,5 +176,5 @@ def _written(output: Path, result: dict[str, Any]) -> dict[str, Any]:
         lines += ["", report_table(result["report"])]
     text = "\n".join(lines) + "\n"
     write_whole(output / "report.txt", text)
-    write_whole(output / "scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_whole(output / "scores.json", to_json(result, indent=2, ensure_ascii=False) + "\n")
     return result

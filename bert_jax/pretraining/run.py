@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from bert_jax.config import ModelConfig, PretrainingConfig, from_config_dict, with_overrides
+from bert_jax.config.conversion import flattened
 from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
@@ -20,6 +21,7 @@ from bert_jax.pretraining.initialization.word_vectors import init_embeddings_fro
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
 from bert_jax.runtime.execution import Execution
+from bert_jax.runtime.files import read_json
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.sources import Documents, TextSource
@@ -55,7 +57,7 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     if execution.process_count > 1:
         raise UserError(f"pre-training runs in one process with all its devices, not in {execution.process_count}")
     check_batch(config.batch_size, config.accumulate, execution.mesh)
-    workdirs.register_run(config, workdir)
+    workdirs.register_run(config, workdir, text_settings)
     with timed(seconds, "vocabulary"):
         tokenizer = open_tokenizer(config, workdir)
     with timed(seconds, "corpus"):
@@ -151,10 +153,35 @@ def open_corpus(config: PretrainingConfig, workdir: Path, tokenizer: Tokenizer) 
             tokenizer,
             directory,
             language=config.data.language,
-            longest=min(128, config.data.length - 3),  # [CLS] A [SEP] B [SEP]: no sentence fills more than a row
+            longest=longest_sentence(config),
             validation_share=config.data.validation_share,
         )
     return directory
+
+
+def text_settings(config: PretrainingConfig) -> dict[str, Any]:
+    """Returns all that WORKDIR/tokenizer and WORKDIR/corpus follow from, by config key."""
+    data, model = config.data, config.model
+    source = flattened(dataclasses.asdict(TextSource.of(data)), "data.")
+    vocabulary = {"data.tokenizer": data.tokenizer, "init_from": config.init_from}
+    if not (data.tokenizer or config.init_from):
+        vocabulary |= {
+            "model.vocab_size": model.vocab_size,
+            "data.lower_case": data.lower_case,
+            "data.min_frequency": data.min_frequency,
+        }
+    corpus = {
+        "data.corpus": data.corpus,
+        "data.language": data.language,
+        "data.length": longest_sentence(config),
+        "data.validation_share": data.validation_share,
+    }
+    return source | vocabulary | corpus
+
+
+def longest_sentence(config: PretrainingConfig) -> int:
+    """Returns the tokens at which a sentence is cut: in [CLS] A [SEP] B [SEP], none fills more than a row."""
+    return min(128, config.data.length - 3)
 
 
 def corpus_folder(config: PretrainingConfig, workdir: Path) -> Path:
@@ -169,11 +196,9 @@ def read_run(workdir: Path) -> PretrainingConfig:
       UserError: there is none.
     """
     try:
-        values = json.loads((workdir / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"no run in {workdir}: it has no config.json that can be read; run pretrain.py first"
-        ) from error
+        values = read_json(workdir / "config.json")
+    except FileNotFoundError as error:
+        raise UserError(f"no run in {workdir}: it has no config.json; run pretrain.py first") from error
     return from_config_dict(PretrainingConfig, values)
 
 

@@ -133,6 +133,21 @@ def _remove(path: Path) -> None:
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
+def to_json(value: Any, **options: Any) -> str:
+    """Writes a result as JSON, with the options of `json.dumps`.
+
+    Raises:
+      UserError: it holds a number that is not finite: JSON has none, and it is no answer.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError as error:
+        raise UserError(
+            f"a result is not a finite number (in {str(value)[:80]}...): the weights or the input are beyond the "
+            "range of the computation"
+        ) from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a file that holds one object of JSON.
 

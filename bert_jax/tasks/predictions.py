@@ -1,11 +1,10 @@
 """Predictions as JSON."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import to_json, write_whole
 
 
 def as_json(value: Any) -> Any:
@@ -22,5 +21,5 @@ def write_predictions(path: Path, examples: Sequence[Any], predictions: Sequence
     records = [
         {"id": example.id, **as_json(prediction)} for example, prediction in zip(examples, predictions, strict=True)
     ]
-    write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write_whole(path, "".join(to_json(record, ensure_ascii=False) + "\n" for record in records))
     return records

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax.config import TrainingConfig
-from bert_jax.errors import Interrupted
+from bert_jax.errors import Interrupted, NotFiniteError
 from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Duration, planned_steps
 from bert_jax.training.forward import Forward, put
@@ -30,7 +30,8 @@ from bert_jax.training.sharding import (
     put_batch,
     state_sharding,
 )
-from bert_jax.training.step import TrainState, make_eval_step, make_init, make_train_step
+from bert_jax.training.step import TrainState, all_finite, make_eval_step, make_init, make_train_step
+from bert_jax.training.workdir import divergence_noted
 
 HostBatch = dict[str, np.ndarray]
 Evaluation = dict[str, float]
@@ -139,6 +140,7 @@ def train(
         """Scores the newest parameters and returns the rank; ends the run if patience is out."""
         nonlocal evaluation, best
         with reporter.paused():
+            check_state(state, step)
             evaluation = score(state.params)
             reporter.evaluated(step, evaluation)
             rank = data.rank(evaluation)
@@ -153,6 +155,7 @@ def train(
     if best.exhausts(config.patience):  # already before the restart
         duration.stop(step)
     with (
+        divergence_noted(workdir),
         contextlib.closing(reporter),
         contextlib.closing(checkpoints),
         contextlib.closing(profiler),
@@ -174,6 +177,7 @@ def train(
                 rank = evaluate()
             if received or duration.is_done(step) or step % config.checkpoint_every == 0:
                 with reporter.paused():
+                    check_state(state, step)
                     progress = Progress(
                         seconds=duration.elapsed(),
                         total_steps=duration.total_steps,
@@ -217,6 +221,15 @@ def first_state(
     if initial_params is not None:
         state = state.replace(params=jax.device_put(initial_params(state.params), shardings.params))
     return state, shardings, Progress(identity=identity)
+
+
+def check_state(state: TrainState, step: int) -> None:
+    """Raises NotFiniteError if the state after a step is not finite: it is neither scored nor saved.
+
+    The gradient of a step tells of the state before it, so this is the one look at the last step of a run.
+    """
+    if not all_finite(state):
+        raise NotFiniteError(f"a parameter or moment of the optimizer is not finite after step {step:,}")
 
 
 def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch, float]:

@@ -1,7 +1,6 @@
 """Reads the metrics of a run from the device one interval late, averages, writes and shows them."""
 
 import contextlib
-import json
 import math
 import sys
 import time
@@ -12,8 +11,8 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from bert_jax.errors import UserError
-from bert_jax.runtime.files import write_whole
+from bert_jax.errors import NotFiniteError
+from bert_jax.runtime.files import parse_json, to_json, write_whole
 from bert_jax.training.objective import Mean, Objective
 from bert_jax.training.workdir import METRICS_FILE
 
@@ -34,6 +33,13 @@ def means_of(sums: Sums, objective: Objective) -> dict[str, float]:
     return {"loss": sum(means[name] for name in objective.losses), **means} | objective.derived(means)
 
 
+def check_finite(values: dict[str, float], where: str) -> None:
+    """Raises NotFiniteError if one of the values is infinite or NaN."""
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise NotFiniteError(f"{broken[0]} is not finite {where}")
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
@@ -41,11 +47,19 @@ class MetricsWriter:
     """Appends to WORKDIR/metrics.jsonl and, if `tensorboard` is set, to WORKDIR/tensorboard."""
 
     def __init__(self, workdir: Path, *, resume_step: int, tensorboard: bool) -> None:
-        """Drops the lines after `resume_step`, left by a run that was cut off after its last checkpoint."""
+        """Drops the lines after `resume_step`, left by a run that was cut off after its last checkpoint.
+
+        Damaged lines are dropped and said; the last may be one that a killed run has not finished.
+        """
         path = workdir / METRICS_FILE
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
-            write_whole(path, "".join(line + "\n" for line in kept))
+            steps = [(_step(line), line) for line in path.read_bytes().split(b"\n") if line.strip()]
+            damaged = [step for step, _ in steps[:-1]].count(None)
+            if damaged:
+                print(f"{path}: {damaged:,} lines are damaged and left out")
+            write_whole(
+                path, b"".join(line + b"\n" for step, line in steps if step is not None and step <= resume_step)
+            )
         self._file = path.open("a", buffering=1)
         self._summaries = None
         if tensorboard:
@@ -55,7 +69,7 @@ class MetricsWriter:
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """Writes a line of the file, and a point of each curve."""
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._file.write(to_json({"step": step, "split": split, **values}) + "\n")
         if self._summaries:
             for name, value in values.items():
                 self._summaries.add_scalar(f"{split}/{name}", value, step)
@@ -67,11 +81,13 @@ class MetricsWriter:
             self._summaries.close()
 
 
-def _step(line: str) -> float:
+def _step(line: bytes) -> int | None:
+    """Returns the step of a line, None for one that is damaged."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return math.inf  # the torn last line of a killed run
+        step = parse_json(line)["step"]
+    except (ValueError, KeyError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 # ---- console -------------------------------------------------------------------------------------
@@ -128,18 +144,13 @@ class Window:
         """Adds a step.
 
         Raises:
-          UserError: a metric is not finite.
+          NotFiniteError: a metric is not finite.
         """
         add_sums(self.sums, metrics)
         self.steps += 1
         self.positions += positions
-        broken = [name for name, (total, _) in self.sums.items() if not math.isfinite(total)]
-        if broken:
-            raise UserError(
-                f"{broken[0]} is not finite in steps {self._first_step:,} to {step:,}: lower "
-                "optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, and look "
-                "at gradient_norm in metrics.jsonl; the checkpoints are from before"
-            )
+        totals = {name: total for name, (total, _) in self.sums.items()}
+        check_finite(totals, f"in steps {self._first_step:,} to {step:,}")
 
 
 class Clock:
@@ -231,7 +242,12 @@ class Reporter:
         return self._window.sums
 
     def evaluated(self, step: int, values: dict[str, float]) -> None:
-        """Writes and shows the metrics of an evaluation."""
+        """Writes and shows the metrics of an evaluation.
+
+        Raises:
+          NotFiniteError: one is not finite.
+        """
+        check_finite(values, f"in the evaluation after step {step:,}")
         self._writer.write(step, "validation", values)
         self.say(f"step {step:>7,}  validation: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 

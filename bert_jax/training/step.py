@@ -102,6 +102,13 @@ def accumulated_gradients(
     return sums
 
 
+@jax.jit
+def all_finite(state: TrainState) -> jax.Array:
+    """Says whether every number of a state is finite: bool []."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
 def make_eval_step(objective: Objective) -> Callable[[Parameters, Batch, jax.Array], dict[str, Mean]]:
     """Returns the function (params, global batch, number of its first row) -> metrics.
 

@@ -1,26 +1,40 @@
 """Keeps the config of a run in its folder, so that a resumed run is the same run, and its result at the end."""
 
+import contextlib
 import dataclasses
-import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import TrainingConfig, from_config_dict
+from bert_jax.config import OptimizerConfig, ScheduleConfig, TrainingConfig, from_config_dict
 from bert_jax.config.conversion import flattened
 from bert_jax.config.fields import CHANGEABLE_ROLES, Section, names
-from bert_jax.errors import UserError
-from bert_jax.runtime.files import claim, parse_json, write_whole
+from bert_jax.errors import NotFiniteError, UserError
+from bert_jax.runtime.files import claim, parse_json, read_json, to_json, write_whole
 from bert_jax.training.result import RunResult
 
 CONFIG_FILE = "config.json"  # written when a run begins
 FINISHED_FILE = "finished.json"  # written at its end: the config, the metrics and the seconds
+DIVERGED_FILE = "diverged.json"  # written when its numbers are no longer finite: why
 METRICS_FILE = "metrics.jsonl"
 # All that a run of any kind, or of several seeds, writes in its folder, the folders of seeds excepted.
 NAMES = (
-    *(CONFIG_FILE, FINISHED_FILE, METRICS_FILE, "tokenizer", "corpus", "checkpoints", "tensorboard", "profile"),
+    *(
+        CONFIG_FILE,
+        FINISHED_FILE,
+        DIVERGED_FILE,
+        METRICS_FILE,
+        "tokenizer",
+        "corpus",
+        "checkpoints",
+        "tensorboard",
+        "profile",
+    ),
     *("model", "scores.json", "predictions", "submission"),
 )
-RUN_FOLDERS = ("tokenizer", "corpus", "checkpoints")  # as long as a run has none of these, any key may change
+PREPARED_FOLDERS = ("tokenizer", "corpus")  # what a run makes before its first step
+
+Prepared = Callable[[Any], dict[str, Any]]  # from a config to all that `PREPARED_FOLDERS` follow from, by key
 
 
 def changeable(section: type[Section]) -> tuple[str, ...]:
@@ -28,8 +42,11 @@ def changeable(section: type[Section]) -> tuple[str, ...]:
     return names(section, *CHANGEABLE_ROLES)
 
 
-def register_run(config: TrainingConfig, workdir: Path) -> None:
+def register_run(config: TrainingConfig, workdir: Path, prepared: Prepared = lambda config: {}) -> None:
     """Makes the folder and writes WORKDIR/config.json, or checks that the run in it has the same config.
+
+    Before its first checkpoint a run may go on with any other config of which `prepared` is the same; after it has
+    diverged, with another optimizer and schedule, which is said.
 
     Raises:
       UserError: the folder cannot be written to, holds a run whose config differs (names each key), or files of others
@@ -38,19 +55,48 @@ def register_run(config: TrainingConfig, workdir: Path) -> None:
     path = workdir / CONFIG_FILE
     try:
         claim(workdir, NAMES, known=_is_record(path))
-        if path.exists() and any((workdir / name).exists() for name in RUN_FOLDERS):
-            _check_same_run(workdir, _recorded_config(config, workdir, json.loads(path.read_text())), config)
-        write_whole(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        trained = any(name[:1].isdecimal() for name in _listed(workdir / "checkpoints"))
+        folders = [workdir / name for name in PREPARED_FOLDERS if (workdir / name).exists()]
+        if path.exists() and (trained or folders):
+            recorded = _recorded_config(config, workdir, _read(path))
+            if trained:
+                _check_same_run(workdir, recorded, config)
+            else:
+                _check_same_preparation(folders, recorded, config, prepared)
+        write_whole(path, to_json(dataclasses.asdict(config), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): give another --workdir") from error
+
+
+def _listed(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}: remove that file if the run in its folder has the config that is given now, or give another "
+            "--workdir"
+        ) from error
+
+
+@contextlib.contextmanager
+def divergence_noted(workdir: Path) -> Iterator[None]:
+    """Notes in the folder that its run has diverged, so that it may go on with another optimizer."""
+    try:
+        yield
+    except NotFiniteError as error:
+        write_whole(workdir / DIVERGED_FILE, to_json({"error": str(error)}, indent=2) + "\n")
+        raise
 
 
 def finish(config: TrainingConfig, workdir: Path, result: RunResult) -> None:
     """Writes WORKDIR/finished.json, by which `finished` knows that a run is complete."""
     values = {"config": dataclasses.asdict(config), "metrics": result.metrics, "seconds": result.seconds}
-    write_whole(workdir / FINISHED_FILE, json.dumps(values, indent=2) + "\n")
+    write_whole(workdir / FINISHED_FILE, to_json(values, indent=2) + "\n")
+    (workdir / DIVERGED_FILE).unlink(missing_ok=True)
 
 
 def finished(config: TrainingConfig, workdir: Path) -> RunResult | None:
@@ -59,12 +105,12 @@ def finished(config: TrainingConfig, workdir: Path) -> RunResult | None:
     A run that was begun since in the same folder, such as a longer one, makes the result stale.
     """
     try:
-        begun, record = (json.loads((workdir / name).read_text()) for name in (CONFIG_FILE, FINISHED_FILE))
+        begun, record = (read_json(workdir / name) for name in (CONFIG_FILE, FINISHED_FILE))
         if any(_recorded_config(config, workdir, values) != config for values in (begun, record["config"])):
             return None
-    except (OSError, ValueError, KeyError, UserError):
+        return RunResult(record["metrics"], workdir / "model", record["seconds"])
+    except (OSError, ValueError, TypeError, KeyError, UserError):
         return None
-    return RunResult(record["metrics"], workdir / "model", record["seconds"])
 
 
 def _is_record(path: Path) -> bool:
@@ -89,9 +135,37 @@ def _recorded_config(config: TrainingConfig, workdir: Path, recorded: dict[str, 
 
 
 def _check_same_run(workdir: Path, recorded: TrainingConfig, config: TrainingConfig) -> None:
+    changed = _changed(recorded, config)
+    if (workdir / DIVERGED_FILE).exists():
+        tuned = [key for key in changed if key.startswith((OptimizerConfig.path, ScheduleConfig.path))]
+        for key in tuned:
+            print(f"{changed.pop(key)} from here on: the run had diverged")
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config ({', '.join(changed.values())}): give another --workdir"
+        )
+
+
+def _check_same_preparation(
+    folders: list[Path], recorded: TrainingConfig, config: TrainingConfig, prepared: Prepared
+) -> None:
+    before, now = prepared(recorded), prepared(config)
+    differences = [text for key, text in _changed(recorded, config).items() if before.get(key) != now.get(key)]
+    if not differences:
+        return
+    them = "them" if len(folders) > 1 else "it"
+    raise UserError(
+        f"{' and '.join(map(str, folders))} were made for another config ({', '.join(differences)}): remove {them} "
+        f"to have {them} made anew, or give another --workdir"
+    )
+
+
+def _changed(recorded: TrainingConfig, config: TrainingConfig) -> dict[str, str]:
+    """Returns the keys that another run has, each with what it was and is."""
     before, now = (flattened(dataclasses.asdict(values)) for values in (recorded, config))
     may_change = changeable(type(config))
-    changed = [key for key in sorted(now) if before[key] != now[key] and key not in may_change]
-    if changed:
-        differences = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
-        raise UserError(f"{workdir} holds a run with another config ({differences}): give another --workdir")
+    return {
+        key: f"{key} was {before[key]!r} and is {now[key]!r}"
+        for key in sorted(now)
+        if before[key] != now[key] and key not in may_change
+    }

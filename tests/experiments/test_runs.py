@@ -82,7 +82,7 @@ def test_a_run_goes_on_under_the_old_and_the_new_name_of_its_task(before, after,
     result = RunResult({"validation": {"f1": 0.5}}, tmp_path / "model", {"training": 1.5})
     workdirs.register_run(config, tmp_path)
     workdirs.finish(config, tmp_path, result)
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     for name in ("config.json", "finished.json"):  # as the version of that name has written them
         text = (tmp_path / name).read_text()
         (tmp_path / name).write_text(text.replace("custom:token_classification", f"custom:{before}"))
@@ -97,7 +97,7 @@ def test_a_run_goes_on_under_the_old_and_the_new_name_of_its_task(before, after,
 def test_a_record_that_this_version_cannot_read_is_refused_by_name(tmp_path) -> None:
     config = FinetuningConfig(task="mrpc", total_epochs=3.0)
     workdirs.register_run(config, tmp_path)
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     record = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**record, "colour": "red"}))
     with pytest.raises(UserError, match=f"{tmp_path} holds a run of another version .*colour is not known"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from helpers.runs import metric_lines, tiny_run
 
 import bert_jax
-from bert_jax.config import DataConfig, PretrainingConfig
+from bert_jax.config import DataConfig, PretrainingConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.metrics.language_model import majority_share, unigram_loss
-from bert_jax.pretraining.run import pretrain, summary
+from bert_jax.pretraining.run import pretrain, read_run, summary
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 
@@ -87,7 +88,7 @@ def test_pre_training_in_several_processes_is_refused(text_file, tmp_path, monke
 def test_a_run_of_a_version_with_fewer_keys_goes_on(text_file, tmp_path) -> None:
     config = tiny_run(text_file)
     workdirs.register_run(config, tmp_path)
-    (tmp_path / "corpus").mkdir()
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["optimizer"]["mu_dtype"], values["model"]["attention"]
     (tmp_path / "config.json").write_text(json.dumps(values))
@@ -206,3 +207,65 @@ def test_the_majority_is_the_share_of_the_commoner_answer() -> None:
     batches = [{"next_sentence_labels": np.array(labels)} for labels in ([[1, 0, -1]], [[1, 1, -1]])]
     assert majority_share(batches) == 0.75
     assert majority_share([{"next_sentence_labels": np.array([[-1]])}]) == 0
+
+
+def test_before_the_first_checkpoint_any_key_may_change_that_the_corpus_does_not_follow_from(
+    text_file, tmp_path, monkeypatch
+) -> None:
+    """As after a first step that ran out of memory; what was made of the text is used again."""
+
+    def fails(*arguments, **settings):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("bert_jax.pretraining.run.train", fails)
+    with pytest.raises(RuntimeError):
+        pretrain(tiny_run(text_file), tmp_path)
+    made = (tmp_path / "corpus" / "header.json").stat().st_mtime_ns
+    config = tiny_run(text_file, batch_size=4, seed=7, model=model_config("tiny", vocab_size=300))
+    changed = dataclasses.replace(config, data=dataclasses.replace(config.data, mask_rate=0.2, length=200))
+    with pytest.raises(UserError) as refused:
+        pretrain(changed, tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}/tokenizer and {tmp_path}/corpus were made for another config (data.length was 32 and is 200): "
+        "remove them to have them made anew, or give another --workdir"
+    )
+    with pytest.raises(RuntimeError):
+        pretrain(dataclasses.replace(changed, data=dataclasses.replace(changed.data, length=32)), tmp_path)
+    assert (tmp_path / "corpus" / "header.json").stat().st_mtime_ns == made
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 4
+    shutil.rmtree(tmp_path / "tokenizer")
+    shutil.rmtree(tmp_path / "corpus")
+    with pytest.raises(RuntimeError):
+        pretrain(changed, tmp_path)
+    assert json.loads((tmp_path / "corpus" / "header.json").read_text())["longest"] == 128
+
+
+DAMAGED_JSON = [
+    b"[]",
+    b"7",
+    b"null",
+    b"",
+    b"{",
+    b"[" * 100_000,
+    b'{"a": NaN}',
+    b"\xff\xfe{}",
+    b"\x00" * 40,
+    b'{"a":' * 9_999,
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED_JSON, ids=range(len(DAMAGED_JSON)))
+def test_damaged_files_of_a_workdir_are_answered_in_a_line(content, text_file, tmp_path) -> None:
+    config = tiny_run(text_file)
+    workdirs.register_run(config, tmp_path)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    result = workdirs.RunResult({"validation": {"loss": 1.0}}, tmp_path / "model", {"training": 1.5})
+    workdirs.finish(config, tmp_path, result)
+    (tmp_path / "finished.json").write_bytes(content)
+    assert workdirs.finished(config, tmp_path) is None
+    (tmp_path / "config.json").write_bytes(content)
+    assert workdirs.finished(config, tmp_path) is None
+    with pytest.raises(UserError, match=r"^.*config.json is damaged: .*: remove that file if"):
+        workdirs.register_run(config, tmp_path)
+    with pytest.raises(UserError, match=r"^.*config.json is damaged: [^\n]*$"):
+        read_run(tmp_path)
