@@ -23,8 +23,9 @@ class NotFiniteError(UserError):
 
 
 class Interrupted(Exception):  # noqa: N818
-    """Reports that signal `number` has stopped the run, which has saved its state."""
+    """Reports that signal `number` has stopped the work; its state is saved after `step`, None if it has none."""
 
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name}: saved after step {step:,}; run the same command to go on")
+    def __init__(self, step: int | None, number: int) -> None:
+        done = "stopped" if step is None else f"saved after step {step:,}"
+        super().__init__(f"{signal.Signals(number).name}: {done}; run the same command to go on")
         self.number = number

@@ -3,8 +3,11 @@
 Importing this module sets up the process (memory allocator, cache of compiled programs); scripts import it for that.
 """
 
+from bert_jax.runtime import signals
+
+signals.watch()  # first of all: the other imports take seconds
+
 import itertools
-import signal
 import sys
 from collections.abc import Callable
 
@@ -34,17 +37,20 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     def guarded(arguments: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS log much
-        signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: tidily
         try:
             main(arguments)
-        except (UserError, OSError) as error:
-            sys.exit(f"error: {error}")
+            signals.check()
         except Interrupted as interrupt:
             print(interrupt, file=sys.stderr)
             sys.exit(128 + interrupt.number)
-        except KeyboardInterrupt as interrupt:
-            print("interrupted: nothing half-written is left; run the same command again", file=sys.stderr)
-            sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+        except BaseException as error:
+            if signals.received():  # which may have caused it: temporary files go, processes of the group end
+                signals.end(signals.received())
+            if isinstance(error, UserError | OSError):
+                sys.exit(f"error: {error}")
+            raise
+        finally:
+            signals.unwatch()
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -75,10 +81,6 @@ def read_config(section: type[AnySection], holder: flags.FlagHolder[ConfigDict])
     """
     overrides = config_flags.get_override_values(flags.FLAGS[holder.name])
     return from_config_dict(section, holder.value.to_dict() | superseded_durations(section, overrides))
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(number)
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:

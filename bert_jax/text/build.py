@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
+from bert_jax.runtime import signals
 from bert_jax.errors import UserError
 from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, write_whole
 from bert_jax.runtime.machine import cores
@@ -149,6 +150,7 @@ def _write(
     deduplicator = Deduplicator(options.cleaning.drop_duplicates, report)
     limit = round(options.validation_share * (1 << 32))
     for batch in batches:
+        signals.check()
         report.dropped += batch.dropped
         report.cut += batch.cut
         sentence_ends = np.concatenate([[0], np.cumsum(batch.sentence_counts)])

@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from bert_jax.runtime import signals
 from bert_jax.errors import UserError
 from bert_jax.text.encoding import DocumentEncoder, EncodedDocuments
 
@@ -60,6 +62,8 @@ def encoded_batches(
         while pending:
             yield pending.popleft()[0].result()
     except concurrent.futures.BrokenExecutor as error:
+        time.sleep(0.2)  # a signal to the whole group ends them, and comes here, too
+        signals.check()
         raise UserError("a worker process died, perhaps for want of memory: pass a smaller --processes") from error
     finally:
         executor.shutdown(cancel_futures=True)
@@ -78,6 +82,8 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _start_processes(executor: concurrent.futures.ProcessPoolExecutor, processes: int) -> None:
+    # The processes inherit this: a signal to the group is answered by this one, and they end with it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     with _no_main_module():
         for _ in range(processes):
             executor.submit(int)  # a task starts a process as long as none is idle
@@ -102,7 +108,6 @@ _encoder: DocumentEncoder
 def _start_worker(*encoder_arguments: Any) -> None:
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process keeps one core busy
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, too, and ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _encoder = DocumentEncoder(*encoder_arguments)
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bert_jax.runtime import signals
 from bert_jax.runtime.execution import BATCH_AXES
 
 
@@ -30,6 +31,7 @@ class Forward:
         """Yields the result of the function for each batch, as NumPy arrays."""
         params = put(params, self._mesh)
         for batch in batches:
+            signals.check()
             if self._mesh.size == 1:  # jax.jit brings the batch to the device of the parameters in less time
                 outputs = self._function(params, batch)
             else:

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bert_jax.runtime import signals
 from bert_jax.config import TrainingConfig
 from bert_jax.errors import Interrupted, NotFiniteError
 from bert_jax.training.checkpoint import Checkpoints, Progress
@@ -106,7 +106,7 @@ def train(
     Raises:
       UserError: the batch does not divide over the devices, the checkpoint is of other data, the warm-up is longer
         than the run, a metric is no longer finite, or a checkpoint cannot be written.
-      Interrupted: on SIGINT or SIGTERM, after saving.
+      Interrupted: on SIGINT, SIGTERM or SIGHUP, after saving.
     """
     began = time.monotonic()
     config = with_intervals(config, data)
@@ -155,11 +155,11 @@ def train(
     if best.exhausts(config.patience):  # already before the restart
         duration.stop(step)
     with (
+        signals.held() as received,
         divergence_noted(workdir),
         contextlib.closing(reporter),
         contextlib.closing(checkpoints),
         contextlib.closing(profiler),
-        stop_signals() as received,
     ):
         while not duration.is_done(step):
             state, metrics = train_step(state, batch, np.int32(duration.total_steps or PROVISIONAL_STEPS))
@@ -175,7 +175,8 @@ def train(
             rank = None
             if duration.is_done(step) or step % config.eval_every == 0:
                 rank = evaluate()
-            if received or duration.is_done(step) or step % config.checkpoint_every == 0:
+            stop = received()
+            if stop or duration.is_done(step) or step % config.checkpoint_every == 0:
                 with reporter.paused():
                     check_state(state, step)
                     progress = Progress(
@@ -187,8 +188,8 @@ def train(
                         best=best,
                     )
                     checkpoints.save(step, state, progress, rank)
-            if received:
-                raise Interrupted(step, received[0])
+            if stop:
+                raise Interrupted(step, stop)
 
     # ---- result ----------------------------------------------------------------------------------
     def best_params() -> Parameters:
@@ -301,25 +302,3 @@ def describe_mesh(mesh: Mesh) -> str:
     """Describes the number and kind of the devices, and XLA's options for them, for people."""
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
     return " with ".join((devices, *compiler_options(mesh)))
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Gives a list that collects SIGINT and SIGTERM; the second of either ends the process at once."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def remember(number: int, _frame: object) -> None:
-        received.append(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, remember)
-    try:
-        yield received
-    finally:
-        restore()
