@@ -22,13 +22,16 @@ _SAMPLE = flags.DEFINE_multi_string(
 _PROFILE = flags.DEFINE_bool(
     "profile", False, "also trace a few steps into WORKDIR/profile, and print the operations that cost most"
 )
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "first check every byte of the corpus and of all checkpoints, as after a fault of the disk"
+)
 
 
 def main(_: list[str]) -> None:
     """Runs pre-training as the flags say."""
     workdir = Path(_WORKDIR.value)
     config = command.read_config(PretrainingConfig, _CONFIG)
-    print(summary(pretrain(config, workdir, profile=_PROFILE.value)))
+    print(summary(pretrain(config, workdir, profile=_PROFILE.value, verify=_VERIFY.value)))
     if _SAMPLE.value:
         model = bert_jax.load(str(workdir))
         print("\nThe five likeliest words behind each [MASK]:")

@@ -23,7 +23,8 @@ from bert_jax.pretraining.packing import sequences_per_row
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import read_json
 from bert_jax.text.build import build_corpus
-from bert_jax.text.corpus import Corpus
+from bert_jax.text.corpus import SPLITS, Corpus
+from bert_jax.text.corpus import identity as corpus_identity
 from bert_jax.text.sources import Documents, TextSource
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
@@ -34,13 +35,14 @@ from bert_jax.training.sharding import check_batch, local_rows
 SHAPING_FIELDS = names(ModelConfig, "weights")
 
 
-def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False) -> RunResult:
+def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False, verify: bool = False) -> RunResult:
     """Does whatever of the run is not yet done, and leaves the model in WORKDIR/model.
 
     Args:
       config: the config of the run.
       workdir: the folder of the run, new or with the same config.
       profile: whether to leave a trace of a few steps in WORKDIR/profile.
+      verify: whether to check every byte of the corpus and of all checkpoints, however large they are.
 
     Returns:
       The metrics of the last evaluation as those of split "validation". Besides, `unigram_loss` is nats a token of the
@@ -63,13 +65,15 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False)
     with timed(seconds, "corpus"):
         directory = open_corpus(config, workdir, tokenizer)
     given_config, config = config, with_overrides(config, {"model.vocab_size": tokenizer.vocab_size})
-    train_text, data = make_data(config, directory, tokenizer, execution)
+    train_text, data = make_data(config, directory, tokenizer, execution, verify=verify)
     initial_params = functools.partial(first_params, config, train_text)
     objective = pretraining_objective(config, tokenizer, execution)
     max_sequences = sequences_per_row(config.data.length, config.data.packing)
     print(describe_kernel(config.model, execution, config.data.length, max_sequences))
     with timed(seconds, "training"):
-        trained = train(objective, config, workdir, data, execution.mesh, initial_params, profile=profile)
+        trained = train(
+            objective, config, workdir, data, execution.mesh, initial_params, profile=profile, verify=verify
+        )
     model = workdir / "model"
     with timed(seconds, "export"):
         huggingface.save(model, Pretrained(jax.device_get(trained.state.params), config.model), tokenizer)
@@ -203,14 +207,14 @@ def read_run(workdir: Path) -> PretrainingConfig:
 
 
 def make_data(
-    config: PretrainingConfig, directory: Path, tokenizer: Tokenizer, execution: Execution
+    config: PretrainingConfig, directory: Path, tokenizer: Tokenizer, execution: Execution, *, verify: bool = False
 ) -> tuple[Corpus, Data]:
-    """Returns the training text, and the batches of the run.
+    """Returns the training text, and the batches of the run; `verify` as in `Corpus.open`.
 
     Raises:
-      UserError: the corpus is of another tokenizer, or holds no validation documents.
+      UserError: the corpus is of another tokenizer, is damaged, or holds no validation documents.
     """
-    train_text, held_out = (Corpus.open(directory, split, tokenizer) for split in ("train", "validation"))
+    train_text, held_out = (Corpus.open(directory, split, tokenizer, verify=verify) for split in SPLITS)
     if not held_out.num_tokens:
         raise UserError(
             f"corpus {directory} has no held-out documents: it needs two documents at least (in .txt files, a blank "
@@ -228,7 +232,7 @@ def make_data(
         validation=validation_batches(held_out, config.data, **ids, max_rows=config.data.validation_rows, seed=0),
         rows_per_epoch=batches.rows_per_epoch,
         tokens_per_row=config.data.length,
-        identity={"vocabulary": tokenizer.hash},
+        identity={"vocabulary": tokenizer.hash, "corpus": corpus_identity(directory)},
     )
     return train_text, data
 

@@ -128,6 +128,7 @@ def _build(
             "vocab_size": tokenizer.vocab_size,
             "dtype": np.dtype(dtype).name,
             "splits": report.splits,
+            "checksums": {path: code for writer in writers.values() for path, code in writer.checksums().items()},
             **dataclasses.asdict(options),
         }
         _publish(partial, directory, header, report)

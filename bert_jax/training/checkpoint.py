@@ -32,7 +32,8 @@ class Progress:
       seconds: the wall time, in all processes of the run so far.
       total_steps: the steps of the run; 0 if they are not known yet.
       total_minutes: the duration that `total_steps` was planned for; 0 if it was not planned by time.
-      identity: what the data are, by part, such as the hash of the vocabulary, which says what the ids mean.
+      identity: what the data are, by part, such as the hash of the vocabulary, which says what the ids mean;
+        an empty text is unknown.
       sums: the sums of the metrics of the unfinished interval.
       best: the highest rank so far, and the evaluations since; empty before the first.
     """
@@ -52,11 +53,11 @@ class Progress:
         return cls(**record)
 
     def check_identity(self, identity: dict[str, str], checkpoint: Path) -> None:
-        """Raises UserError where a part of the identity differs; a part that only one of both has is not compared."""
+        """Raises UserError where a part of the identity differs; one that is unknown on a side is not compared."""
         changed = [
             f"the {part} {_difference(was, identity[part])}"
             for part, was in self.identity.items()
-            if identity.get(part, was) != was
+            if was and identity.get(part) and was != identity[part]
         ]
         if changed:
             raise UserError(

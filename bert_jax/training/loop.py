@@ -91,6 +91,7 @@ def train(
     initial_params: Callable[[Parameters], Parameters] | None = None,
     *,
     profile: bool = False,
+    verify: bool = False,
 ) -> Trained:
     """Trains to the end, from the newest checkpoint in `workdir` if there is one.
 
@@ -102,6 +103,7 @@ def train(
       mesh: the devices.
       initial_params: the function from random parameters to those that training starts from.
       profile: whether to trace a few steps into WORKDIR/profile and print which operations cost most.
+      verify: whether to check every byte of all checkpoints, and not of the newest alone.
 
     Raises:
       UserError: the batch does not divide over the devices, the checkpoint is of other data, the warm-up is longer
@@ -115,7 +117,7 @@ def train(
     # ---- restore ---------------------------------------------------------------------------------
     optimizer = make_optimizer(config.optimizer, objective.layer_depths)
     init = make_init(objective, optimizer, config.seed)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints, verify=verify)
     state, shardings, progress = first_state(init, initial_params, checkpoints, mesh, data.identity)
     step = int(state.step)
     best = Best(*progress.best)
