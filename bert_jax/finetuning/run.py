@@ -116,6 +116,8 @@ def prepare(config: FinetuningConfig) -> Prepared:
     task = task_named(config.task)
     train_examples = read_split(task, "train", config.data)
     names = task.kind.label_names(task, train_examples, source_of_split(task, "train", config.data))
+    if measure := task.kind.measure(names):
+        print(measure)
     splits = {"train": drawn_examples(config, train_examples)}
     splits |= {split: read_split(task, split, config.data) for split in scored_splits(config, task)}
     for split in scored_splits(config, task):

@@ -61,7 +61,8 @@ def evaluate_task(
       progress: is called after each batch with the numbers of the rows that it ran.
 
     Returns:
-      What scores.json holds: "task", "split", "source", "examples", and if these have labels "scores" and "report".
+      What scores.json holds: "task", "split", "source", "examples", and if these have labels "scores" and
+      "report"; of tags "measure", what is scored and why.
 
     Raises:
       UserError: the head does not fit the task, the data cannot be read, or `output` has such files of others.
@@ -82,6 +83,8 @@ def evaluate_task(
     write_submission(output / "submission", task, split, examples, records)
     result = {"task": name, "split": split, "source": source, "examples": len(examples)}
     result |= {"max_length": codec.max_length, "truncation": codec.truncation}
+    if measure := kind.measure(names):
+        result["measure"] = measure
     if outcome.scores:
         result |= {"reference": task.reference, "scores": outcome.scores, "report": outcome.report}
     return _written(output, result)

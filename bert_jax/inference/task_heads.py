@@ -9,6 +9,7 @@ from bert_jax.errors import UserError
 from bert_jax.inference.loaded import LoadedModel, raised
 from bert_jax.inference.rows import check_items, is_pair, is_text_or_pair, is_text_or_words
 from bert_jax.inference.words import Tagging, tagging_of, words_of
+from bert_jax.metrics.tag_schemes import scheme_of_labels
 from bert_jax.tasks.batches import evaluation_batches
 from bert_jax.tasks.evaluation import forward
 from bert_jax.tasks.kinds.base import Codec, Kind
@@ -115,8 +116,9 @@ class TaskHeads(LoadedModel):
         codec = self.codec(kind, self.labels, max_length)
         faults = [_fault_of_words(text) for text in texts]
         answers = self._answers(kind, examples, faults, codec, batch_size, progress)
+        scheme = scheme_of_labels(self.labels)
         return [
-            answer if isinstance(answer, UserError) else tagging_of(text, places, answer)
+            answer if isinstance(answer, UserError) else tagging_of(text, places, answer, scheme)
             for (text, places), answer in zip(split, answers, strict=True)
         ]
 

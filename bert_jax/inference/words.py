@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.metrics.entities import get_entities, marks_entities
+from bert_jax.metrics.entities import get_entities
+from bert_jax.metrics.tag_schemes import TagScheme
 from bert_jax.tasks.kinds.token_classification import Tags
 from bert_jax.text.words import words
 
@@ -31,7 +32,7 @@ class Entity(NamedTuple):
 
 
 class Tagging(NamedTuple):
-    """Holds the tagged words of a text, and its entities if the tags mark any, as B- and I- do."""
+    """Holds the tagged words of a text, and its entities if the labels of the model mark any, as B- and I- do."""
 
     words: list[Word]
     entities: list[Entity]
@@ -45,16 +46,23 @@ def words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return " ".join(text), [(stop - 1 - len(word), stop - 1) for word, stop in zip(text, stops, strict=True)]
 
 
-def tagging_of(text: str, places: Sequence[tuple[int, int]], prediction: Tags) -> Tagging:
-    """Returns the words and entities of a text from the tags of its words."""
+def tagging_of(text: str, places: Sequence[tuple[int, int]], prediction: Tags, scheme: TagScheme | None) -> Tagging:
+    """Returns the words and entities of a text from the tags of its words.
+
+    Args:
+      text: the text.
+      places: [start, stop) of each word in it.
+      prediction: the tags.
+      scheme: of all labels of the model; None if they mark no entities.
+    """
     tagged = [
         Word(text[start:stop], start, stop, tag, score)
         for (start, stop), tag, score in zip(places, *prediction, strict=True)
     ]
-    if not marks_entities(prediction.tags):
+    if scheme is None:
         return Tagging(tagged, [])
     entities = []
-    for label, first, last in get_entities(prediction.tags):
+    for label, first, last in get_entities(prediction.tags, scheme):
         start, stop = places[first][0], places[last][1]
         score = float(np.mean(prediction.scores[first : last + 1]))
         entities.append(Entity(label, text[start:stop], start, stop, score))

@@ -1,41 +1,37 @@
 """Entities that tags mark, and their scores, as conlleval and seqeval have them."""
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
+from bert_jax.metrics.tag_schemes import TagScheme
 
-_ENTITY_TAG = re.compile("[BIES](-.*)?")
-
-
-def marks_entities(tags: Collection[str]) -> bool:
-    """Tells whether all tags are of a scheme that `get_entities` reads; parts of speech, for one, are not."""
-    return all(tag == "O" or _ENTITY_TAG.fullmatch(tag) for tag in tags)
+_BIOES = TagScheme("BIOES")
 
 
-def get_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+def get_entities(tags: Sequence[str], scheme: TagScheme = _BIOES) -> list[tuple[str, int, int]]:
     """Returns the entities of one sentence, read as conlleval does and as seqeval 1.2.2 does by default.
 
-    BIO, IOB1, IOE and BIOES are all understood at once, and nothing is malformed: an I- or E- that has no B- or I- of
-    its type before it begins an entity.
+    BIO, IOB1, IOE and BIOES are all understood at once, the other schemes as BIOES with other letters, and nothing is
+    malformed: an I- or E- that has no B- or I- of its type before it begins an entity.
 
     Args:
-      tags: "O", or B, I, E or S with a type ("B-PER"); a bare "B" is of type "_".
+      tags: "O", or a letter and a type ("B-PER"); a bare "B" is of type "_".
+      scheme: that they are of.
 
     Returns:
       (type, first token, last token) of each entity, in order.
 
     Raises:
-      UserError: another tag.
+      UserError: a tag of another scheme.
     """
     entities: list[tuple[str, int, int]] = []
     previous_prefix, previous_type = "O", ""
     for place, tag in enumerate(tags):
-        prefix, _, entity_type = tag.partition("-")
-        if not marks_entities([tag]):
-            raise UserError(f"token {place} has the tag {tag!r}: wanted O, or B-, I-, E- or S- and a type")
-        entity_type = entity_type or "_"
+        try:
+            prefix, entity_type = scheme.read(tag)
+        except ValueError as error:
+            raise UserError(f"token {place}: {error}") from error
         if prefix in ("I", "E") and previous_prefix in ("B", "I") and entity_type == previous_type:
             entities[-1] = (entity_type, entities[-1][1], place)
         elif prefix != "O":
@@ -44,39 +40,44 @@ def get_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return entities
 
 
-def score_entities(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+def score_entities(
+    tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: TagScheme = _BIOES
+) -> dict[str, float]:
     """Scores tags by entity: one counts if type, first and last token are right (see `get_entities`).
 
     Args:
       tags: of each token of each sentence.
       predicted: in the same shape.
+      scheme: that they are of.
 
     Returns:
       `precision`, `recall` and `f1` over all entities of all sentences (seqeval's micro average), and `accuracy`, the
       share of tokens with the right tag.
 
     Raises:
-      UserError: no tokens, sentences of different lengths, a tag that is none.
+      UserError: no tokens, sentences of different lengths, a tag of another scheme.
     """
-    entities, guesses = _entities(tags, predicted)
+    entities, guesses = _entities(tags, predicted, scheme)
     pairs = [pair for one, other in zip(tags, predicted, strict=True) for pair in zip(one, other, strict=True)]
     scores = _overlap(entities, guesses)
     del scores["support"]
     return scores | {"accuracy": sum(tag == guess for tag, guess in pairs) / len(pairs)}
 
 
-def entity_report(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, Any]:
+def entity_report(
+    tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: TagScheme = _BIOES
+) -> dict[str, Any]:
     """Reports what became of each type of entity; arguments and errors are those of `score_entities`.
 
     Returns:
       "classes": {type: {"precision", "recall", "f1", "support"}}, support being the entities of that type in `tags`.
     """
-    sides = _entities(tags, predicted)
+    sides = _entities(tags, predicted, scheme)
     types = sorted({entity[1] for side in sides for entity in side})
     return {"classes": {name: _overlap(*({e for e in side if e[1] == name} for side in sides)) for name in types}}
 
 
-def _entities(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> tuple[set, set]:
+def _entities(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: TagScheme) -> tuple[set, set]:
     """Returns (sentence, type, first token, last token) of all entities, right and predicted."""
     if len(tags) != len(predicted):
         raise UserError(f"{len(tags):,} sentences have tags, but {len(predicted):,} have predicted ones")
@@ -89,7 +90,7 @@ def _entities(tags: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
     for name, side, sentences in zip(("tags", "predicted tags"), sides, (tags, predicted), strict=True):
         for number, sentence in enumerate(sentences):
             try:
-                side.update((number, *entity) for entity in get_entities(sentence))
+                side.update((number, *entity) for entity in get_entities(sentence, scheme))
             except UserError as error:
                 raise UserError(f"sentence {number} of the {name}: {error}") from error
     return sides

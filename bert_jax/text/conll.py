@@ -17,8 +17,8 @@ class Sentence(NamedTuple):
 def read_sentences(path: str) -> list[Sentence]:
     """Returns the sentences of a file in CoNLL columns.
 
-    Columns are separated by tabs, or by spaces if the first line has no tab. Lines that begin with -DOCSTART- part
-    documents, as in CoNLL-2003, and are left out.
+    Columns are separated by tabs, or by spaces if the first line has no tab; white space at the end of a line makes no
+    column. Lines that begin with -DOCSTART- part documents, as in CoNLL-2003, and are left out.
 
     Raises:
       UserError: the file cannot be read, has no words, or a line has another number of columns than the first has.
@@ -31,9 +31,10 @@ def read_sentences(path: str) -> list[Sentence]:
         if not line.strip() or line.startswith("-DOCSTART-"):
             in_sentence = False
             continue
+        line = line.rstrip(" \t\r")
         has_tabs = "\t" in line if not columns else has_tabs
         # Not split(): a word may hold a space of another kind, such as U+00A0.
-        fields = line.rstrip("\r").split("\t") if has_tabs else re.split(" +", line.strip(" \r"))
+        fields = line.split("\t") if has_tabs else re.split(" +", line.strip(" "))
         columns = columns or len(fields)
         if len(fields) != columns or not all(fields):
             fault = "an empty column" if len(fields) == columns else f"{len(fields)} columns"

@@ -128,7 +128,12 @@ BAD = [
     (TAGGING, "a.txt", "New\tB\nYork I\n", "line 2 has 1 columns, but the file began with 2: 'York I'"),
     (TAGGING, "a.txt", "New\nYork\n", "line 1 has one column, a word without a tag"),
     (TAGGING, "a.txt", "-DOCSTART- O\n\n", "has no words"),
-    (TAGGING, "a.jsonl", '{"words": ["New"], "tags": ["B"]}\n', "is not in CoNLL columns: a word and its tag a line"),
+    (TAGGING, "a.csv", "New,B\n", "is not in CoNLL columns: a word and its tag a line"),
+    (TAGGING, "a.jsonl", '{"words": ["New"], "tags": ["B", "O"]}\n', "line 1 has 1 words, but 2 tags"),
+    (TAGGING, "a.jsonl", '{"words": "New", "tags": "B"}\n', "line 1: column 'words' holds no list of words"),
+    (TAGGING, "a.jsonl", '{"words": ["New"]}\n', "line 1 has no column 'tags'"),
+    (TAGGING, "a.jsonl", '{"words": ["New"], "tags": [" "]}\n', "line 1: tag 0 in column 'tags' is empty"),
+    (TAGGING, "a.jsonl", '{"words": ["New"], "tags": [null]}\n', "line 1: column 'tags' holds no list of tags"),
     ("conll2003", "a.txt", CONLL.replace("VBZ B-VP O", "VBZ B-VP B-OR"), "line 4: tag 'B-OR' is not one of O, B-PER"),
     # SQuAD
     (

@@ -19,6 +19,7 @@ from bert_jax.inference import lines
 from bert_jax.inference.model import Model
 from bert_jax.inference.words import tagging_of, words_of
 from bert_jax.interop import huggingface
+from bert_jax.metrics.tag_schemes import TagScheme
 from bert_jax.tasks.kinds.token_classification import Tags
 from bert_jax.tasks.spans import best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample
@@ -151,11 +152,14 @@ def test_an_empty_word_is_an_error_in_its_place():
     assert none == ([], [])
 
 
+BIO = TagScheme("BIO")
+
+
 def test_entities_from_tags():
     text, places = words_of("Jane  Roe saw Rome")
-    tagging = tagging_of(text, places, Tags(["B-PER", "I-PER", "O", "I-LOC"], [0.5, 0.7, 0.9, 0.8]))
+    tagging = tagging_of(text, places, Tags(["B-PER", "I-PER", "O", "I-LOC"], [0.5, 0.7, 0.9, 0.8]), BIO)
     assert tagging.entities == [("PER", "Jane  Roe", 0, 9, pytest.approx(0.6)), ("LOC", "Rome", 14, 18, 0.8)]
-    assert tagging_of(text, places, Tags(["NN", "NN", "VB", "NN"], [1.0] * 4)).entities == []
+    assert tagging_of(text, places, Tags(["NN", "NN", "VB", "NN"], [1.0] * 4), None).entities == []
 
 
 @pytest.mark.slow

@@ -222,6 +222,11 @@ class Kind(abc.ABC):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Returns the measures of the task, and a report of each class where there are classes, else an empty one."""
 
+    def measure(self, labels: tuple[str, ...]) -> str:
+        """Says what is scored, and why, where that depends on the names of the labels; else nothing."""
+        del labels
+        return ""
+
     # ---- what is learnt besides weights ----------------------------------------------------------
 
     def fitted(self, codec: Codec, examples: Sequence[Any]) -> Codec:

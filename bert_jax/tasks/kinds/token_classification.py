@@ -1,7 +1,8 @@
 """A tag for each word: named entities, parts of speech (Devlin et al. 2018, section 5.3)."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,14 +11,22 @@ import numpy as np
 
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
-from bert_jax.metrics.entities import entity_report, marks_entities, score_entities
+from bert_jax.metrics.entities import entity_report, score_entities
+from bert_jax.metrics.tag_schemes import measure, scheme_of_labels
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Task, must_have_labels
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
+from bert_jax.tasks.tags import respelt
 from bert_jax.text.conll import Sentence, read_sentences
 from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
+
+_RECORDS = (".json", ".jsonl", ".parquet")  # other files hold columns
+# What lists of words and of tags are called in records, if the config does not say.
+_WORD_COLUMNS = ("tokens", "words", "text")
+_TAG_COLUMNS = ("tags", "ner_tags", "labels", "label")
+_TAG_TYPES = (str, int, np.integer)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,19 +68,35 @@ class TokenClassification(CrossEntropyKind):
     # ---- data ------------------------------------------------------------------------------------
 
     def read_file(self, task: Task, split: str, path: str, *, official: bool) -> Iterator[TokenClassificationExample]:
-        """Yields the sentences of a file in CoNLL columns.
+        """Yields the sentences of a file in CoNLL columns, or of records with a list of words and one of tags.
+
+        White space around a tag is no part of it.
 
         Raises:
-          UserError: as `read_sentences`; no such column; or a tag that the task does not know.
+          UserError: as `read_sentences`; no such column; a tag that the task does not know, or a stray one
+            (`respelt`).
         """
-        del official
+        if os.path.splitext(path.lower().removesuffix(".gz"))[1] in _RECORDS:
+            yield from super().read_file(task, split, path, official=official)
+            return
         sentences = read_sentences(path)
         count = len(sentences[0].lines[0])
         word = _column(task.text, "text", count, path)
         tag = _tag_column(task, split, sentences[0], word, path)
+        if tag is None:
+            spellings: Mapping[str, str] = {}
+        else:
+            spellings = respelt(
+                (
+                    (fields[tag].strip(), f"line {sentence.line + place}")
+                    for sentence in sentences
+                    for place, fields in enumerate(sentence.lines)
+                ),
+                path,
+            )
         for number, sentence in enumerate(sentences):
             words = tuple(fields[word] for fields in sentence.lines)
-            tags = None if tag is None else tuple(fields[tag] for fields in sentence.lines)
+            tags = None if tag is None else _read_as(spellings, [fields[tag] for fields in sentence.lines])
             if tags and task.labels and not set(task.labels).issuperset(tags):
                 place = next(place for place, name in enumerate(tags) if name not in task.labels)
                 raise UserError(
@@ -81,12 +106,23 @@ class TokenClassification(CrossEntropyKind):
             yield TokenClassificationExample(str(number), words, tags)
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[TokenClassificationExample]:
-        """Yields the sentences of records whose columns hold a list of words and one of tags."""
-        del split
-        for record in records:
-            words, tags = record.cell(task.text, "text"), record.cell(task.label, "label")
-            if words:  # TFDS's reader of CoNLL files ends each with an empty sentence
-                yield TokenClassificationExample(str(record.number), tuple(words), tuple(tags))
+        """Yields the sentences of records whose columns hold a list of words and one of tags.
+
+        Raises:
+          UserError: no such columns, a record without as many tags as words, or a stray tag (`respelt`).
+        """
+        sentences = [
+            (record, words, tags)
+            for record in records
+            for words, tags in [_sentence(task, split, record)]
+            if words  # TFDS's reader of CoNLL files ends each with an empty sentence
+        ]
+        places = (
+            (tag, record.place.removeprefix(f"{record.source} ")) for record, _, tags in sentences for tag in tags or ()
+        )
+        spellings = respelt(places, sentences[0][0].source if sentences else "")
+        for record, words, tags in sentences:
+            yield TokenClassificationExample(str(record.number), words, tags and _read_as(spellings, tags))
 
     def is_labelled(self, example: TokenClassificationExample) -> bool:
         """Tells whether the tags are known."""
@@ -161,11 +197,16 @@ class TokenClassification(CrossEntropyKind):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Returns precision, recall and F1 of entities; where tags mark none, accuracy and macro F1 of words."""
         tags = [example.tags or () for example in examples], [prediction.tags for prediction in predictions]
-        if marks_entities(codec.labels):
-            return score_entities(*tags), entity_report(*tags)
+        scheme = scheme_of_labels(codec.labels)
+        if scheme is not None:
+            return score_entities(*tags, scheme), entity_report(*tags, scheme)
         from bert_jax.metrics.classification import score_words, word_report  # scikit-learn takes a second
 
         return score_words(*tags), word_report(*tags)
+
+    def measure(self, labels: tuple[str, ...]) -> str:
+        """Says whether entities or words are scored, and why."""
+        return measure(labels)
 
 
 def at_words(
@@ -188,6 +229,42 @@ def at_words(
     return of_words
 
 
+def _read_as(spellings: Mapping[str, str], tags: Iterable[str]) -> tuple[str, ...]:
+    """Returns the tags without white space around them, in their usual spelling."""
+    return tuple(spellings.get(tag, tag) for tag in map(str.strip, tags))
+
+
+def _sentence(task: Task, split: str, record: Record) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Returns the words of a record, and its tags; None where a split may be without and has none.
+
+    Raises:
+      UserError: there are no such columns, or they do not hold as many texts.
+    """
+    word = _named_column(task.text, _WORD_COLUMNS, record)
+    tag = _named_column(task.label, _TAG_COLUMNS, record)
+    words = record.cell(word, "text")
+    if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(each, str) and each for each in words):
+        raise UserError(f"{record.place}: column {word!r} holds no list of words")
+    tags = record.cells.get(tag) if not must_have_labels(split) else record.cell(tag, "label")
+    if tags is None and not must_have_labels(split):
+        return tuple(words), None
+    if not isinstance(tags, list | tuple | np.ndarray) or not all(isinstance(each, _TAG_TYPES) for each in tags):
+        raise UserError(f"{record.place}: column {tag!r} holds no list of tags")
+    names = tuple(str(each).strip() for each in tags)
+    if not all(names):
+        raise UserError(f"{record.place}: tag {names.index('')} in column {tag!r} is empty")
+    if len(names) != len(words):
+        raise UserError(f"{record.place} has {len(words)} words, but {len(names)} tags")
+    return tuple(words), names
+
+
+def _named_column(name: str, usual: Sequence[str], record: Record) -> str:
+    """Returns the column of a record: the given one, or of those that are commonly called so the first that it has."""
+    if name and not name.isdecimal():
+        return name
+    return next((each for each in usual if each in record.cells), usual[0])
+
+
 def _tag_column(task: Task, split: str, first: Sentence, word: int, path: str) -> int | None:
     """Returns the column of the tags from 0: the given one, or the last that holds tags of the task, or the last."""
     count = len(first.lines[0])
@@ -198,7 +275,7 @@ def _tag_column(task: Task, split: str, first: Sentence, word: int, path: str) -
             raise UserError(f"{path} line {first.line} has one column, a word without a tag")
         return None
     others = [column for column in range(count) if column != word]
-    known = [column for column in others if {fields[column] for fields in first.lines}.issubset(task.labels)]
+    known = [column for column in others if {fields[column].strip() for fields in first.lines}.issubset(task.labels)]
     return (known or others)[-1]
 
 

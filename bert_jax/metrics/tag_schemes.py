@@ -1,0 +1,104 @@
+"""Schemes of tags: how the tags of words say where entities begin and end."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Mapping
+
+OUTSIDE = "O"
+# The letters of each scheme besides O; of those that have all letters of some tags, the first names them. BIO is also
+# called IOB2; IOB1 has its letters, and is read by the same rules.
+_LETTERS = {"BIO": "BI", "IOE": "IE", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEWO": "BMEW"}
+_IN_BIOES = {"L": "E", "U": "S", "M": "I", "W": "S"}  # what other schemes call the same
+_SEPARATORS = "-_/:,|"
+# Shares of the tags, of those besides O, that a scheme must have: tags without an O are no entities unless nearly all
+# of them fit (one-letter parts of speech do in part).
+_ENOUGH, _ENOUGH_WITHOUT_OUTSIDE = 0.5, 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class TagScheme:
+    """Reads tags of one scheme, in upper or lower case: O, a letter and a type ("B-PER"), or a bare letter.
+
+    Attributes:
+      name: BIO, IOE, BIOES, BILOU, BMES or BMEWO.
+      separator: between letter and type.
+      letter_first: "B-PER"; otherwise "PER-B".
+      others: tags that do not fit, which mark nothing.
+    """
+
+    name: str
+    separator: str = "-"
+    letter_first: bool = True
+    others: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, tags: Iterable[str] | Mapping[str, int]) -> "TagScheme | None":
+        """Returns the scheme that most of some tags are of; None if they mark no entities, as parts of speech do.
+
+        Args:
+          tags: the different ones, or how often each stands.
+        """
+        counts = {tag: tags[tag] for tag in tags} if isinstance(tags, Mapping) else dict.fromkeys(tags, 1)
+        has_outside = any(_is_outside(tag) for tag in counts)
+        counts = {tag: count for tag, count in counts.items() if not _is_outside(tag)}
+        schemes = [cls(*form) for form in itertools.product(_LETTERS, _SEPARATORS, (True, False))]
+        fitting = [sum(count for tag, count in counts.items() if scheme.fits(tag)) for scheme in schemes]
+        most = max(fitting)
+        if not most or most < (_ENOUGH if has_outside else _ENOUGH_WITHOUT_OUTSIDE) * sum(counts.values()):
+            return None
+        scheme = schemes[fitting.index(most)]
+        return dataclasses.replace(scheme, others=frozenset(tag for tag in counts if not scheme.fits(tag)))
+
+    def fits(self, tag: str) -> bool:
+        """Tells whether it is a tag of the scheme."""
+        return _is_outside(tag) or self._split(tag)[0] in _LETTERS[self.name]
+
+    def read(self, tag: str) -> tuple[str, str]:
+        """Returns the letter of BIOES that means the same, and the type ("_" of a bare letter, "" of O).
+
+        Raises:
+          ValueError: it is neither of the scheme nor among the others.
+        """
+        if _is_outside(tag) or tag in self.others:
+            return OUTSIDE, ""
+        if not self.fits(tag):
+            raise ValueError(f"{tag!r} is no tag of {self}")
+        letter, entity_type = self._split(tag)
+        return _IN_BIOES.get(letter, letter), entity_type
+
+    def __str__(self) -> str:
+        """Returns the name and the form, for messages: BILOU (B-, I-, L-, U-, O)."""
+        end = self.separator
+        forms = (f"{letter}{end}" if self.letter_first else f"{end}{letter}" for letter in _LETTERS[self.name])
+        return f"{self.name} ({', '.join(forms)}, {OUTSIDE})"
+
+    def _split(self, tag: str) -> tuple[str, str]:
+        """Returns the letter in upper case, and the type; "?" if the tag has another form."""
+        if len(tag) < 2:
+            return tag.upper() or "?", "_"
+        letter, separator, entity_type = (
+            (tag[0], tag[1], tag[2:]) if self.letter_first else (tag[-1], tag[-2], tag[:-2])
+        )
+        return (letter.upper(), entity_type or "_") if separator == self.separator else ("?", tag)
+
+
+@functools.lru_cache
+def scheme_of_labels(labels: tuple[str, ...]) -> TagScheme | None:
+    """Returns the scheme of the labels of a model; None if they mark no entities."""
+    return TagScheme.of(labels)
+
+
+def measure(labels: tuple[str, ...]) -> str:
+    """Says what of such tags is scored, and why."""
+    scheme = scheme_of_labels(labels)
+    if scheme is not None:
+        others = f"; {', '.join(sorted(scheme.others))} mark none" if scheme.others else ""
+        return f"tags are {scheme}: entities are scored{others}"
+    others = [label for label in labels if not _is_outside(label)]
+    missing = "no prefixes such as B- and I-" if len(others) < len(labels) else "no O, no prefixes such as B- and I-"
+    return f"tags mark no entities ({missing}): words are scored"
+
+
+def _is_outside(tag: str) -> bool:
+    return tag.upper() == OUTSIDE

@@ -1,0 +1,41 @@
+"""Tags as data has them: stray ones are found before anything is trained on them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from bert_jax.errors import UserError
+from bert_jax.metrics.tag_schemes import TagScheme
+
+_SHOWN = 5
+
+
+def respelt(tags: Iterable[tuple[str, str]], source: str) -> Mapping[str, str]:
+    """Returns the tags that are others in another case, such as an o for O, and what they are read as; says so.
+
+    Args:
+      tags: each tag of a file and where it stands.
+      source: the file, for messages.
+
+    Raises:
+      UserError: most tags are of a scheme, and some are not: they would be neither entities nor outside of them.
+    """
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for tag, place in tags:
+        counts[tag] += 1
+        first.setdefault(tag, place)
+    scheme = TagScheme.of(counts)
+    if scheme is None:
+        return {}
+    if scheme.others:
+        shown = sorted(scheme.others, key=lambda tag: -counts[tag])[:_SHOWN]
+        listed = ", ".join(f"{tag!r} ({counts[tag]:,} times, first at {first[tag]})" for tag in shown)
+        more = f" and {len(scheme.others) - _SHOWN} more" if len(scheme.others) > _SHOWN else ""
+        raise UserError(f"{source}: tags are {scheme}, but not {listed}{more}: mend these, or take them out")
+    usual: dict[tuple[str, str], str] = {}
+    for tag, _ in counts.most_common():
+        usual.setdefault(scheme.read(tag), tag)
+    changed = {tag: usual[scheme.read(tag)] for tag in counts if usual[scheme.read(tag)] != tag}
+    for tag, other in changed.items():
+        print(f"{source}: tag {tag!r} ({counts[tag]:,} times, first at {first[tag]}) is read as {other!r}")
+    return changed
