@@ -15,8 +15,10 @@ TASK, the line of the input, and the line of the output:
   embed           text [<TAB> text_pair]         {"vector": [...]}
 
 With an input that ends in .jsonl, or with --json_lines, a line is an object with these names as keys ("text" may be a
-list of words for tag), and its "id", if there is one, comes back. A line that cannot be answered gives {"error": ...}
-on its own line. The input is read and answered in windows of `--window` lines, so it may be of any length.
+list of words for tag). An input that ends in .csv, .tsv, .json or .parquet is a table with these columns, or those that
+--text and --text_pair name; each may be packed (.gz, .bz2, .xz). An id of its own (id, idx or index) comes back. A line
+that cannot be answered gives {"error": ...} on its own line. The input is read and answered in windows of `--window`
+lines, so it may be of any length; a run that is stopped leaves what it answered in OUTPUT.partial.
 """
 
 import contextlib
@@ -31,6 +33,7 @@ from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
 from bert_jax.inference.embedder import POOLINGS
+from bert_jax.inference.inputs import opened_inputs
 from bert_jax.inference.loaded import DTYPES
 
 _MODEL = flags.DEFINE_string(
@@ -56,6 +59,10 @@ _WINDOW = flags.DEFINE_integer(
     "number of lines that are read, sorted by length and answered together, as in --window=100",
     lower_bound=1,
 )
+_COLUMNS = {
+    "text": flags.DEFINE_string("text", "", "column of the text in a table or in objects, as in --text=review"),
+    "text_pair": flags.DEFINE_string("text_pair", "", "column of the second text, as in --text_pair=hypothesis"),
+}
 _JSON_LINES = flags.DEFINE_bool(
     "json_lines", None, "read lines as JSON objects, as in --json_lines; by default if the input ends in .jsonl"
 )
@@ -94,22 +101,19 @@ _DTYPE = flags.DEFINE_enum(
 
 def main(arguments: list[str]) -> None:
     """Runs one task over the input."""
-    if _INPUT.value.endswith((".csv", ".parquet")):
-        raise UserError(f"{_INPUT.value} is a table: give lines of text or of JSON, or let evaluate.py read it")
     if len(arguments) != 2 or arguments[1] not in lines.LINE_TASKS:
         raise UserError(f"wanted one TASK of {', '.join(lines.LINE_TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
-    name = arguments[1]
-    json_lines = _INPUT.value.endswith(".jsonl") if _JSON_LINES.value is None else _JSON_LINES.value
+    task = lines.LINE_TASKS[arguments[1]]
+    columns = {field: flag.value for field, flag in _COLUMNS.items() if flag.value}
+    if unknown := columns.keys() - set(task.fields):
+        raise UserError(f"{arguments[1]} has {' and '.join(task.fields)}: leave --{' and --'.join(unknown)} out")
     with contextlib.ExitStack() as stack:
         # Opened before the model is loaded: a misspelt name is reported at once.
-        source = stack.enter_context(open(_INPUT.value, "rb")) if _INPUT.value else sys.stdin.buffer
+        inputs = stack.enter_context(opened_inputs(task, _INPUT.value, _JSON_LINES.value, columns))
         target = stack.enter_context(lines.opened_output(_OUTPUT.value))
         model = bert_jax.load(_MODEL.value, _DTYPE.value)
-        task = lines.LINE_TASKS[name]
         run = functools.partial(task.run, model, batch_size=_BATCH_SIZE.value, **options(task.options))
-        errors = lines.predict_lines(
-            lines.LINE_TASKS[name], run, source, target, window=_WINDOW.value, json_lines=json_lines
-        )
+        errors = lines.predict_lines(run, inputs, target, window=_WINDOW.value)
     if errors:
         print(f'{errors} lines have no answer: see "error" in the output', file=sys.stderr)
 

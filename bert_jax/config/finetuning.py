@@ -8,6 +8,7 @@ from bert_jax.config.model import ModelConfig
 from bert_jax.config.training import TrainingConfig
 from bert_jax.errors import UserError
 
+INPUTS = ("", "single", "pairs", "both")  # what a head was trained on: texts, pairs of texts, or both
 TRUNCATIONS = ("head", "tail", "both", "windows")
 # Names that runs were begun with before 0.2; they go on under the new ones.
 TASK_ALIASES = {
@@ -99,4 +100,7 @@ class HeadSettings(Section):
         None,
         role="task",
         help="of question answering: how much better than an answer no answer must be; None if all have one",
+    )
+    inputs: str = option(
+        "", choices=INPUTS, role="task", help="of texts: whether it was trained on single ones, pairs, or both"
     )

@@ -98,7 +98,8 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     with timed(seconds, "scoring"):
         scores, codec = write_results(workdir, task, evaluators, params)
     with timed(seconds, "export"):
-        settings = HeadSettings(codec.max_length, codec.truncation, codec.stride, codec.null_threshold)
+        inputs = task.kind.inputs_of(prepared.splits["train"])
+        settings = HeadSettings(codec.max_length, codec.truncation, codec.stride, codec.null_threshold, inputs)
         labels = task.kind.exported_labels(codec.labels)
         model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
         huggingface.save(workdir / "model", model, codec.tokenizer)

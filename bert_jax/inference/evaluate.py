@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import DataConfig, PretrainingConfig, TaskDataConfig
+from bert_jax.errors import UserError
 from bert_jax.inference.language_model import PseudoPerplexity
 from bert_jax.inference.model import Model
 from bert_jax.metrics.language_model import unigram_loss
@@ -74,6 +75,8 @@ def evaluate_task(
     names = kind.names_of_head(task, model.labels, model.problem_type)
     examples = read_split(task, split, data)
     source = source_of_split(task, split, data)
+    if fault := model.fault_of_inputs(kind.inputs_of(examples)):
+        raise UserError(f"{source}: {fault}")
     check_labels(kind.names_in, names, examples, split, source, "the model")
     codec = kind.fitted(model.codec(kind, names, max_length, truncation), examples)
     objective = TaskObjective(kind, model.config, max(1, len(names)), execution=model.execution)

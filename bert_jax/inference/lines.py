@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
@@ -15,7 +15,6 @@ from bert_jax.errors import UserError
 from bert_jax.inference.model import Model
 from bert_jax.runtime.files import whole_file
 from bert_jax.tasks.predictions import as_json
-from bert_jax.text.cleaning import without_surrogates
 
 Fields = dict[str, Any]  # of a line, by their names
 
@@ -37,6 +36,20 @@ class LineTask(NamedTuple):
     run: Callable[..., list[Any]]
     options: tuple[str, ...] = ()
     takes_words: bool = False
+
+
+class Input(NamedTuple):
+    """Holds what is asked.
+
+    Attributes:
+      place: where it stands, such as "line 3".
+      id: of the row or object, below "id"; empty if it has none.
+      fields: of the task; or what is wrong with them.
+    """
+
+    place: str
+    id: Fields
+    fields: Fields | UserError
 
 
 def fill_mask(model: Model, records: list[Fields], progress: Callable, *, top_k: int, batch_size: int) -> list[Any]:
@@ -88,35 +101,47 @@ _ANSWERS = (  # the keys of a line of output, besides "id"
 )
 
 
-def predict_lines(
-    task: LineTask, run: Callable[..., list[Any]], source: BinaryIO, target: TextIO, *, window: int, json_lines: bool
-) -> int:
-    """Answers every line of `source` with a JSON object in `target`, {"error": ...} for a line that has no answer.
+def predict_lines(run: Callable[..., list[Any]], inputs: Iterator[Input], target: TextIO, *, window: int) -> int:
+    """Answers all inputs with a JSON object a line in `target`, {"error": ...} for one that has no answer.
 
     Args:
-      task: what the lines are.
-      run: `task.run` with all but the records and the progress given.
-      source: UTF-8, of any length: `window` lines at a time are read, sorted by length and answered.
-      target: gets a line for each; the "id" of a line of JSON, if it has one, comes first.
-      window: lines held in memory.
-      json_lines: each line is an object; otherwise it is the fields of the task with tabs between.
+      run: `LineTask.run` with all but the records and the progress given.
+      inputs: of any number: `window` of them at a time are read, sorted by length and answered.
+      target: gets a line for each; its "id", if it has one, comes first.
+      window: inputs held in memory.
 
     Returns:
-      How many lines have no answer.
+      How many have no answer.
+
+    Raises:
+      UserError: the head is missing, or the inputs cannot be read on; those before that are answered.
     """
     run([], lambda answered: None)  # a head that the model lacks is reported before anything is read
     errors = 0
-    first = 1
     with tqdm(unit=" lines", file=sys.stderr) as bar:
-        while lines := list(itertools.islice(source, window)):
-            records = [_record(task, line, json_lines) for line in lines]
-            for answered in _answered(task, run, records, first, bar):
-                errors += "error" in answered
-                target.write(json.dumps(answered, ensure_ascii=False) + "\n")
-            target.flush()
-            first += len(lines)
-            bar.update(first - 1 - bar.n)  # the lines without an answer
-    return errors
+        while True:
+            chosen, torn = _next_inputs(inputs, window)
+            done = bar.n + len(chosen)
+            answers = list(_answered(run, chosen, bar))
+            errors += sum("error" in answer for answer in answers)
+            target.write("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers))
+            target.flush()  # at once: whoever stops this finds whole lines
+            bar.update(done - bar.n)  # those without an answer
+            if torn is not None:
+                raise torn
+            if not chosen:
+                return errors
+
+
+def _next_inputs(inputs: Iterator[Input], count: int) -> tuple[list[Input], UserError | None]:
+    """Returns some inputs, and why there are no more if they cannot be read."""
+    chosen = []
+    try:
+        for each in itertools.islice(inputs, count):
+            chosen.append(each)  # noqa: PERF402 (what was read before an error counts)
+    except UserError as error:
+        return chosen, error
+    return chosen, None
 
 
 def _wrapped(name: str, answers: list[Any]) -> list[Any]:
@@ -131,74 +156,20 @@ def _texts(records: list[Fields]) -> list[str | tuple[str, str]]:
     ]
 
 
-def _record(task: LineTask, line: bytes, json_lines: bool) -> Fields | UserError:
-    """Returns the fields of a line, not yet checked, or what is wrong with it."""
-    try:
-        text = line.rstrip(b"\r\n").decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        return UserError(f"not UTF-8 at byte {error.start + 1}")
-    if json_lines:
-        try:
-            record = json.loads(text, parse_constant=_not_json)
-        except ValueError as error:
-            return UserError(f"not JSON: {error}")
-        if not isinstance(record, dict):
-            return UserError(f"not a JSON object but a {type(record).__name__}")
-        record = {key: _writable(value) for key, value in record.items()}
-    else:
-        # Where there is one field only, a tab is a character like any other.
-        values = text.split("\t") if len(task.fields) > 1 else [text]
-        if not task.needed <= len(values) <= len(task.fields):
-            return UserError(f"wanted {'<TAB>'.join(task.fields)}, found {len(values) - 1} tabs")
-        record = dict(zip(task.fields, values, strict=False))
-    return record
-
-
-def _not_json(constant: str) -> None:
-    raise ValueError(f"{constant} is none of its numbers")
-
-
-def _writable(value: Any) -> Any:
-    """Returns the value without halves of surrogate pairs, such as a cut emoji, which UTF-8 does not have."""
-    if isinstance(value, str):
-        return without_surrogates(value)
-    return [_writable(each) for each in value] if isinstance(value, list) else value
-
-
-def _checked(task: LineTask, record: Fields) -> Fields | UserError:
-    """Returns the record, or what is missing in it."""
-    for number, field in enumerate(task.fields):
-        value = record.get(field)
-        if value is None and number >= task.needed:
-            continue
-        if value is None:
-            return UserError(f"no {field!r} in it: there is {', '.join(map(repr, record)) or 'nothing'}")
-        if task.takes_words and isinstance(value, list):
-            if not value or not all(isinstance(word, str) and word.strip() for word in value):
-                return UserError(f"{field!r} is not a list of words")
-        elif not isinstance(value, str):
-            return UserError(f"{field!r} is not a text but a {type(value).__name__}")
-        elif not value.strip():
-            return UserError(f"the {field} is empty")
-    return record
-
-
-def _answered(
-    task: LineTask, run: Callable, records: list[Fields | UserError], first: int, bar: tqdm
-) -> Iterator[dict[str, Any]]:
-    """Yields one object for each line; `first` is the number of the first line in the input."""
-    checked = [record if isinstance(record, UserError) else _checked(task, record) for record in records]
-    good = [record for record in checked if not isinstance(record, UserError)]
+def _answered(run: Callable, inputs: list[Input], bar: tqdm) -> Iterator[dict[str, Any]]:
+    """Yields one object for each input."""
+    good = [each.fields for each in inputs if not isinstance(each.fields, UserError)]
     answers = iter(run(good, bar.update) if good else [])
-    for number, (record, result) in enumerate(zip(records, checked, strict=True), first):
-        name = {"id": record["id"]} if isinstance(record, dict) and "id" in record else {}
-        result = result if isinstance(result, UserError) else next(answers)
-        yield name | ({"error": f"line {number}: {result}"} if isinstance(result, UserError) else as_json(result))
+    for place, name, fields in inputs:
+        result = fields if isinstance(fields, UserError) else next(answers)
+        yield name | ({"error": f"{place}: {result}"} if isinstance(result, UserError) else as_json(result))
 
 
 @contextlib.contextmanager
 def opened_output(path: str) -> Iterator[TextIO]:
     """Opens a file that is renamed from a temporary name when all is well; standard output if `path` is empty.
+
+    If its writer is stopped, what it has written becomes PATH.partial, and that is said.
 
     Raises:
       UserError: there is such a file, and it does not hold predictions.
@@ -208,9 +179,11 @@ def opened_output(path: str) -> Iterator[TextIO]:
             sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    if not _may_replace(Path(path)):
-        raise UserError(f"{path} is there and does not hold predictions: move it away, or give another --output")
-    with whole_file(Path(path)) as file:
+    partial = Path(f"{path}.partial")
+    for file in (Path(path), partial):
+        if not _may_replace(file):
+            raise UserError(f"{file} is there and does not hold predictions: move it away, or give another --output")
+    with whole_file(Path(path), partial=partial) as file:
         yield file
 
 

@@ -1,6 +1,7 @@
 """A model in the memory of the devices, and how it is run; the classes that build on this say what it answers."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -106,6 +107,25 @@ class LoadedModel:
         for (indices, _), outputs in zip(batches, forward(self.params, arrays), strict=True):
             yield indices, outputs
             progress(len(indices))
+
+    def fault_of_inputs(self, inputs: str) -> str:
+        """Says why a fine-tuned head should not be asked about such inputs, or nothing if it can be; warns if unsure.
+
+        Args:
+          inputs: one of `config.finetuning.INPUTS`.
+        """
+        trained = self.settings.inputs
+        if not trained and inputs in ("pairs", "both"):
+            warnings.warn(
+                "the model does not tell whether it was trained on pairs of texts: its answers about pairs mean "
+                "something only if it was",
+                stacklevel=2,
+            )
+        if trained in ("", "both", inputs) or not inputs:
+            return ""
+        if trained == "single":
+            return "the model was trained on single texts, and this is a pair: give the text alone (a stray tab?)"
+        return "the model was trained on pairs, and this is a single text: give it with its text_pair"
 
     def _fault_of_pair(self, is_pair: bool) -> str:
         """Says why two texts cannot be told apart, or nothing if they can."""

@@ -68,7 +68,9 @@ class TaskHeads(LoadedModel):
         kind = kind_of_head(self.problem_type, self.labels)
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         examples = [TextExample(str(number), *pair, None) for number, pair in enumerate(pairs)]
-        faults = [self._fault_of_pair(second is not None) for _, second in pairs]
+        inputs = ["single" if second is None else "pairs" for _, second in pairs]
+        faults_of = {name: self._fault_of_pair(name == "pairs") or self.fault_of_inputs(name) for name in set(inputs)}
+        faults = [faults_of[name] for name in inputs]
         codec = self.codec(kind, self.labels, max_length, truncation)
         return self._answers(kind, examples, faults, codec, batch_size, progress)
 

@@ -9,6 +9,7 @@ signals.watch()  # first of all: the other imports take seconds
 
 import itertools
 import sys
+import warnings
 from collections.abc import Callable
 
 from absl import app, flags, logging
@@ -36,6 +37,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
 
     def guarded(arguments: list[str]) -> None:
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # in one line, without the code
         logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS log much
         try:
             main(arguments)

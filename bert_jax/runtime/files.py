@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,8 @@ from bert_jax.errors import UserError
 
 MARK = ".bert_jax"  # in a folder of ours: JSON with "made", the names in it that we write
 
-_unfinished: set[Path] = set()  # temporary files and folders of this process
+# Temporary files and folders of this process, each with the name under which what is written of it is kept, if any.
+_unfinished: dict[Path, Path | None] = {}
 
 
 # ---- whole or not there --------------------------------------------------------------------------
@@ -36,12 +38,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
+def whole_file(path: Path, mode: str = "w", partial: Path | None = None) -> Iterator[IO]:
     """Opens a file that appears under its name when the block ends well; see `write_whole`.
 
     Args:
       path: the file.
       mode: "w" for UTF-8, or "wb".
+      partial: the name under which what was written is kept if the block, or the process, does not end well; it is in
+        the folder of `path`.
 
     Raises:
       OSError: it cannot be written; names `path`.
@@ -53,7 +57,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
             yield file
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(target) as temporary:
+    with _temporary(target, partial) as temporary:
         # O_EXCL: neither a file nor a link that somebody has put there is written to; the mode is the user's own.
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -79,21 +83,30 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 def remove_unfinished() -> None:
     """Removes the temporary files and folders of this process, which is about to end in the middle of its work."""
-    for path in list(_unfinished):
-        _remove(path)
+    for path, partial in list(_unfinished.items()):
+        _give_up(path, partial)
 
 
 @contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
+def _temporary(target: Path, partial: Path | None = None) -> Iterator[Path]:
     """Gives a name beside `target` that nothing has, and that nobody can foresee."""
-    _remove_left_over(target)
+    _remove_left_over(target, partial)
     path = target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    _unfinished.add(path)
+    _unfinished[path] = partial
     try:
         yield path
     finally:
-        _remove(path)
-        _unfinished.discard(path)
+        _give_up(path, partial)
+        _unfinished.pop(path, None)
+
+
+def _give_up(path: Path, partial: Path | None) -> None:
+    """Removes what is not finished, or keeps it under another name if it is to be kept and is not empty."""
+    with contextlib.suppress(OSError):
+        if partial and path.stat().st_size:
+            os.replace(path, partial)
+            print(f"what was written so far is in {partial}", file=sys.stderr)
+    _remove(path)
 
 
 def _prefix(target: Path) -> str:
@@ -103,13 +116,13 @@ def _prefix(target: Path) -> str:
 
 
 @functools.cache
-def _remove_left_over(target: Path) -> None:
+def _remove_left_over(target: Path, partial: Path | None = None) -> None:
     """Removes what a process of this machine that is gone has left of `target`; once is enough."""
     pattern = re.compile(re.escape(_prefix(target)) + r"(\d+)-[0-9a-f]{8}\.tmp")
     for name in os.listdir(target.parent):
         found = pattern.fullmatch(name)
         if found and not _is_alive(int(found[1])):
-            _remove(target.with_name(name))
+            _give_up(target.with_name(name), partial)
 
 
 def _is_alive(process: int) -> bool:

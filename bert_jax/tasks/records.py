@@ -1,7 +1,7 @@
 """From records of a table to examples: their ids, texts and labels, and what is wrong with them."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
@@ -9,15 +9,17 @@ from bert_jax.tasks.kinds.base import Task, must_have_labels
 from bert_jax.text.cleaning import without_surrogates
 from bert_jax.text.tables import Record
 
+_ID_COLUMNS = ("id", "idx", "index")  # GLUE has idx in TFDS and index in its files
 
-def identified(task: Task, records: Iterator[Record]) -> Iterator[tuple[str, Record]]:
+
+def identified(task: Task, records: Iterator[Record], split: str) -> Iterator[tuple[str, Record]]:
     """Yields each record with its id. Torn records of a flawed data set are left out, with a warning.
 
-    The id is the column ``id`` of a custom task (``idx`` in TFDS, ``id`` in RACE), or else the number of the record in
-    its file from 0, which is what GLUE's test server wants.
+    The id is the first that there is of the columns ``id``, ``idx`` and ``index`` (of GLUE, as far as they are the
+    server's), or else the number of the record in its file from 0, which is what the server wants.
 
     Raises:
-      UserError: an id stands twice; names file and line.
+      UserError: an id stands twice, in training one of the column ``id``; names file and line.
     """
     seen: set[str] = set()
     torn: list[Record] = []
@@ -25,8 +27,9 @@ def identified(task: Task, records: Iterator[Record]) -> Iterator[tuple[str, Rec
         if task.flawed and len(record.cells) < len(record.columns):
             torn.append(record)
             continue
-        name = _id_of(task, record, number)
-        if name in seen:
+        name = _id_of(task, record, number, split)
+        # Nothing is written of the examples of training: only an id that says so has to be one.
+        if name in seen and (split != "train" or given_id(record.cells, ("id",)) is not None):
             raise UserError(
                 f"{record.place}: id {name!r} stands in an earlier row too: change it, or rename the column"
             )
@@ -37,10 +40,18 @@ def identified(task: Task, records: Iterator[Record]) -> Iterator[tuple[str, Rec
         warnings.warn(f"{left_out}; {task.name} is published with such rows", stacklevel=2)
 
 
-def _id_of(task: Task, record: Record, number: int) -> str:
-    columns = ("id",) if task.custom else task.kind.id_columns
-    given = (str(record.cells[column]) for column in columns if record.cells.get(column) not in (None, ""))
-    return next(given, str(number))
+def _id_of(task: Task, record: Record, number: int, split: str) -> str:
+    columns = _ID_COLUMNS
+    if not task.custom:  # in QQP and MNLI only files without labels have there what the server wants
+        others = () if split == "train" else ("index",) if must_have_labels(split) else _ID_COLUMNS
+        columns = (*task.kind.id_columns, *others)
+    given = given_id(record.cells, columns)
+    return str(number if given is None else given)
+
+
+def given_id(cells: Mapping[str, Any], columns: Sequence[str] = _ID_COLUMNS) -> Any:
+    """Returns the first id in a row's columns, None if there is none."""
+    return next((cells[column] for column in columns if cells.get(column) not in (None, "")), None)
 
 
 def text_of(task: Task, record: Record, column: str, key: str) -> str:

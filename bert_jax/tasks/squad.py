@@ -1,13 +1,14 @@
 """SQuAD's JSON, and questions whose answers stand where they are said to stand."""
 
 import dataclasses
-import json
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import without_surrogates
+from bert_jax.text.json_values import parse_json
 from bert_jax.text.lines import read_text
 
 
@@ -30,6 +31,10 @@ class QuestionAnsweringExample:
     title: str = ""
 
 
+class MisplacedAnswerError(UserError):
+    """Says that an answer does not stand where it is said to stand."""
+
+
 def read_questions(path: str, labelled: bool) -> Iterator[QuestionAnsweringExample]:
     """Yields the questions of a file in the format of SQuAD 1.1 or 2.0, in its order.
 
@@ -38,10 +43,14 @@ def read_questions(path: str, labelled: bool) -> Iterator[QuestionAnsweringExamp
       labelled: a question needs answers, or ``is_impossible``.
 
     Raises:
-      UserError: not such a file, an id that stands twice, or as `checked`; names the file and the question.
+      UserError: not such a file, an id that stands twice, or as `well_placed`; names the file and the question.
     """
+    return well_placed(_questions(path), path, labelled)
+
+
+def _questions(path: str) -> Iterator[QuestionAnsweringExample]:
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     seen: set[str] = set()
@@ -50,7 +59,7 @@ def read_questions(path: str, labelled: bool) -> Iterator[QuestionAnsweringExamp
         for place_of_paragraph, paragraph in _items(place, article, "paragraphs"):
             context = _value(place_of_paragraph, paragraph, "context", str)
             for place_of_question, item in _items(place_of_paragraph, paragraph, "qas"):
-                example = _question(path, place_of_question, item, context, title, labelled)
+                example = _question(path, place_of_question, item, context, title)
                 if example.id in seen:
                     raise UserError(f"{path} question {example.id} stands there twice: every question needs its own id")
                 seen.add(example.id)
@@ -59,7 +68,7 @@ def read_questions(path: str, labelled: bool) -> Iterator[QuestionAnsweringExamp
         raise UserError(f"{path} has no questions")
 
 
-def _question(path: str, place: str, item: Any, context: str, title: str, labelled: bool) -> QuestionAnsweringExample:
+def _question(path: str, place: str, item: Any, context: str, title: str) -> QuestionAnsweringExample:
     name = str(_value(place, item, "id", str | int))
     place = f"{path} question {name}"
     answers = tuple(
@@ -67,20 +76,42 @@ def _question(path: str, place: str, item: Any, context: str, title: str, labell
         for at, answer in (_items(place, item, "answers") if "answers" in item else ())
     )
     text, answerable = _value(place, item, "question", str), not item.get("is_impossible", False)
-    return checked(QuestionAnsweringExample(name, text, context, answers, answerable, title), path, labelled)
+    return QuestionAnsweringExample(name, text, context, answers, answerable, title)
 
 
-def checked(example: QuestionAnsweringExample, source: str, labelled: bool) -> QuestionAnsweringExample:
-    """Returns the example with each answer as it stands in the context, and the offset where it does.
+def well_placed(
+    examples: Iterable[QuestionAnsweringExample], source: str, labelled: bool
+) -> Iterator[QuestionAnsweringExample]:
+    """Yields each example with its answers as they stand in the context, and the offsets where they do.
+
+    Those with an answer that stands elsewhere are left out, with a warning that counts them.
 
     Args:
-      example: as it was read.
+      examples: as they were read.
       source: where, for the error.
       labelled: there must be answers, or none be possible.
 
     Raises:
-      UserError: empty question or context, an answer that does not stand at its offset, or none at all.
+      UserError: empty question or context, no answer at all, or no example whose answers stand at their offsets.
     """
+    kept, misplaced = 0, []
+    for example in examples:
+        try:
+            placed = _checked(example, source, labelled)
+        except MisplacedAnswerError as error:
+            misplaced.append(error)
+            continue
+        kept += 1
+        yield placed
+    if misplaced and not kept:
+        raise misplaced[0]
+    if misplaced:
+        what = "question is" if len(misplaced) == 1 else "questions are"
+        count = f"{len(misplaced):,} of {kept + len(misplaced):,} {what} left out"
+        warnings.warn(f"{source}: {count}, for answers that stand elsewhere; the first: {misplaced[0]}", stacklevel=2)
+
+
+def _checked(example: QuestionAnsweringExample, source: str, labelled: bool) -> QuestionAnsweringExample:
     place = f"{source} question {example.id}"
     text, context = without_surrogates(example.question), without_surrogates(example.context)
     for what, value in (("question", text), ("context", context)):
@@ -117,7 +148,8 @@ def _located(place: str, context: str, answer: str, start: int) -> tuple[str, in
     there = context[start : start + len(answer)] if start >= 0 else ""
     elsewhere = context.find(answer)
     hint = f"it stands at {elsewhere}" if elsewhere >= 0 else "the context does not hold it"
-    raise UserError(f"{place}: answer {answer!r} is not at answer_start {start}, where {there!r} stands: {hint}")
+    fault = f"answer {answer!r} is not at answer_start {start}, where {there!r} stands"
+    raise MisplacedAnswerError(f"{place}: {fault}: {hint}")
 
 
 def _items(place: str, value: Any, key: str) -> Iterator[tuple[str, Any]]:

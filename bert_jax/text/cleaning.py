@@ -7,6 +7,7 @@ documents themselves, and `Deduplicator` sees all of them in their order.
 import dataclasses
 import hashlib
 import html
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -25,6 +26,14 @@ _INLINE = re.compile(r"</?(?:i|b|u|em|strong|span|sup|sub|small)>", re.IGNORECAS
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LETTER = re.compile(r"[^\W\d_]")
+_MOST_MARKS = 100  # on one letter
+# Python's search is fast for a range, then for a set of the basic plane; a set of several planes would take minutes. Of
+# the other planes any character is suspected to be a mark.
+_BASIC_MARKS = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.combining(chr(code)))
+_HIGH = "\U00010000-\U0010ffff"
+_MANY_MARKS = re.compile(
+    f"[\u0300-\U0010ffff](?<![^{_BASIC_MARKS}{_HIGH}])(?:[{_BASIC_MARKS}]|[{_HIGH}]){{{_MOST_MARKS - 1}}}"
+)
 
 
 def _control_replacements() -> dict[str, str]:
@@ -60,7 +69,7 @@ class Cleaning(CleaningConfig):
         if self.control_characters:
             text = _CONTROL.sub(lambda match: _CONTROL_REPLACEMENTS.get(match[0], ""), text)
         if self.unicode_form:
-            text = unicodedata.normalize(self.unicode_form, text)  # pyright: ignore[reportArgumentType]
+            text = normalized(self.unicode_form, text)
         return text.strip()
 
     def fault(self, text: str) -> str:
@@ -80,6 +89,19 @@ class Cleaning(CleaningConfig):
                 dropped[fault] += 1
             else:
                 yield CleanDocument(text, document_hash(text), len(text.encode("utf-8")))
+
+
+def normalized(form: str, text: str) -> str:
+    """Returns a Unicode normal form in time that is linear in the text.
+
+    Marks on one letter are sorted, which takes the square of their number; so a run of more than `_MOST_MARKS` of them,
+    which no script has, is sorted in parts.
+    """
+    if text.isascii():
+        return text
+    ends = (match.end() for match in _MANY_MARKS.finditer(text) if all(map(unicodedata.combining, match[0])))
+    parts = (text[start:stop] for start, stop in itertools.pairwise([0, *ends, len(text)]))
+    return "".join(unicodedata.normalize(form, part) for part in parts)  # pyright: ignore[reportArgumentType]
 
 
 def without_surrogates(text: str) -> str:

@@ -17,6 +17,7 @@ from bert_jax.config import DataConfig
 from bert_jax.config.data import ENCODING_ERRORS
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import Cleaning, Deduplicator
+from bert_jax.text.headers import Wanted
 from bert_jax.text.lines import NotUTF8Error, read_line_parts
 from bert_jax.text.report import Report, advance, progress_bar
 from bert_jax.text.tables import Record, read_records
@@ -183,7 +184,13 @@ def _file_documents(paths: list[str], source: TextSource, report: Report) -> Ite
         if _extension(path) == ".txt":
             yield from _txt(path, source, report)
         else:
-            records = read_records(path, column=source.column, errors=source.errors, on_read=report.add_read)
+            records = read_records(
+                path,
+                wanted=Wanted((source.column,)),
+                column=source.column,
+                errors=source.errors,
+                on_read=report.add_read,
+            )
             yield from (_text_of(record, source.column) for record in records)
         report.bytes_read = before + size
 

@@ -1,34 +1,43 @@
-"""Reads csv, tsv, jsonl and parquet files as a stream of records, for pre-training and for fine-tuning.
+"""Reads csv, tsv, jsonl, json and parquet files as a stream of records, for all that reads tables.
 
 A file reads the same whatever it is read for:
 
 - **Every format**: UTF-8, without its byte order mark. Two columns of one name are refused by name. An error names the
-  file and the first line of the record (in parquet, the row). Memory is bounded: no line is longer than 64 MiB.
+  file and the first line of the record (in parquet the row, in json the object). Memory is bounded: no line is longer
+  than 64 MiB. A packed file (.gz, .bz2, .xz) reads as what is in it; one without an extension as what it begins with.
 - **csv**: quotes as Excel writes them, strictly: a quote that is never closed, or stands within a quoted text without
   being doubled, is an error that names the line where its row began, and not a text of a thousand rows. LF or CR LF
   ends a line; or a lone CR, in a file whose first line ends so (old Macintosh programs). In other files a lone CR
   outside quotes is an error: it would part a text in two.
 - **tsv** (and a txt that is a table): no quotes, as in GLUE, where a quote is a character like any other. LF or CR LF
   ends a line; a lone CR is a character.
-- **jsonl**: a JSON object a line.
+- **jsonl**: a JSON object a line, read as `bert_jax.text.json_values` says.
+- **json**: an array of such objects, or one a line.
 - **parquet**: read by row group; an absent value is None.
 
-In csv and tsv the first line names the columns and blank lines are left out.
+In csv and tsv the first line names the columns and blank lines are left out. Where the first line holds none of the
+names that its reader looks for and looks like a row, it is one: see `bert_jax.text.headers`.
 """
 
+import contextlib
 import csv
-import json
+import io
+import itertools
 import os
 import re
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from bert_jax.errors import UserError
 from bert_jax.text import lines as text_lines
-from bert_jax.text.lines import NotUTF8Error, read_lines, read_text
+from bert_jax.text.headers import SAMPLE, Wanted, guessed_header
+from bert_jax.text.json_values import NamedTwiceError, parse_json, read_array
+from bert_jax.text.lines import PACKED_EXTENSIONS, NotUTF8Error, opened, read_lines, read_text
 
-TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 _PARQUET_BATCH = 256  # rows
 
 
@@ -39,20 +48,22 @@ class Record(NamedTuple):
       source: the file, or ``tfds:NAME:SPLIT``.
       number: the number of its first line from 1, of its row from 1 in parquet, of the record from 0 in TFDS.
       cells: the values by column.
-      columns: all columns of the table, also those that this row is too short for; empty in jsonl and TFDS.
+      columns: all columns of the table, also those that this row is too short for; empty in JSON and TFDS.
+      unit: what `number` counts.
+      surplus: how many fields the row has beyond its columns, which are not in `cells`.
     """
 
     source: str
     number: int
     cells: dict[str, Any]
     columns: Sequence[str] = ()
+    unit: str = "line"
+    surplus: int = 0
 
     @property
     def place(self) -> str:
         """Names where the record stands, for messages."""
-        if self.source.startswith("tfds:"):
-            return f"{self.source} record {self.number}"
-        return f"{self.source} {'row' if self.source.lower().endswith('.parquet') else 'line'} {self.number}"
+        return f"{self.source} {self.unit} {self.number}"
 
     def cell(self, column: str, key: str = "") -> Any:
         """Returns the value in a column.
@@ -76,13 +87,15 @@ class Record(NamedTuple):
         raise UserError(f"{place} has no column {column!r}: {what_to_do}")
 
 
-def read_rows(path: str, header: Sequence[str] = (), strict: bool = True) -> Iterator[Record]:
+def read_rows(
+    path: str, header: Sequence[str] = (), strict: bool = True, wanted: Wanted = Wanted()
+) -> Iterator[Record]:
     """Yields the records of a table that has some; arguments and errors as of `read_records`.
 
     Raises:
       UserError: also if the file has no records.
     """
-    return _at_least_one(path, read_records(path, header, strict))
+    return _at_least_one(path, read_records(path, header, strict, wanted=wanted))
 
 
 def read_objects(path: str) -> Iterator[Record]:
@@ -95,6 +108,7 @@ def read_records(
     header: Sequence[str] = (),
     strict: bool = True,
     *,
+    wanted: Wanted = Wanted(),
     column: str = "",
     errors: str = "strict",
     on_read: Callable[[int], object] = lambda size: None,
@@ -105,6 +119,7 @@ def read_records(
       path: the file.
       header: the columns, if the first line does not name any of them.
       strict: whether a row with more fields than columns is an error: a tab or comma in a text has shifted its label.
+      wanted: the columns that the caller looks for; a first line of csv or tsv with none of them may be a row.
       column: the only column that the caller needs; others may be left out where that saves work.
       errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
       on_read: a function that is called with the number of bytes of the file that were read since the last call.
@@ -113,15 +128,37 @@ def read_records(
       NotUTF8Error: names the file, the line and the byte offset.
       UserError: the file is of no known type, cannot be read, or is broken (names the file and the line).
     """
-    extension = os.path.splitext(path)[1].lower()
+    extension = file_type(path) or sniffed_type(path) or _separated_by(path)
     if extension not in TABLES:
         raise UserError(f"{path} is of no known type: it must end in one of {', '.join(TABLES)}")
     if extension == ".parquet":
         return _parquet(path, column, errors, on_read)
+    if extension == ".json" and sniffed_type(path) != ".jsonl":
+        return _array(path, errors, on_read)
     lines = read_lines(path, errors, on_read)
-    if extension == ".jsonl":
+    if extension in (".jsonl", ".json"):
         return _objects(path, lines)
-    return _table(path, _csv(path, lines) if extension == ".csv" else _tsv(lines), header, strict)
+    return _table(path, _csv(path, lines) if extension == ".csv" else _tsv(lines), header, strict, wanted)
+
+
+def file_type(path: str) -> str:
+    """Returns the extension of a file without the one that says how it is packed; empty if there is none."""
+    name = os.path.basename(path).lower()
+    stem, extension = os.path.splitext(name)
+    return os.path.splitext(stem)[1] if extension in PACKED_EXTENSIONS else extension
+
+
+def sniffed_type(path: str) -> str:
+    """Tells by its first bytes whether a file is .parquet, .jsonl or .json (an array of objects); empty if none."""
+    with opened(path) as file:
+        start = file.read(1 << 12).removeprefix(b"\xef\xbb\xbf").lstrip()
+    marks = {rb"PAR1": ".parquet", rb'\{\s*"': ".jsonl", rb"\[\s*\{": ".json"}
+    return next((extension for mark, extension in marks.items() if re.match(mark, start)), "")
+
+
+def _separated_by(path: str) -> str:
+    """Tells the type of a table without an extension by its first line."""
+    return ".tsv" if "\t" in next(read_lines(path), "") else ".csv"
 
 
 def _at_least_one(path: str, records: Iterator[Record]) -> Iterator[Record]:
@@ -130,7 +167,7 @@ def _at_least_one(path: str, records: Iterator[Record]) -> Iterator[Record]:
         none = False
         yield record
     if none:
-        if not path.lower().endswith(".parquet"):
+        if (file_type(path) or sniffed_type(path)) != ".parquet":
             read_text(path)  # tells an empty file from one without rows
         raise UserError(f"{path} has no rows")
 
@@ -138,9 +175,14 @@ def _at_least_one(path: str, records: Iterator[Record]) -> Iterator[Record]:
 # ---- csv and tsv ---------------------------------------------------------------------------------
 
 
-def _table(path: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool) -> Iterator[Record]:
+def _table(
+    path: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[str], strict: bool, wanted: Wanted
+) -> Iterator[Record]:
     """Names the fields of numbered rows."""
     columns: Sequence[str] = ()
+    if wanted.texts and not header:
+        sample, rows = _sampled(rows)
+        header = guessed_header(path, [fields for _, fields in sample], wanted)
     for number, fields in rows:
         if not columns:
             named = not header or not set(header).isdisjoint(fields)
@@ -153,7 +195,26 @@ def _table(path: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[st
                 f"{path} line {number} has {len(fields)} fields, but there are {len(columns)} columns: is there a "
                 "separator within a text? (csv files quote such a text, tsv files cannot hold it)"
             )
-        yield Record(path, number, dict(zip(columns, fields, strict=False)), columns)
+        surplus = max(0, len(fields) - len(columns))
+        yield Record(path, number, dict(zip(columns, fields, strict=False)), columns, surplus=surplus)
+
+
+def _sampled(rows: Iterator[tuple[int, list[str]]]) -> tuple[list, Iterator[tuple[int, list[str]]]]:
+    """Returns the first rows, and all: an error among the first comes behind the rows before it."""
+    sample, fault = [], []
+    try:
+        for row in itertools.islice(rows, SAMPLE):
+            sample.append(row)  # noqa: PERF402 (what was read before an error counts)
+    except UserError as error:
+        fault.append(error)
+
+    def all_rows() -> Iterator[tuple[int, list[str]]]:
+        yield from sample
+        for error in fault:
+            raise error
+        yield from rows
+
+    return sample, all_rows()
 
 
 def _check_names(place: str, names: Sequence[str]) -> None:
@@ -201,34 +262,29 @@ def _tsv(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-# ---- jsonl ---------------------------------------------------------------------------------------
+# ---- JSON ----------------------------------------------------------------------------------------
 
 
 def _objects(path: str, lines: Iterable[str]) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        place = f"{path} line {number}"
         try:
-            cells = json.loads(line, object_pairs_hook=_object)
-        except _NamedTwiceError as error:
-            _check_names(f"{path} line {number}", error.args)
+            cells = parse_json(line)
+        except NamedTwiceError as error:
+            _check_names(place, error.args)
             raise
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} line {number} is not a JSON object: {error}") from error
+        except ValueError as error:
+            raise UserError(f"{place} is not a JSON object: {error}") from error
         if not isinstance(cells, dict):
-            raise UserError(f"{path} line {number} is not a JSON object but a {type(cells).__name__}")
+            raise UserError(f"{place} is not a JSON object but a {type(cells).__name__}")
         yield Record(path, number, cells)
 
 
-class _NamedTwiceError(Exception):
-    """Holds the names of a JSON object that has one of them twice."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    cells = dict(pairs)
-    if len(cells) < len(pairs):
-        raise _NamedTwiceError(*(name for name, _ in pairs))
-    return cells
+def _array(path: str, errors: str, on_read: Callable[[int], object]) -> Iterator[Record]:
+    for number, cells in read_array(path, errors, on_read):
+        yield Record(path, number, cells, unit="object")
 
 
 # ---- parquet -------------------------------------------------------------------------------------
@@ -239,7 +295,7 @@ def _parquet(path: str, column: str, errors: str, on_read: Callable[[int], objec
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with _seekable(path) as opened_file, pyarrow.parquet.ParquetFile(opened_file) as file:
             names = file.schema_arrow.names
             _check_names(path, names)
             chosen = [column] if column in names else names
@@ -248,12 +304,25 @@ def _parquet(path: str, column: str, errors: str, on_read: Callable[[int], objec
                 columns = [_parquet_values(path, values, number, errors) for values in batch.columns]
                 for cells in zip(*columns, strict=True):
                     number += 1
-                    yield Record(path, number, dict(zip(chosen, cells, strict=True)), names)
+                    yield Record(path, number, dict(zip(chosen, cells, strict=True)), names, unit="row")
                 on_read(size * batch.num_rows // file.metadata.num_rows)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is not a parquet file, or a damaged one: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _seekable(path: str) -> Iterator[BinaryIO]:
+    """Opens a file to be read from anywhere: if it is packed, what is in it, in a temporary file."""
+    with opened(path) as file:
+        if isinstance(file, io.BufferedReader):
+            with open(path, "rb") as plain:
+                yield plain
+        else:
+            with tempfile.TemporaryFile() as whole:
+                shutil.copyfileobj(file, whole)
+                yield whole  # pyright: ignore[reportReturnType]
 
 
 def _parquet_values(path: str, column: Any, before: int, errors: str) -> list[Any]:

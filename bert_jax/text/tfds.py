@@ -78,7 +78,7 @@ def records_of(rows: Any, source: str, *, column: str = "", errors: str = "stric
         for number, record in zip(numbers, rows.__getitems__(numbers), strict=True):
             values = {column: record[column]} if column in record else record
             try:
-                yield Record(source, number, _plain(features, values, errors))
+                yield Record(source, number, _plain(features, values, errors), unit="record")
             except UnicodeDecodeError as error:
                 place = f"{source} record {number} is not UTF-8: byte offset {error.start}"
                 raise NotUTF8Error(f"{place}; prepare the data anew") from error

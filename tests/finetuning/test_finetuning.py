@@ -117,7 +117,7 @@ def test_frozen_layers_stay_and_the_head_keeps_its_settings(tmp_path, body):
     config = config_for(tmp_path, "classification", body, total_epochs=1.0, optimizer=optimizer)
     finetune(dataclasses.replace(config, truncation="tail"), tmp_path / "run")
     model = huggingface.load(tmp_path / "run" / "model")
-    assert model.settings == HeadSettings(max_length=24, truncation="tail", stride=4)
+    assert model.settings == HeadSettings(max_length=24, truncation="tail", stride=4, inputs="single")
     before, after = huggingface.load(body).params["bert"], model.params["bert"]
     for part in ("embeddings",):
         jax.tree.map(np.testing.assert_array_equal, before[part], after[part])

@@ -16,6 +16,7 @@ from helpers.fine_tuned import CONFIG, fine_tuned
 from bert_jax.config import HeadSettings
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
+from bert_jax.inference.inputs import line_inputs
 from bert_jax.inference.model import Model
 from bert_jax.inference.words import tagging_of, words_of
 from bert_jax.interop import huggingface
@@ -253,7 +254,7 @@ def test_other_errors():
 def run_lines(name, model, text, json_lines=False, **options):
     task, target = lines.LINE_TASKS[name], io.StringIO()
     run = functools.partial(task.run, model, batch_size=4, **options)
-    errors = lines.predict_lines(task, run, io.BytesIO(text), target, window=3, json_lines=json_lines)
+    errors = lines.predict_lines(run, line_inputs(task, io.BytesIO(text), json_lines), target, window=3)
     found = [json.loads(line) for line in target.getvalue().splitlines()]
     assert errors == sum("error" in each for each in found)
     return found

@@ -14,7 +14,7 @@ import pytest
 
 from bert_jax.errors import UserError
 from bert_jax.text import lines, sources
-from bert_jax.text.cleaning import Cleaning, SeenDocuments
+from bert_jax.text.cleaning import Cleaning, SeenDocuments, normalized
 from bert_jax.text.report import Report
 from bert_jax.text.sources import Documents, TextSource, read_documents
 
@@ -305,3 +305,12 @@ def test_seen_documents_forget_the_oldest_only_when_a_bucket_is_full(monkeypatch
     assert not any(seen.add(code) for code in same_bucket)
     assert all(seen.add(code) for code in same_bucket[1:])
     assert not seen.add(same_bucket[0])
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKD"])
+def test_marks_without_end_are_sorted_in_parts_and_lose_nothing(form):
+    marks = [chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code))]
+    few = "".join(letter + "".join(marks[number : number + 40]) for number, letter in enumerate("aeé한ก" * 20))
+    assert normalized(form, few) == unicodedata.normalize(form, few)
+    many = "a" + "\u0301\u0316\U00010a3a" * 20_000  # the square of these would take minutes
+    assert Counter(normalized(form, many)) == Counter(unicodedata.normalize(form, many[:3_001])) + Counter(many[3_001:])

@@ -20,6 +20,7 @@ from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
 from bert_jax.tasks.rows import Batch, lay_out
+from bert_jax.text.headers import Wanted
 from bert_jax.text.tables import Record, read_rows
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.losses import accuracy, weighted_cross_entropy
@@ -100,7 +101,8 @@ class Kind(abc.ABC):
           UserError: the file cannot be read, or a record is no example; names file and line.
         """
         header = task.header if task.text in task.header else ()  # a file with other columns names them
-        return self.read_records(task, split, read_rows(path, header, strict=not official))
+        wanted = Wanted() if official else Wanted(tuple(filter(None, (task.text, task.text_pair))), task.label)
+        return self.read_records(task, split, read_rows(path, header, strict=not official, wanted=wanted))
 
     @abc.abstractmethod
     def read_records(self, task: "Task", split: str, records: Iterator[Record]) -> Iterator[Any]:
@@ -116,6 +118,11 @@ class Kind(abc.ABC):
         if 0 < len(without) < len(examples):
             count = f"{len(without)} of {len(examples)} examples have no label"
             raise UserError(f"{source}: {count}, the first is {without[0]}: label all of them or none")
+
+    def inputs_of(self, examples: Sequence[Any]) -> str:
+        """Tells which of `config.finetuning.INPUTS` the examples are; empty where the kind leaves no choice."""
+        del examples
+        return ""
 
     # ---- names of labels -------------------------------------------------------------------------
 

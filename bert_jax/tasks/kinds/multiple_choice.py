@@ -65,7 +65,7 @@ class MultipleChoice(CrossEntropyKind, NamelessKind):
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[MultipleChoiceExample]:
         """Yields an example of each record."""
-        for name, record in identified(task, records):
+        for name, record in identified(task, records, split):
             columns = sorted(
                 (column for column in record.columns or record.cells if _ENDING.fullmatch(column)),
                 key=lambda column: int(column.removeprefix("ending")),
@@ -193,7 +193,7 @@ class ReadingComprehension(MultipleChoice):
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[MultipleChoiceExample]:
         """Yields an example of each question; an option fills the blank of its question, or follows it."""
-        for name, record in identified(task, records):
+        for name, record in identified(task, records, split):
             text = text_of(task, record, task.text, "text")
             questions, options = record.cell(task.text_pair, "text_pair"), record.cell("options")
             answers = label_of(task, record, split)

@@ -5,6 +5,7 @@ are cut out by character offsets (`bert_jax.tasks.spans`), where the original co
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,13 +14,14 @@ import jax
 import numpy as np
 
 from bert_jax.config import ModelConfig
+from bert_jax.errors import UserError
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, NamelessKind, Task, must_have_labels
 from bert_jax.tasks.rows import Batch, padded_labels
 from bert_jax.tasks.spans import Candidate, QuestionAnsweringRow, best_answers, question_rows
-from bert_jax.tasks.squad import QuestionAnsweringExample, checked, read_questions
-from bert_jax.text.tables import Record
+from bert_jax.tasks.squad import QuestionAnsweringExample, read_questions, well_placed
+from bert_jax.text.tables import Record, file_type, read_rows, sniffed_type
 from bert_jax.training.losses import span_cross_entropy
 from bert_jax.training.objective import Mean
 
@@ -46,24 +48,18 @@ class QuestionAnswering(NamelessKind):
     # ---- data ------------------------------------------------------------------------------------
 
     def read_file(self, task: Task, split: str, path: str, *, official: bool) -> Iterator[QuestionAnsweringExample]:
-        """Yields the questions of a file in SQuAD's JSON."""
-        del task, official
+        """Yields the questions of a file in SQuAD's JSON, or of a table with its columns, as Hugging Face has them."""
+        del official
+        if (file_type(path) or sniffed_type(path)) in (".jsonl", ".parquet") or sniffed_type(path) == ".json":
+            return self.read_records(task, split, read_rows(path))
         return read_questions(path, must_have_labels(split))
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[QuestionAnsweringExample]:
-        """Yields the questions of TFDS's records."""
+        """Yields the questions of records with the columns id, question, context and answers."""
         del task
-        for record in records:
-            answers = record.cell("answers")
-            example = QuestionAnsweringExample(
-                id=record.cell("id"),
-                question=record.cell("question"),
-                context=record.cell("context"),
-                answers=tuple(zip(answers["text"], answers["answer_start"], strict=True)),
-                answerable=not record.cells.get("is_impossible", False),
-                title=record.cells.get("title", ""),
-            )
-            yield checked(example, record.source, must_have_labels(split))
+        if (first := next(records, None)) is not None:
+            examples = map(_example, itertools.chain([first], records))
+            yield from well_placed(examples, first.source, must_have_labels(split))
 
     def is_labelled(self, example: QuestionAnsweringExample) -> bool:
         """Tells whether answers are known, or that there is none."""
@@ -176,3 +172,24 @@ class QuestionAnswering(NamelessKind):
         null_scores = [prediction.null_score_diff for prediction in predictions]
         threshold = threshold if threshold in null_scores else min(null_scores) - 1
         return dataclasses.replace(codec, null_threshold=threshold)
+
+
+def _example(record: Record) -> QuestionAnsweringExample:
+    for column in ("id", "question", "context"):
+        if not isinstance(record.cell(column), str):
+            raise UserError(f"{record.place}: {column!r} is not a text but a {type(record.cell(column)).__name__}")
+    answers = record.cell("answers")
+    try:
+        pairs = zip(answers["text"], answers["answer_start"], strict=True)
+        found = tuple((str(text), int(start)) for text, start in pairs)
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = "an object with lists of the same length, text and answer_start"
+        raise UserError(f"{record.place}: 'answers' is not {wanted}: {str(answers)[:80]}") from error
+    return QuestionAnsweringExample(
+        id=record.cells["id"],
+        question=record.cells["question"],
+        context=record.cells["context"],
+        answers=found,
+        answerable=not record.cells.get("is_impossible", False),
+        title=record.cells.get("title", ""),
+    )

@@ -60,13 +60,18 @@ class TextKind(Kind):
 
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[TextExample]:
         """Yields an example of each record."""
-        for name, record in identified(task, records):
+        for name, record in identified(task, records, split):
             text = text_of(task, record, task.text, "text")
             column = task.text_pair
             if not column and task.custom and task.text != "text_pair" and record.cells.get("text_pair"):
                 column = "text_pair"  # not left unread only because the task would do without
             pair = text_of(task, record, column, "text_pair") if column else None
             yield TextExample(name, text, pair, self.read_label(task, split, record))
+
+    def inputs_of(self, examples: Sequence[TextExample]) -> str:
+        """Tells whether they are single texts, pairs, or both."""
+        found = {"single" if example.text_pair is None else "pairs" for example in examples}
+        return "both" if len(found) > 1 else "".join(found)
 
     def read_label(self, task: Task, split: str, record: Record) -> str | float | tuple[str, ...] | None:
         """Returns the label of a record; None if it is not known.
