@@ -106,8 +106,8 @@ def well_placed(
     if misplaced and not kept:
         raise misplaced[0]
     if misplaced:
-        what = "question is" if len(misplaced) == 1 else "questions are"
-        count = f"{len(misplaced):,} of {kept + len(misplaced):,} {what} left out"
+        verb = "is" if len(misplaced) == 1 else "are"
+        count = f"{len(misplaced):,} of {kept + len(misplaced):,} questions {verb} left out"
         warnings.warn(f"{source}: {count}, for answers that stand elsewhere; the first: {misplaced[0]}", stacklevel=2)
 
 
