@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 from bert_jax.errors import UserError
 from bert_jax.inference.lines import Fields, Input, LineTask
-from bert_jax.tasks.kinds.text import TextKind
 from bert_jax.tasks.records import given_id
 from bert_jax.tasks.table import TASKS
 from bert_jax.text.headers import Wanted
@@ -39,13 +38,13 @@ def opened_inputs(
       UserError: the file cannot be read, or has no such columns.
     """
     streams = not path or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
-    kind = file_type(path)
-    if not streams and not kind and (sniffed := sniffed_type(path)) != ".json":
-        kind = sniffed
-    if kind in _TABLES and not json_lines and not _is_lines(task, path, kind, columns):
+    extension = file_type(path)
+    if not streams and not extension and (sniffed := sniffed_type(path)) != ".json":
+        extension = sniffed
+    if extension in _TABLES and not json_lines and not _is_lines(task, path, extension, columns):
         yield _table_inputs(task, path, columns)
         return
-    json_lines = kind == ".jsonl" if json_lines is None else json_lines
+    json_lines = extension == ".jsonl" if json_lines is None else json_lines
     if columns and not json_lines:
         raise UserError(f"lines have no columns: leave {' and '.join(f'--{field}' for field in columns)} out")
     if not path:
@@ -134,9 +133,9 @@ def _checked(task: LineTask, cells: Fields, columns: Mapping[str, str] = {}) -> 
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def _is_lines(task: LineTask, path: str, kind: str, columns: Mapping[str, str]) -> bool:
+def _is_lines(task: LineTask, path: str, extension: str, columns: Mapping[str, str]) -> bool:
     """Tells whether a tsv has the fields of a task in each line, and no line of names; says so."""
-    if kind != ".tsv" or columns or task.needed < 2:
+    if extension != ".tsv" or columns or task.needed < 2:
         return False
     first = next(read_lines(path), "").rstrip("\r\n").split("\t")
     if len(first) != len(task.fields) or not _header_names(task).isdisjoint(first):
@@ -180,7 +179,7 @@ def _published_columns(task: LineTask) -> set[tuple[str, ...]]:
     """Returns the columns of texts that published tasks have, such as sentence1 and sentence2 of GLUE."""
     if task.fields[0] != "text":
         return set()
-    rows = [each for each in TASKS.values() if isinstance(each.kind, TextKind) and not each.custom]
+    rows = [each for each in TASKS.values() if each.kind.truncates and not each.custom]
     pairs = {columns[:2] for each in rows for columns in ((each.text, each.text_pair), each.tfds_columns)}
     return {tuple(filter(None, pair))[: len(task.fields)] for pair in pairs} - {()}
 

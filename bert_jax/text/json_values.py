@@ -110,19 +110,19 @@ def read_array(
       UserError: the file cannot be read, or is no such array (names the number of the object).
     """
     with opened(path, on_read) as file:
-        window, number = _Window(path, file, errors), 0
-        if window.next_mark() != "[":
+        stretch, number = _Stretch(path, file, errors), 0
+        if stretch.next_mark() != "[":
             raise UserError(f"{path} is not a JSON array of objects")
-        mark = "," if window.next_mark(look=True) != "]" else window.next_mark()
+        mark = "," if stretch.next_mark(look=True) != "]" else stretch.next_mark()
         while mark == ",":
             number += 1
-            yield number, window.next_object(f"{path} object {number}")
-            mark = window.next_mark()
-        if mark != "]" or (mark := window.next_mark()):
+            yield number, stretch.next_object(f"{path} object {number}")
+            mark = stretch.next_mark()
+        if mark != "]" or (mark := stretch.next_mark()):
             raise UserError(f"{path} is not a JSON array of objects: {mark or 'its end'!r} follows object {number}")
 
 
-class _Window:
+class _Stretch:
     """Holds the part of a JSON text that is not yet parsed, and reads on where more is needed."""
 
     def __init__(self, path: str, file: BinaryIO, errors: str) -> None:
