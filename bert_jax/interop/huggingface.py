@@ -221,7 +221,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     looks finished. An older model in `directory` is replaced.
 
     Args:
-      directory: the folder, which is absent, empty, or holds a model that `save` wrote.
+      directory: the folder, which is absent, empty, or holds a model that `save` wrote; other files in it stay.
       model: the model, its layers unrolled or stacked.
       tokenizer: the tokenizer that the model was trained with.
 
@@ -291,8 +291,9 @@ def _transformers_config(model: Pretrained, architecture: str, tokenizer: Tokeni
 
 def _refuse_foreign_files(directory: Path, written: set[str]) -> None:
     # Replacing a folder deletes what is in it: not the user's home because of a slip.
+    known = bool(made(directory)) or directory.name in made(directory.parent)
     foreign = sorted({path.name for path in directory.iterdir()} - written) if directory.exists() else []
-    if foreign:
+    if foreign and not known:
         raise UserError(f"{directory}: holds {foreign[0]!r}, which is no part of a saved model: choose another folder")
     refuse_foreign(directory, written - {MARK}, known=directory.name in made(directory.parent))
 
@@ -302,7 +303,11 @@ def _move_into_place(temporary: Path, directory: Path) -> None:
         temporary.rename(directory)
         return
     with temporary_folder(directory) as aside:
+        ours = made(directory) | {path.name for path in temporary.iterdir()}
         directory.rename(aside / "old")
+        for path in (aside / "old").iterdir():
+            if path.name not in ours:  # a note of the user's, or of the file manager's
+                path.rename(temporary / path.name)
         try:
             temporary.rename(directory)
         except OSError:

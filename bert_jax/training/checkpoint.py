@@ -144,11 +144,14 @@ class Checkpoints:
 
     def _damage(self, step: int, largest: float) -> str | None:
         folder = self.directory / str(step)
-        try:
-            if (folder / "metrics").exists():  # the one file of a former version's that Orbax reads unasked
-                float(read_json(folder / "metrics" / "metrics")["rank"])
-        except (OSError, UserError, KeyError, TypeError, ValueError) as error:
-            return f"metrics cannot be read: {error}"
+        for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
+            # Orbax reads these unasked, in a folder without checksums too, and does without them.
+            try:
+                float(read_json(file).get("rank", 0))
+            except FileNotFoundError:
+                continue
+            except (UserError, TypeError, ValueError) as error:
+                return f"{file.name} is damaged: {error}"
         return checksums.damage(folder, largest)
 
     def _put_aside(self, step: int, reason: str) -> None:

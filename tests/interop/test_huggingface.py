@@ -283,6 +283,21 @@ def test_labels_of_the_same_name(tmp_path, tokenizer):
         huggingface.save(tmp_path / "model", model, tokenizer)
 
 
+def test_a_note_beside_a_saved_model_does_no_harm_and_stays(tmp_path, tokenizer):
+    """A file manager leaves such files; a run would have found out at its end."""
+    directory = tmp_path / "model"
+    huggingface.save(directory, random_model(seed=1), tokenizer)
+    (directory / ".DS_Store").write_bytes(b"\x00\xff")
+    (directory / "notes").mkdir()
+    (directory / "notes" / "mine.txt").write_text("mine")
+    huggingface.save(directory, random_model(seed=2), tokenizer)
+    assert (directory / ".DS_Store").read_bytes() == b"\x00\xff"
+    assert (directory / "notes" / "mine.txt").read_text() == "mine"
+    huggingface.save(tmp_path / "other", random_model(seed=2), tokenizer)
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (directory, tmp_path / "other")]
+    assert weights[0] == weights[1]
+
+
 def test_a_folder_with_other_files_is_not_replaced(tmp_path, tokenizer):
     (tmp_path / "thesis.tex").write_text("ten years")
     with pytest.raises(UserError, match=r"thesis\.tex"):

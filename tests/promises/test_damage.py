@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_read_as_it_was_or_put_aside(straight, tmp_path,
             right[step] = newest(copy)
             shutil.rmtree(copy / str(step))
     assert len(right) > 1
-    for number in range(max(trials, 60) // 20):
+    for number in range(max(trials, 6)):
         with intact(workdir / "checkpoints", tmp_path) as copy:
             step = steps[-1 - number % len(steps)]
             (name, damage), *_ = damages(copy / str(step), 1, seed=number)
