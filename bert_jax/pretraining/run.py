@@ -16,8 +16,8 @@ from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
 from bert_jax.metrics.language_model import majority_share, unigram_loss
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
-from bert_jax.pretraining.initialization.neighbours import init_neighbour_heads
-from bert_jax.pretraining.initialization.word_vectors import init_embeddings_from_counts
+from bert_jax.pretraining.initialization.neighbours import check_width, init_neighbour_heads
+from bert_jax.pretraining.initialization.word_vectors import check_vocabulary, init_embeddings_from_counts
 from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
 from bert_jax.runtime.execution import Execution
@@ -59,6 +59,9 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False,
     if execution.process_count > 1:
         raise UserError(f"pre-training runs in one process with all its devices, not in {execution.process_count}")
     check_batch(config.batch_size, config.accumulate, execution.mesh)
+    check_start(config)
+    max_sequences = sequences_per_row(config.data.length, config.data.packing)
+    print(describe_kernel(config.model, execution, config.data.length, max_sequences))
     workdirs.register_run(config, workdir, text_settings)
     with timed(seconds, "vocabulary"):
         tokenizer = open_tokenizer(config, workdir)
@@ -68,8 +71,6 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False,
     train_text, data = make_data(config, directory, tokenizer, execution, verify=verify)
     initial_params = functools.partial(first_params, config, train_text)
     objective = pretraining_objective(config, tokenizer, execution)
-    max_sequences = sequences_per_row(config.data.length, config.data.packing)
-    print(describe_kernel(config.model, execution, config.data.length, max_sequences))
     with timed(seconds, "training"):
         trained = train(
             objective, config, workdir, data, execution.mesh, initial_params, profile=profile, verify=verify
@@ -115,6 +116,17 @@ def check(config: PretrainingConfig) -> None:
             f"data.length={config.data.length} is longer than the position table: raise "
             f"model.max_position_embeddings={config.model.max_position_embeddings}"
         )
+
+
+def check_start(config: PretrainingConfig) -> None:
+    """Raises UserError for what the first step could not start from; before the text is read, which takes long."""
+    if config.init_from:
+        starting_weights(config)
+        return
+    if config.initial_embeddings == "counted":
+        check_vocabulary(config.model)
+    if config.initial_attention == "neighbours":
+        check_width(config.model)
 
 
 def open_tokenizer(config: PretrainingConfig, workdir: Path) -> Tokenizer:
@@ -253,6 +265,16 @@ def first_params(config: PretrainingConfig, text: Corpus, random_params: dict) -
             params = init_neighbour_heads(arrange_layers(jax.device_get(random_params), unrolled), unrolled)
             random_params = arrange_layers(params, config.model)
         return random_params
+    loaded = starting_weights(config)
+    return with_heads(config.init_from, arrange_layers(loaded.params, config.model), random_params)
+
+
+def starting_weights(config: PretrainingConfig) -> Pretrained:
+    """Reads the weights of `init_from`.
+
+    Raises:
+      UserError: they are of another architecture; names each field.
+    """
     loaded = pretrained.load_weights(pretrained.resolve(config.init_from))
     different = [
         f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
@@ -261,7 +283,7 @@ def first_params(config: PretrainingConfig, text: Corpus, random_params: dict) -
     ]
     if different:
         raise UserError(f"init_from={config.init_from} is of another architecture: set {', '.join(different)}")
-    return with_heads(config.init_from, arrange_layers(loaded.params, config.model), random_params)
+    return loaded
 
 
 def pretraining_objective(

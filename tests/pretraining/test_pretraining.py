@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -238,6 +239,27 @@ def test_before_the_first_checkpoint_any_key_may_change_that_the_corpus_does_not
     with pytest.raises(RuntimeError):
         pretrain(changed, tmp_path)
     assert json.loads((tmp_path / "corpus" / "header.json").read_text())["longest"] == 128
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(initial_embeddings="counted", model=model_config("tiny", vocab_size=100)), "larger than model.hidden"),
+        (dict(initial_attention="neighbours", model=model_config("tiny", hidden_size=6)), "to divide by 4"),
+        (dict(model=model_config("tiny", attention="cudnn")), "model.attention=cudnn cannot be used here"),
+        (dict(init_from="/nowhere/model"), "/nowhere/model"),
+        (dict(batch_size=9, accumulate=3), None),
+    ],
+)
+def test_what_can_be_checked_is_checked_before_the_text_is_read(
+    changes, message, text_file, tmp_path, monkeypatch
+) -> None:
+    def read(*arguments, **settings):
+        raise AssertionError("the text is read")
+
+    monkeypatch.setattr("bert_jax.pretraining.run.open_tokenizer", read)
+    with pytest.raises(UserError if message else AssertionError, match=message and re.escape(message)):
+        pretrain(tiny_run(text_file, **changes), tmp_path)
 
 
 DAMAGED_JSON = [

@@ -95,3 +95,11 @@ def test_damaged_lines_of_metrics_are_left_out_and_said(odd, tmp_path, capsys) -
     MetricsWriter(tmp_path, resume_step=8, tensorboard=False).close()
     assert path.read_bytes().splitlines() == good
     assert capsys.readouterr().out == f"{path}: 1 lines are damaged and left out\n"
+
+
+def test_a_first_step_that_failed_leaves_a_folder_for_any_config(tmp_path) -> None:
+    workdirs.register_run(CONFIG, tmp_path)
+    (tmp_path / "checkpoints").mkdir()  # and none in it
+    other = dataclasses.replace(CONFIG, seed=2, batch_size=4, optimizer=OptimizerConfig(name="lamb"))
+    workdirs.register_run(other, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 4

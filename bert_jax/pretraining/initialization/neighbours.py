@@ -18,6 +18,15 @@ PEAK = 7.5  # attention's score at that word; elsewhere it is near 0
 RANDOM_SHARE = 0.3  # of their random weights that these heads keep: what a word is counts little at first
 
 
+def check_width(config: ModelConfig) -> None:
+    """Raises UserError if the width does not divide by 4, or that of a head by 2."""
+    width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    if width % 4 or size % 2:
+        raise UserError(
+            f"initial_attention=neighbours wants model.hidden_size={width} to divide by 4, {size} of a head by 2"
+        )
+
+
 def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
     """Returns random parameters with sinusoidal positions and, in the first layer, heads that look at neighbours.
 
@@ -36,12 +45,9 @@ def init_neighbour_heads(params: dict, config: ModelConfig) -> dict:
     Raises:
       UserError: the width does not divide by 4, or that of a head by 2.
     """
+    check_width(config)
     width, heads = config.hidden_size, config.num_attention_heads
     size, frequencies = width // heads, width // 4
-    if width % 4 or size % 2:
-        raise UserError(
-            f"initial_attention=neighbours wants model.hidden_size={width} to divide by 4, {size} of a head by 2"
-        )
     params = jax.tree.map(np.array, params)
     radians = (np.arange(frequencies) + 0.5) / frequencies * np.pi  # a word
     angles = np.arange(config.max_position_embeddings)[:, None] * radians

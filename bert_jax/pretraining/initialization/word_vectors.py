@@ -20,6 +20,15 @@ SMOOTHING = 0.75  # power of a context's frequency, which else favours rare word
 MAX_TOKENS = 20_000_000  # of a larger corpus only this many are counted, from its middle
 
 
+def check_vocabulary(config: ModelConfig) -> None:
+    """Raises UserError if the vocabulary is not larger than the width."""
+    if config.vocab_size <= config.hidden_size:
+        raise UserError(
+            f"initial_embeddings=counted wants a vocabulary (model.vocab_size={config.vocab_size}) larger than "
+            f"model.hidden_size={config.hidden_size}"
+        )
+
+
 def init_embeddings_from_counts(params: dict, config: ModelConfig, corpus: Corpus) -> dict:
     """Returns random parameters with `word_vectors` as word embeddings, as large as the random ones.
 
@@ -36,11 +45,7 @@ def init_embeddings_from_counts(params: dict, config: ModelConfig, corpus: Corpu
     Raises:
       UserError: the vocabulary is not larger than the width.
     """
-    if config.vocab_size <= config.hidden_size:
-        raise UserError(
-            f"initial_embeddings=counted wants a vocabulary (model.vocab_size={config.vocab_size}) larger than "
-            f"model.hidden_size={config.hidden_size}"
-        )
+    check_vocabulary(config)
     params = jax.tree.map(np.array, jax.device_get(params))
     table = embeddings(params)["word_embeddings"]["embedding"]
     vectors = word_vectors(corpus, config.vocab_size, config.hidden_size)
