@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,26 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
 
     Raises:
       UserError: the config, the data or `init_from` cannot be used.
-      Interrupted: by SIGINT or SIGTERM, after saving.
+      Interrupted: by SIGINT, SIGTERM or SIGHUP, after saving.
     """
     seconds: dict[str, float] = {}
     with timed(seconds, "data"):
         prepared = prepare(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
-    workdirs.register_run(config, workdir)
+    with workdirs.entered(config, workdir, alone=execution.process_index == 0) as check_there:
+        return _finetune(config, workdir, prepared, execution, check_there, seconds, profile)
+
+
+def _finetune(
+    config: FinetuningConfig,
+    workdir: Path,
+    prepared: Prepared,
+    execution: Execution,
+    check_there: Callable[[], None],
+    seconds: dict[str, float],
+    profile: bool,
+) -> RunResult:
+    """Does it, in a folder that it has for itself."""
     task, codec = prepared.task, prepared.codec
     objective = make_objective(config, task, prepared.loaded.config, codec.labels, prepared.splits["train"], execution)
     evaluators = {
@@ -95,8 +108,10 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
     with timed(seconds, "training"):
         trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
         params = jax.device_get(trained.best_params())
+    check_there()
     with timed(seconds, "scoring"):
         scores, codec = write_results(workdir, task, evaluators, params)
+    check_there()
     with timed(seconds, "export"):
         inputs = task.kind.inputs_of(prepared.splits["train"])
         settings = HeadSettings(codec.max_length, codec.truncation, codec.stride, codec.null_threshold, inputs)

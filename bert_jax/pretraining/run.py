@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,8 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False,
 
     Raises:
       UserError: bad config, text, tokenizer or corpus, or a loss that is not finite.
-      Interrupted: by SIGINT or SIGTERM, after saving.
+      Interrupted: by SIGINT, SIGTERM or SIGHUP, after saving.
     """
-    seconds: dict[str, float] = {}
     check(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
     if execution.process_count > 1:
@@ -62,7 +62,21 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False,
     check_start(config)
     max_sequences = sequences_per_row(config.data.length, config.data.packing)
     print(describe_kernel(config.model, execution, config.data.length, max_sequences))
-    workdirs.register_run(config, workdir, text_settings)
+    with workdirs.entered(config, workdir, text_settings) as check_there:
+        return _pretrain(config, workdir, execution, check_there, profile=profile, verify=verify)
+
+
+def _pretrain(
+    config: PretrainingConfig,
+    workdir: Path,
+    execution: Execution,
+    check_there: Callable[[], None],
+    *,
+    profile: bool,
+    verify: bool,
+) -> RunResult:
+    """Does it, in a folder that it has for itself."""
+    seconds: dict[str, float] = {}
     with timed(seconds, "vocabulary"):
         tokenizer = open_tokenizer(config, workdir)
     with timed(seconds, "corpus"):
@@ -76,6 +90,7 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False,
             objective, config, workdir, data, execution.mesh, initial_params, profile=profile, verify=verify
         )
     model = workdir / "model"
+    check_there()
     with timed(seconds, "export"):
         huggingface.save(model, Pretrained(jax.device_get(trained.state.params), config.model), tokenizer)
     baselines = {"unigram_loss": unigram_loss(train_text.token_counts, data.validation, tokenizer.special_ids)}

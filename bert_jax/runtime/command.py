@@ -8,6 +8,7 @@ from bert_jax.runtime import signals
 signals.watch()  # first of all: the other imports take seconds
 
 import itertools
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from bert_jax.runtime import streams
 from bert_jax.config.conversion import AnySection, from_config_dict, locate, superseded_durations
 from bert_jax.config.fields import Section
 from bert_jax.config.reference import help_text
@@ -33,12 +35,13 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and calls `main` with the rest of the command line.
 
     The process exits with status 1 and one line on standard error for what the user can mend, and with 128 + signal
-    after an interrupt.
+    after SIGTERM, SIGINT, SIGHUP, and SIGPIPE: where standard output is for answers, and nobody reads them.
     """
 
     def guarded(arguments: list[str]) -> None:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # in one line, without the code
         logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS log much
+        streams.outlast_readers()
         try:
             main(arguments)
             signals.check()
@@ -46,8 +49,10 @@ def run(main: Callable[[list[str]], None]) -> None:
             print(interrupt, file=sys.stderr)
             sys.exit(128 + interrupt.number)
         except BaseException as error:
-            if signals.received():  # which may have caused it: temporary files go, processes of the group end
+            if signals.received():  # which may have caused it
                 signals.end(signals.received())
+            if isinstance(error, BrokenPipeError) and streams.reader_is_gone():  # as of any filter, without a word
+                sys.exit(128 + signal.SIGPIPE)
             if isinstance(error, UserError | OSError):
                 sys.exit(f"error: {error}")
             raise

@@ -15,6 +15,7 @@ import tqdm
 from bert_jax.runtime import signals
 from bert_jax.errors import UserError
 from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, write_whole
+from bert_jax.runtime.locks import locked
 from bert_jax.runtime.machine import cores
 from bert_jax.text import corpus
 from bert_jax.text.cleaning import Cleaning, Deduplicator
@@ -187,7 +188,7 @@ def _partial_folder(directory: Path) -> Iterator[Path]:
       UserError: the disk refuses.
     """
     try:
-        with temporary_folder(directory / "corpus") as partial:
+        with locked(directory, "--output"), temporary_folder(directory / "corpus") as partial:
             yield partial
     except OSError as error:
         hint = (

@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from bert_jax.runtime import checksums
 from bert_jax.errors import UserError
 from bert_jax.runtime.files import read_json
+from bert_jax.training.workdir import check_there
 
 _SHOWN = 80  # characters of a part of an identity that a message shows
 _SMALL = 1 << 20  # bytes of a file that is checked whether or not it is going to be read
@@ -202,6 +203,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # TensorStore reports a full disk as a ValueError
+            check_there(self.directory)
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"a checkpoint cannot be written to {self.directory}: {reason}; free some space, or make the "

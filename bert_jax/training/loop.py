@@ -181,6 +181,7 @@ def train(
             if stop or duration.is_done(step) or step % config.checkpoint_every == 0:
                 with reporter.paused():
                     check_state(state, step)
+                    reporter.sync()
                     progress = Progress(
                         seconds=duration.elapsed(),
                         total_steps=duration.total_steps,

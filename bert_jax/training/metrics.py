@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from bert_jax.errors import NotFiniteError
+from bert_jax.errors import NotFiniteError, UserError
 from bert_jax.runtime.files import parse_json, to_json, write_whole
 from bert_jax.training.objective import Mean, Objective
-from bert_jax.training.workdir import METRICS_FILE
+from bert_jax.training.tensorboard import TensorBoard
+from bert_jax.training.workdir import METRICS_FILE, check_there
 
 Sums = dict[str, list[float]]  # {name: [total, count]}
 
@@ -60,25 +62,49 @@ class MetricsWriter:
             write_whole(
                 path, b"".join(line + b"\n" for step, line in steps if step is not None and step <= resume_step)
             )
-        self._file = path.open("a", buffering=1)
-        self._summaries = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter  # imports PyTorch, where it is installed: seconds
-
-            self._summaries = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        self._workdir, self._opened = workdir, os.stat(workdir)
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
+        self._curves = TensorBoard(workdir / "tensorboard", first_step=resume_step + 1) if tensorboard else None
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Writes a line of the file, and a point of each curve."""
-        self._file.write(to_json({"step": step, "split": split, **values}) + "\n")
-        if self._summaries:
-            for name, value in values.items():
-                self._summaries.add_scalar(f"{split}/{name}", value, step)
+        """Writes a line of the file, and a point of each curve.
+
+        What a full disk does not take waits for the next line, or for `sync`.
+
+        Raises:
+          UserError: the workdir is gone.
+        """
+        self._unwritten += (to_json({"step": step, "split": split, **values}) + "\n").encode()
+        with contextlib.suppress(OSError):
+            self._write()
+        if self._curves:
+            self._curves.write(step, split, values)
+
+    def sync(self) -> None:
+        """Makes sure, before a checkpoint, that all lines are written and the workdir is still the one of the start.
+
+        Raises:
+          UserError: they cannot be, or it is not.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name} cannot be written ({error.strerror}): make room, and run the same command to go on "
+                "from the last checkpoint"
+            ) from error
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Closes both."""
         self._file.close()
-        if self._summaries:
-            self._summaries.close()
+        if self._curves:
+            self._curves.close()
+
+    def _write(self) -> None:
+        check_there(self._workdir, self._opened)
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 def _step(line: bytes) -> int | None:
@@ -254,6 +280,10 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints a line."""
         self._console.say(text)
+
+    def sync(self) -> None:
+        """Makes sure that all is written; see `MetricsWriter.sync`."""
+        self._writer.sync()
 
     def close(self) -> None:
         """Ends the bar and the files."""

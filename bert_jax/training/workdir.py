@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from bert_jax.config import OptimizerConfig, ScheduleConfig, TrainingConfig, fro
 from bert_jax.config.conversion import flattened
 from bert_jax.config.fields import CHANGEABLE_ROLES, Section, names
 from bert_jax.errors import NotFiniteError, UserError
-from bert_jax.runtime.files import claim, parse_json, read_json, to_json, write_whole
+from bert_jax.runtime.files import claim, parse_json, read_json, refuse_foreign, to_json, write_whole
+from bert_jax.runtime.locks import locked
 from bert_jax.training.result import RunResult
 
 CONFIG_FILE = "config.json"  # written when a run begins
@@ -40,6 +43,48 @@ Prepared = Callable[[Any], dict[str, Any]]  # from a config to all that `PREPARE
 def changeable(section: type[Section]) -> tuple[str, ...]:
     """Returns the keys that may change when a run goes on: its length, how it is watched, and where it computes."""
     return names(section, *CHANGEABLE_ROLES)
+
+
+@contextlib.contextmanager
+def entered(
+    config: TrainingConfig, workdir: Path, prepared: Prepared = lambda config: {}, *, alone: bool = True
+) -> Iterator[Callable[[], None]]:
+    """Has the folder for the one run in the block; see `register_run`.
+
+    Args:
+      config: the config of the run.
+      workdir: its folder.
+      prepared: as `register_run` takes it.
+      alone: whether this process keeps others out; of several that compute together, one does.
+
+    Yields:
+      The function that raises UserError when the folder is no longer there, see `check_there`.
+
+    Raises:
+      UserError: another run is in the folder, or as `register_run`.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            refuse_foreign(workdir, NAMES, known=_is_record(workdir / CONFIG_FILE))
+            if alone:
+                stack.enter_context(locked(workdir, "--workdir"))
+        except OSError as error:
+            raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
+        register_run(config, workdir, prepared)
+        yield functools.partial(check_there, workdir, os.stat(workdir))
+
+
+def check_there(folder: Path, opened: os.stat_result | None = None) -> None:
+    """Raises UserError if a folder is gone, or is not the one that was opened: nothing should be written to another."""
+    try:
+        found = os.stat(folder)
+    except FileNotFoundError:
+        found = None
+    if found is None or not os.path.samestat(found, opened or found):
+        raise UserError(
+            f"{folder} was removed or replaced while the run was in it: nothing more of it is kept; run the same "
+            "command to begin again"
+        )
 
 
 def register_run(config: TrainingConfig, workdir: Path, prepared: Prepared = lambda config: {}) -> None:

@@ -63,13 +63,15 @@ def run_to_the_end(command: Command) -> None:
 
 def campaign(command: Command, trials: int) -> None:
     """Sends signals at random moments, until the command has come to its end `trials` times or has been stopped."""
-    run_to_the_end(command)  # its programs are compiled
-    command.forget()
-    began = time.monotonic()
-    run_to_the_end(command)
-    duration, wrong, slowest = time.monotonic() - began, [], 0.0
-    command.forget()
-    for trial in range(trials):
+    duration, wrong, slowest = 4.0, [], 0.0
+    if trials:
+        run_to_the_end(command)  # its programs are compiled
+        command.forget()
+        began = time.monotonic()
+        run_to_the_end(command)
+        duration = time.monotonic() - began
+        command.forget()
+    for trial in range(trials or 1):
         number, moment = random.choice(SIGNALS), random.uniform(IMPORTED, duration)
         status, errors, seconds = stopped(command, number, moment)
         slowest = max(slowest, seconds)
@@ -109,10 +111,12 @@ def test_pretraining(finished, text_file, tmp_path, trials) -> None:
         if workdir.exists():
             workdir.rename(tmp_path / f"run{next(moved)}")
 
-    campaign(Command(pretraining_command(text_file, tmp_path, workdir), whole, forget), trials or 2)
+    campaign(Command(pretraining_command(text_file, tmp_path, workdir), whole, forget), trials)
 
 
 def test_finetuning(tmp_path, trials) -> None:
+    if not trials:
+        pytest.skip("a campaign: pytest --trials=10")
     huggingface.save(tmp_path / "body", random_model.random_model(), random_model.tokenizer())
     for split in ("train", "validation"):
         rows = "".join(f"{text} film,{label}\n" for text, label in (("good", "yes"), ("bad", "no")) * 40)
@@ -140,7 +144,7 @@ def test_finetuning(tmp_path, trials) -> None:
         if workdir.exists():
             workdir.rename(tmp_path / f"run{next(moved)}")
 
-    campaign(Command(words, whole, forget), trials or 1)
+    campaign(Command(words, whole, forget), trials)
 
 
 def test_corpus(text_file, tmp_path, trials) -> None:
@@ -161,7 +165,7 @@ def test_corpus(text_file, tmp_path, trials) -> None:
     def forget() -> None:
         """A corpus that is there is replaced."""
 
-    campaign(Command(words, whole, forget), trials or 1)
+    campaign(Command(words, whole, forget), trials)
 
 
 def test_prediction(tmp_path, trials) -> None:
@@ -178,4 +182,4 @@ def test_prediction(tmp_path, trials) -> None:
         answers = [json.loads(line) for line in text.splitlines()]
         return "" if all(set(answer) == {"masks"} for answer in answers) else "other answers"
 
-    campaign(Command(words, whole, lambda: output.unlink(missing_ok=True)), trials or 1)
+    campaign(Command(words, whole, lambda: output.unlink(missing_ok=True)), trials)
