@@ -1,7 +1,6 @@
 """Many questions to a model: a line of input each, a JSON object a line of output, in the same order."""
 
 import contextlib
-import io
 import itertools
 import json
 import sys
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
+from bert_jax.runtime import streams
 from bert_jax.errors import UserError
 from bert_jax.inference.model import Model
 from bert_jax.runtime.files import whole_file
@@ -115,14 +115,20 @@ def predict_lines(run: Callable[..., list[Any]], inputs: Iterator[Input], target
 
     Raises:
       UserError: the head is missing, or the inputs cannot be read on; those before that are answered.
+      BrokenPipeError: nobody reads the answers any more.
     """
     run([], lambda answered: None)  # a head that the model lacks is reported before anything is read
     errors = 0
+
+    def progress(answered: int) -> None:
+        streams.check_reader(target)
+        bar.update(answered)
+
     with tqdm(unit=" lines", file=sys.stderr) as bar:
         while True:
             chosen, torn = _next_inputs(inputs, window)
             done = bar.n + len(chosen)
-            answers = list(_answered(run, chosen, bar))
+            answers = list(_answered(run, chosen, progress))
             errors += sum("error" in answer for answer in answers)
             target.write("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers))
             target.flush()  # at once: whoever stops this finds whole lines
@@ -156,10 +162,10 @@ def _texts(records: list[Fields]) -> list[str | tuple[str, str]]:
     ]
 
 
-def _answered(run: Callable, inputs: list[Input], bar: tqdm) -> Iterator[dict[str, Any]]:
+def _answered(run: Callable, inputs: list[Input], progress: Callable[[int], None]) -> Iterator[dict[str, Any]]:
     """Yields one object for each input."""
     good = [each.fields for each in inputs if not isinstance(each.fields, UserError)]
-    answers = iter(run(good, bar.update) if good else [])
+    answers = iter(run(good, progress) if good else [])
     for place, name, fields in inputs:
         result = fields if isinstance(fields, UserError) else next(answers)
         yield name | ({"error": f"{place}: {result}"} if isinstance(result, UserError) else as_json(result))
@@ -175,9 +181,7 @@ def opened_output(path: str) -> Iterator[TextIO]:
       UserError: there is such a file, and it does not hold predictions.
     """
     if not path:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")
-        yield sys.stdout
+        yield streams.answers()
         return
     partial = Path(f"{path}.partial")
     for file in (Path(path), partial):

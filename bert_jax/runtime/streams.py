@@ -1,6 +1,7 @@
 """Standard output and error of scripts: what goes wrong with them never ends a run."""
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -62,9 +63,17 @@ def outlast_readers() -> None:
 def answers() -> TextIO:
     """Returns standard output for answers, in UTF-8: writing to it raises OSError when nobody reads them."""
     if not _is_lasting(sys.stdout):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         return sys.stdout
     sys.stdout.flush()
     return open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)
+
+
+def check_reader(stream: TextIO) -> None:
+    """Raises BrokenPipeError if a stream is of `answers`, and nobody reads it any more: they need not be computed."""
+    if getattr(stream, "name", None) == 1 and reader_is_gone():
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def reader_is_gone() -> bool:

@@ -8,6 +8,7 @@ files are read: a pipe, a device or a socket may keep its reader waiting for eve
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import lzma
@@ -45,6 +46,9 @@ class _Counted(io.RawIOBase):
         return count
 
 
+_OF_WRITING = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextlib.contextmanager
 def opened(path: str, on_read: Callable[[int], object] = lambda size: None) -> Iterator[BinaryIO]:
     """Opens a file to be read from its beginning to its end, unpacked.
@@ -66,6 +70,8 @@ def opened(path: str, on_read: Callable[[int], object] = lambda size: None) -> I
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is packed and damaged ({error}): copy or pack it again") from error
     except OSError as error:
+        if error.filename not in (None, path) or error.errno in _OF_WRITING:  # what the block does besides
+            raise
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
