@@ -52,15 +52,28 @@ def damage(folder: Path, largest: float) -> str | None:
       What is wrong with the first damaged file, or None. A folder without checksums counts as whole.
     """
     try:
-        files = read_json(folder / CHECKSUMS_FILE)
+        files = _recorded(folder)
     except FileNotFoundError:
         return None
     except UserError as error:
         return str(error)
+    return next(filter(None, (_damage(folder / name, record, largest) for name, record in files.items())), None)
+
+
+def readable(folder: Path) -> bool:
+    """Says whether a folder has checksums that can be read."""
     try:
-        return next(filter(None, (_damage(folder / name, record, largest) for name, record in files.items())), None)
-    except (TypeError, KeyError):
-        return f"{CHECKSUMS_FILE} is damaged"
+        return bool(_recorded(folder))
+    except (FileNotFoundError, UserError):
+        return False
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    path = folder / CHECKSUMS_FILE
+    files = read_json(path)
+    if not all(isinstance(record, dict) and record.keys() == {"bytes", "crc32"} for record in files.values()):
+        raise UserError(f"{path} is damaged")
+    return files
 
 
 def _damage(path: Path, record: dict[str, Any], largest: float) -> str | None:

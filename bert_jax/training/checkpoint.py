@@ -90,7 +90,8 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int, verify: bool = False) -> None:
         """Opens the folder, of which the newest `keep` checkpoints and the best are kept.
 
-        A damaged checkpoint is reported and put aside as STEP.torn. The newest is checked byte by byte, as it is read
+        A damaged checkpoint is reported and put aside as STEP.torn; where none is whole, one may be read of which the
+        checksums alone are damaged. The newest is checked byte by byte, as it is read
         anyway, and of the others all but the content of large files.
 
         Args:
@@ -136,24 +137,21 @@ class Checkpoints:
             if reason := self._damage(step, largest=math.inf if verify or newest_whole else _SMALL):
                 damaged[step] = reason
         if damaged and len(damaged) == len(steps):
-            raise UserError(
-                f"none of the checkpoints in {self.directory} can be read ({steps[0]}: {damaged[steps[0]]}): move that "
-                "folder away to start anew"
-            )
+            folders = {step: self.directory / str(step) for step in steps}
+            readable = [step for step in steps if not (checksums.readable(folders[step]) or _unreadable(folders[step]))]
+            if not readable:
+                raise UserError(
+                    f"none of the checkpoints in {self.directory} can be read ({steps[0]}: {damaged[steps[0]]}): move "
+                    "that folder away to start anew"
+                )
+            reason = damaged.pop(readable[0])
+            print(f"no checkpoint is whole: going on from {readable[0]} unchecked, if it can be read: {reason}")
         for step, reason in damaged.items():
             self._put_aside(step, reason)
 
     def _damage(self, step: int, largest: float) -> str | None:
         folder = self.directory / str(step)
-        for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
-            # Orbax reads these unasked, in a folder without checksums too, and does without them.
-            try:
-                float(read_json(file).get("rank", 0))
-            except FileNotFoundError:
-                continue
-            except (UserError, TypeError, ValueError) as error:
-                return f"{file.name} is damaged: {error}"
-        return checksums.damage(folder, largest)
+        return _unreadable(folder) or checksums.damage(folder, largest)
 
     def _put_aside(self, step: int, reason: str) -> None:
         print(f"checkpoint {self.directory / str(step)} is damaged and put aside as {step}.torn: {reason[:200]}")
@@ -235,7 +233,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # Orbax raises many kinds for missing and damaged files
                 reasons[step] = (str(error) or type(error).__name__).splitlines()[0][:200]
-                if (folder / checksums.CHECKSUMS_FILE).exists():
+                if checksums.readable(folder):
                     raise UserError(
                         f"checkpoint {folder} is whole, but it does not fit this run ({reasons[step]}): give another "
                         "--workdir"
@@ -259,7 +257,8 @@ class Checkpoints:
         best = self.manager.best_step()
         step = self.manager.latest_step() if best is None else best
         assert step is not None, "no checkpoint was written"
-        if reason := self._damage(step, largest=math.inf):
+        reason = self._damage(step, largest=math.inf)
+        if reason and checksums.readable(self.directory / str(step)):
             raise UserError(
                 f"the best checkpoint, {self.directory / str(step)}, is damaged ({reason}): move it away, and run the "
                 "same command to take the best of the others"
@@ -282,6 +281,18 @@ class Checkpoints:
             self.manager.check_for_errors()
             self.manager.close()
             self._opened.close()
+
+
+def _unreadable(checkpoint: Path) -> str | None:
+    """Says which of the files is damaged that Orbax reads unasked, in a folder without checksums too."""
+    for file in (checkpoint / "_CHECKPOINT_METADATA", checkpoint / "metrics" / "metrics"):
+        try:
+            float(read_json(file).get("rank", 0))
+        except FileNotFoundError:  # Orbax does without
+            continue
+        except (UserError, TypeError, ValueError) as error:
+            return f"{file.name} is damaged: {error}"
+    return None
 
 
 def _laid_out(abstract_state: Any, shardings: Any) -> Any:

@@ -109,3 +109,17 @@ def test_a_damaged_best_checkpoint_is_not_exported(tmp_path) -> None:
     flip(tmp_path / "1" / "state" / "manifest.ocdbt")
     with pytest.raises(UserError, match=r"the best checkpoint, .*1, is damaged \(manifest.ocdbt is not as it was"):
         checkpoints.restore_best(ABSTRACT, SHARDINGS)
+
+
+def test_the_only_checkpoint_is_read_unchecked_where_its_checksums_are_damaged(tmp_path, capsys) -> None:
+    write(tmp_path, 1, 2)
+    (tmp_path / "2" / "checksums.json").write_bytes(b"{")
+    assert newest(tmp_path) == 1
+    write(tmp_path / "other", 1, 2)
+    (tmp_path / "other" / "2" / "state" / "manifest.ocdbt").unlink()
+    (tmp_path / "other" / "1" / "checksums.json").write_text('{"a": 1}')
+    capsys.readouterr()
+    assert newest(tmp_path / "other") == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "no checkpoint is whole: going on from 1 unchecked" in said[0]
+    assert "2 is damaged and put aside" in said[1]
