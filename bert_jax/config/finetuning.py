@@ -31,7 +31,12 @@ class TaskDataConfig(Section):
         role="data",
         help="training file in place of the task's own: csv, tsv, jsonl, parquet, CoNLL columns or SQuAD's JSON",
     )
-    validation: str = option("", role="data", help="validation file, likewise")
+    validation: str | float = option(
+        "",
+        role="data",
+        help="validation file, likewise; or a share of train, such as 0.1, which the seed draws: classes keep their "
+        "shares, equal texts stay together",
+    )
     test: str = option("", role="data", help="test file, likewise; it may have no labels")
     text: str = option("", role="data", help="column of the text; empty takes the task's own")
     text_pair: str = option("", role="data", help="column of the second text; empty takes the task's own")
@@ -39,6 +44,20 @@ class TaskDataConfig(Section):
     examples: int = option(
         0, at_least=0, role="data", help="train on this many examples, drawn by the seed; 0 trains on all"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share = self.validation_share
+        if share is not None and not 0 < share < 1:
+            raise UserError(f"data.validation={self.validation}: a file is wanted, or a share of train between 0 and 1")
+
+    @property
+    def validation_share(self) -> float | None:
+        """Returns the share of train that is held out for validation; None if that has data of its own."""
+        try:
+            return float(self.validation)
+        except ValueError:
+            return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import to_json, write_whole
 from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
+from bert_jax.tasks.holdout import held_out
 from bert_jax.tasks.kinds.base import Codec, Task
 from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.objective import TaskObjective
@@ -134,8 +135,13 @@ def prepare(config: FinetuningConfig) -> Prepared:
     names = task.kind.label_names(task, train_examples, source_of_split(task, "train", config.data))
     if measure := task.kind.measure(names):
         print(measure)
-    splits = {"train": drawn_examples(config, train_examples)}
-    splits |= {split: read_split(task, split, config.data) for split in scored_splits(config, task)}
+    splits: dict[str, list[Any]] = {}
+    if share := config.data.validation_share:
+        source = source_of_split(task, "train", config.data)
+        train_examples, splits["validation"] = held_out(task.kind, train_examples, share, config.seed, source)
+    splits["train"] = drawn_examples(config, train_examples)
+    others = [split for split in scored_splits(config, task) if split not in splits]
+    splits |= {split: read_split(task, split, config.data) for split in others}
     for split in scored_splits(config, task):
         check_labels(task.kind.names_in, names, splits[split], split, source_of_split(task, split, config.data))
     loaded, tokenizer = starting_point(config)

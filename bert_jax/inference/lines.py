@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -101,7 +101,7 @@ _ANSWERS = (  # the keys of a line of output, besides "id"
 )
 
 
-def predict_lines(run: Callable[..., list[Any]], inputs: Iterator[Input], target: TextIO, *, window: int) -> int:
+def predict_lines(run: Callable[..., list[Any]], inputs: Iterator[Input], target: IO[str], *, window: int) -> int:
     """Answers all inputs with a JSON object a line in `target`, {"error": ...} for one that has no answer.
 
     Args:
@@ -172,7 +172,7 @@ def _answered(run: Callable, inputs: list[Input], progress: Callable[[int], None
 
 
 @contextlib.contextmanager
-def opened_output(path: str) -> Iterator[TextIO]:
+def opened_output(path: str) -> Iterator[IO[str]]:
     """Opens a file that is renamed from a temporary name when all is well; standard output if `path` is empty.
 
     If its writer is stopped, what it has written becomes PATH.partial, and that is said.

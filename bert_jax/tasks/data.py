@@ -94,12 +94,14 @@ def read_split(task: Task, split: str, data: TaskDataConfig) -> list[Any]:
 
 
 def source_of_split(task: Task, split: str, data: TaskDataConfig) -> str:
-    """Tells where `read_split` reads a split; errors as of `source_name`."""
+    """Tells where a split comes from, of which `read_split` reads what is not drawn; errors as of `source_name`."""
+    if split == "validation" and data.validation_share:
+        return f"{source_of_split(task, 'train', data)} (held out)"
     return source_name(task, split, directory=data.directory, file=_file_of(data, split))
 
 
 def _file_of(data: TaskDataConfig, split: str) -> str:
-    return {"train": data.train, "validation": data.validation, "test": data.test}.get(split, "")
+    return {"train": data.train, "validation": str(data.validation), "test": data.test}.get(split, "")
 
 
 def _check_split(task: Task, split: str, splits: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from bert_jax.text.tables import Record
 _ID_COLUMNS = ("id", "idx", "index")  # GLUE has idx in TFDS and index in its files
 
 
-def identified(task: Task, records: Iterator[Record], split: str) -> Iterator[tuple[str, Record]]:
+def identified(task: Task, records: Iterator[Record], split: str = "") -> Iterator[tuple[str, Record]]:
     """Yields each record with its id. Torn records of a flawed data set are left out, with a warning.
 
     The id is the first that there is of the columns ``id``, ``idx`` and ``index`` (of GLUE, as far as they are the

@@ -21,6 +21,7 @@ from bert_jax.config import (
     OptimizerConfig,
     TaskDataConfig,
     from_config_dict,
+    with_overrides,
 )
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.finetuning.run import (
@@ -29,6 +30,7 @@ from bert_jax.finetuning.run import (
     finetune,
     initial_params,
     make_objective,
+    prepare,
     rank,
     starting_point,
 )
@@ -232,6 +234,18 @@ def test_training_on_some_of_the_examples():
     assert drawn_examples(dataclasses.replace(config, data=TaskDataConfig()), examples) == examples
     with pytest.raises(UserError, match=r"data\.examples=20: there are 19 to train on"):
         drawn_examples(config, examples[:19])
+
+
+def test_validation_can_be_drawn_from_train(tmp_path, body, capsys):
+    config = config_for(tmp_path, "classification", body)
+    config = with_overrides(config, {"data.validation": 0.25, "data.examples": 100})
+    found = [prepare(config).splits for _ in range(2)]
+    assert found[0] == found[1]  # as after a restart
+    assert found[0].keys() == {"train", "validation"}
+    train, validation = found[0]["train"], found[0]["validation"]
+    assert (len(train), len(validation)) == (100, 40)
+    assert not {each.text for each in train} & {each.text for each in validation}
+    assert "validation: 40 of 160 examples of" in capsys.readouterr().out
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

@@ -7,7 +7,7 @@ which data flows: records -> examples -> rows -> batch -> network -> loss, and o
 import abc
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -123,6 +123,10 @@ class Kind(abc.ABC):
         """Tells which of `config.finetuning.INPUTS` the examples are; empty where the kind leaves no choice."""
         del examples
         return ""
+
+    def content(self, example: Any) -> Hashable:
+        """Returns what an example is about: those of one content do not stand on both sides of a drawn split."""
+        return example.id
 
     # ---- names of labels -------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -77,6 +77,10 @@ class MultipleChoice(CrossEntropyKind, NamelessKind):
             value = label_of(task, record, split)
             label = None if value is None else _ending_number(task, record, value, len(endings))
             yield MultipleChoiceExample(name, text_of(task, record, task.text, "text"), endings, label)
+
+    def content(self, example: MultipleChoiceExample) -> Hashable:
+        """Returns the text, of which there may be several questions."""
+        return example.text
 
     def check_alike(self, examples: Sequence[MultipleChoiceExample], source: str) -> None:
         """Raises UserError if only some examples have labels, or if they offer different numbers of endings."""

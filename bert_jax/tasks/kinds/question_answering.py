@@ -6,7 +6,7 @@ are cut out by character offsets (`bert_jax.tasks.spans`), where the original co
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -60,6 +60,10 @@ class QuestionAnswering(NamelessKind):
         if (first := next(records, None)) is not None:
             examples = map(_example, itertools.chain([first], records))
             yield from well_placed(examples, first.source, must_have_labels(split))
+
+    def content(self, example: QuestionAnsweringExample) -> Hashable:
+        """Returns the context, of which there may be several questions."""
+        return example.context
 
     def is_labelled(self, example: QuestionAnsweringExample) -> bool:
         """Tells whether answers are known, or that there is none."""

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -67,6 +67,10 @@ class TextKind(Kind):
                 column = "text_pair"  # not left unread only because the task would do without
             pair = text_of(task, record, column, "text_pair") if column else None
             yield TextExample(name, text, pair, self.read_label(task, split, record))
+
+    def content(self, example: TextExample) -> Hashable:
+        """Returns the text or the pair."""
+        return example.text, example.text_pair
 
     def inputs_of(self, examples: Sequence[TextExample]) -> str:
         """Tells whether they are single texts, pairs, or both."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -127,6 +127,10 @@ class TokenClassification(CrossEntropyKind):
     def is_labelled(self, example: TokenClassificationExample) -> bool:
         """Tells whether the tags are known."""
         return example.tags is not None
+
+    def content(self, example: TokenClassificationExample) -> Hashable:
+        """Returns the words."""
+        return example.words
 
     def names_in(self, example: TokenClassificationExample) -> Iterable[str]:
         """Returns the tags."""
