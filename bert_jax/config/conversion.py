@@ -50,6 +50,10 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
         kind = types[key]
         if is_section(kind) and isinstance(value, (dict, ConfigDict)):
             values[key] = from_config_dict(kind, value, f"{path}{key}.")
+        elif kind == tuple[str, ...]:
+            if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+                raise UserError(f"config key {path}{key} wants a list of texts, got {value!r:.80}")
+            values[key] = tuple(value)
         elif kind in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)
         elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):

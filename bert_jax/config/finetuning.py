@@ -123,3 +123,8 @@ class HeadSettings(Section):
     inputs: str = option(
         "", choices=INPUTS, role="task", help="of texts: whether it was trained on single ones, pairs, or both"
     )
+    whole_words: tuple[str, ...] = option(
+        (),
+        role="data",
+        help="of tags: words that training data has whole where the rules for words cut them; 0 is any number",
+    )

@@ -115,7 +115,8 @@ def _finetune(
     check_there()
     with timed(seconds, "export"):
         inputs = task.kind.inputs_of(prepared.splits["train"])
-        settings = HeadSettings(codec.max_length, codec.truncation, codec.stride, codec.null_threshold, inputs)
+        how_it_reads = (codec.max_length, codec.truncation, codec.stride, codec.null_threshold)
+        settings = HeadSettings(*how_it_reads, inputs, codec.whole_words)
         labels = task.kind.exported_labels(codec.labels)
         model = Pretrained(params, objective.model, labels, task.kind.problem_type, settings)
         huggingface.save(workdir / "model", model, codec.tokenizer)

@@ -87,7 +87,7 @@ class TaskHeads(LoadedModel):
         """Tags each word of each text, and finds the entities that the tags make; long texts are read in parts.
 
         Args:
-          texts: each a text, which is cut into words (`bert_jax.text.words`), or a list of words.
+          texts: each a text, which is cut into words (`bert_jax.text.words`) as training had them, or a list of words.
           max_length: tokens of a part; 0 for as many as in training, else all that the model takes.
           batch_size: parts that run at once.
           progress: is called after each batch with the number of texts that it answered.
@@ -110,7 +110,7 @@ class TaskHeads(LoadedModel):
         self.need("token_classification", "tag")
         check_items(texts, batch_size, is_text_or_words, "texts or lists of words")
         kind = TokenClassification()
-        split = [words_of(text) for text in texts]
+        split = [words_of(text, self.settings.whole_words) for text in texts]
         examples = [
             TokenClassificationExample(str(number), tuple(text[start:stop] for start, stop in places), None)
             for number, (text, places) in enumerate(split)

@@ -1,6 +1,6 @@
 """Words of a text, their tags, and the entities that the tags make."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,10 +38,15 @@ class Tagging(NamedTuple):
     entities: list[Entity]
 
 
-def words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Returns a text, given whole or in words, and where its words stand in it; given words are joined by spaces."""
+def words_of(text: str | Sequence[str], whole: Collection[str] = ()) -> tuple[str, list[tuple[int, int]]]:
+    """Returns a text, given whole or in words, and where its words stand in it; given words are joined by spaces.
+
+    Args:
+      text: the text, or its words.
+      whole: words that a text is not cut in, see `bert_jax.text.words`.
+    """
     if isinstance(text, str):
-        return text, words(text)
+        return text, words(text, whole)
     stops = np.cumsum([len(word) + 1 for word in text]).tolist()
     return " ".join(text), [(stop - 1 - len(word), stop - 1) for word, stop in zip(text, stops, strict=True)]
 

@@ -31,7 +31,7 @@ def write_task(directory, kind):
         if kind == "token_classification":
             tags = {"good": "B-POS", "bad": "B-NEG"}
             text = "\n\n".join("\n".join(f"{word} {tags.get(word, 'O')}" for word in words) for words, _ in good)
-            (directory / f"{split}.txt").write_text(text + "\n")
+            (directory / f"{split}.txt").write_text(text + "\n\nthe O\nU.S. O\n")
             continue
         if kind == "question_answering":
             (directory / f"{split}.json").write_text(json.dumps(squad(good)))

@@ -13,6 +13,7 @@ import transformers
 from helpers import random_model
 from helpers.fine_tuned import CONFIG, fine_tuned
 
+from bert_jax import load
 from bert_jax.config import HeadSettings
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
@@ -21,7 +22,8 @@ from bert_jax.inference.model import Model
 from bert_jax.inference.words import tagging_of, words_of
 from bert_jax.interop import huggingface
 from bert_jax.metrics.tag_schemes import TagScheme
-from bert_jax.tasks.kinds.token_classification import Tags
+from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.kinds.token_classification import Tags, TokenClassification, TokenClassificationExample
 from bert_jax.tasks.spans import best_answers, question_rows
 from bert_jax.tasks.squad import QuestionAnsweringExample
 
@@ -143,6 +145,27 @@ def test_tags_of_nothing_are_none(nothing):
     neighbours = model.tag([nothing, "the film", nothing])
     assert neighbours == [([], []), *model.tag(["the film"]), ([], [])]
     assert model.tag([]) == []
+
+
+def test_words_are_cut_as_training_had_them(tmp_path):
+    labels = ("O", "B-X", "I-X")
+    examples = [TokenClassificationExample("0", ("The", "U.S.", "film", "--", "good"), ("O", "B-X", "O", "O", "O"))]
+    codec = TokenClassification().fitted(Codec(random_model.tokenizer(), labels, 20), examples)
+    model = fine_tuned("token_classification", labels, settings=HeadSettings(20, whole_words=codec.whole_words))
+    model.save(tmp_path / "model")
+    text = "the U.S. film--in the U.S."
+    for each in (model, load(tmp_path / "model")):
+        assert [word.text for word in each.tag([text])[0].words] == ["the", "U.S.", "film", "--", "in", "the", "U.S."]
+        assert [word.text for word in each.tag([["U", ".", "S."]])[0].words] == ["U", ".", "S."]
+
+
+@pytest.mark.parametrize("value", ["U.S.", [1], {"U.S.": 1}, None])
+def test_learned_words_that_are_none_are_an_error(value, tmp_path):
+    fine_tuned("token_classification", ("O", "B-X")).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"bert_jax": {"whole_words": value}}))
+    with pytest.raises(UserError, match=r"config.json.*whole_words wants a list of texts"):
+        huggingface.load(tmp_path)
 
 
 def test_an_empty_word_is_an_error_in_its_place():

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from bert_jax.text.words import characters, words
+from bert_jax.text.words import characters, learned_words, words
 
 LETTERS_AND_MARKS = (
     "aZ9_é'\u2019-.,!()$ \n\t\u00a0e\u0301हिन्दीมี北京タ한❤\ufe0f👍🏽\u200d👩\u00ad\u200b\u200f\ufeff\x01שָׁ"
@@ -75,3 +75,43 @@ def test_characters_have_their_marks():
         " ",
         "x\u200d",
     ]
+
+
+def cut_with(text, learned):
+    return "|".join(text[start:stop] for start, stop in words(text, learned))
+
+
+SENTENCES = [
+    ["The", "U.S.", "won", "10.", "--", "well", "done", "."],
+    ["He", "saw", "Rome", "."],
+    ["1.", "Rome", "2.", "Corp.", "of", "5"],
+    ["...", "the", "Corp", ".", "and", "Corp", "."],
+]
+
+
+def test_words_of_training_stay_whole():
+    learned = learned_words(SENTENCES)
+    # Corp. is more often in parts; 0 is any number.
+    assert learned == ("--", "...", "0.", "U.S.")
+    assert cut_with("The U.S., No. 7. Rome--the Corp...", learned) == "The|U.S.|,|No|.|7.|Rome|--|the|Corp|..."
+    assert cut_with("U.S. U.S U. S.", learned) == "U.S.|U.S|U|.|S|."
+    assert cut_with("", learned) == ""
+
+
+def test_sentences_are_cut_as_they_were():
+    for sentence in SENTENCES[:2]:
+        assert cut_with(" ".join(sentence), learned_words(SENTENCES)).split("|") == sentence
+
+
+def test_the_longest_learned_word_counts():
+    assert cut_with("U.S.-led U.S.-", ("U.S.", "U.S.-led")) == "U.S.-led|U.S.|-"
+    assert cut_with("北京大学 北京", ("北京", "北京大学")) == "北京大学|北京"
+
+
+def test_what_is_learned_stays_small():
+    sentences = [[f"http://a.b/{'x' * number}"] for number in range(3_000)] + [["U.S."]] * 2
+    learned = learned_words(sentences)
+    assert len(learned) == 2_000
+    assert "U.S." in learned
+    assert learned_words([]) == learned_words([["a", "b"], []]) == ()
+    assert learned_words([["New York", " ", "\u200b", "-" * 50]]) == ()

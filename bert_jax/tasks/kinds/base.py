@@ -51,6 +51,7 @@ class Codec:
     truncation: str = "head"
     stride: int = 0
     null_threshold: float | None = None
+    whole_words: tuple[str, ...] = ()
 
 
 class Kind(abc.ABC):

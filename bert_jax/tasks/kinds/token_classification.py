@@ -21,6 +21,7 @@ from bert_jax.tasks.tags import respelt
 from bert_jax.text.conll import Sentence, read_sentences
 from bert_jax.text.tables import Record
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.words import learned_words
 
 _RECORDS = (".json", ".jsonl", ".parquet")  # other files hold columns
 # What lists of words and of tags are called in records, if the config does not say.
@@ -135,6 +136,10 @@ class TokenClassification(CrossEntropyKind):
     def names_in(self, example: TokenClassificationExample) -> Iterable[str]:
         """Returns the tags."""
         return example.tags or ()
+
+    def fitted(self, codec: Codec, examples: Sequence[TokenClassificationExample]) -> Codec:
+        """Returns the codec with the words that the examples have whole, as `tag` is to have them."""
+        return dataclasses.replace(codec, whole_words=learned_words([example.words for example in examples]))
 
     # ---- rows and batches ------------------------------------------------------------------------
 
