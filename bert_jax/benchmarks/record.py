@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from bert_jax.errors import UserError
-from bert_jax.runtime.files import claim, refuse_foreign, write_whole
+from bert_jax.runtime.files import claim, read_json, refuse_foreign, write_whole
 
 PACKAGES = ("bert_jax", "jax", "jaxlib", "flax", "grain", "numpy", "torch", "transformers")
 
@@ -128,12 +128,12 @@ class Results:
         if not path.is_file():
             raise UserError(f"cannot read {path}: there is no such file")
         try:
-            saved = json.loads(path.read_text())
+            saved = read_json(path)
             saved["measurements"] = [Measurement(**each) for each in saved["measurements"]]
             names = {field.name for field in dataclasses.fields(cls)}
             own = {name: saved.pop(name) for name in names & saved.keys()}
             return cls(**own, environment=saved)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(f"cannot read {path}: it is no result of benchmark.py ({error!r})") from error
 
 

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from bert_jax.runtime import streams
 from bert_jax.errors import UserError
+from bert_jax.inference.loaded import raised
 from bert_jax.inference.model import Model
-from bert_jax.runtime.files import whole_file
+from bert_jax.runtime.files import to_json, whole_file
 from bert_jax.tasks.predictions import as_json
 
 Fields = dict[str, Any]  # of a line, by their names
@@ -168,7 +169,12 @@ def _answered(run: Callable, inputs: list[Input], progress: Callable[[int], None
     answers = iter(run(good, progress) if good else [])
     for place, name, fields in inputs:
         result = fields if isinstance(fields, UserError) else next(answers)
-        yield name | ({"error": f"{place}: {result}"} if isinstance(result, UserError) else as_json(result))
+        try:
+            answer = as_json(raised(result))
+            to_json(answer)  # an infinite number or NaN is no answer
+        except UserError as error:
+            answer = {"error": f"{place}: {error}"}
+        yield name | answer
 
 
 @contextlib.contextmanager

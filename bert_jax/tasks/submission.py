@@ -4,13 +4,12 @@ Each function gives the text of each file by its name, from the task, a split's 
 its predictions: "id", and "label", "value", "tags", or "answer" and "null_score_diff".
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import to_json, write_whole
 from bert_jax.tasks.kinds.base import Task
 
 Records = Sequence[Mapping[str, Any]]
@@ -88,12 +87,12 @@ def squad(task: Task, split: str, examples: Sequence[Any], records: Records) -> 
     """Gives SPLIT.json for evaluate-v1.1.py."""
     del task, examples
     # json's escapes keep the file ASCII: the script opens it in the encoding of the machine.
-    return {f"{split}.json": json.dumps({record["id"]: record["answer"] for record in records}) + "\n"}
+    return {f"{split}.json": to_json({record["id"]: record["answer"] for record in records}) + "\n"}
 
 
 def squad2(task: Task, split: str, examples: Sequence[Any], records: Records) -> dict[str, str]:
     """Gives SPLIT.json for evaluate-v2.0.py, and SPLIT.null_odds.json for its --na-prob-file."""
-    odds = json.dumps({record["id"]: record["null_score_diff"] for record in records})
+    odds = to_json({record["id"]: record["null_score_diff"] for record in records})
     return squad(task, split, examples, records) | {f"{split}.null_odds.json": odds + "\n"}
 
 

@@ -217,3 +217,15 @@ def test_a_file_of_the_name_of_a_partial_output_is_not_overwritten(tmp_path):
     with pytest.raises(UserError, match=r"out\.partial is there"), lines.opened_output(str(tmp_path / "out")):
         pass
     assert (tmp_path / "out.partial").read_text() == "my own"
+
+
+def test_an_answer_that_is_not_finite_is_an_error_in_its_place():
+    inputs = iter([lines.Input(f"line {number}", {"id": number}, {"text": "a"}) for number in (1, 2, 3)])
+    target = io.StringIO()
+    answers = [{"score": 0.5}, {"ranked": [{"score": float("nan")}]}, {"score": float("inf")}]
+    assert lines.predict_lines(lambda records, progress: answers[: len(records)], inputs, target, window=9) == 2
+    found = [json.loads(line) for line in target.getvalue().splitlines()]
+    assert [each["id"] for each in found] == [1, 2, 3]
+    assert found[0]["score"] == 0.5
+    assert found[1]["error"].startswith("line 2: a result is not a finite number")
+    assert found[2]["error"].startswith("line 3: a result is not a finite number")

@@ -235,7 +235,7 @@ def test_a_run_whose_folder_is_damaged_ends_in_a_line_or_with_the_same_model(
 ) -> None:
     workdir, _ = finished
     weights = (workdir / "model" / "model.safetensors").read_bytes()
-    for number in range(max(trials // 5, 3)):
+    for number in range(max(trials // 10, 2)):
         with intact(workdir, tmp_path) as copy:
             (name, damage), *_ = damages(copy, 1, seed=number)
             damage()

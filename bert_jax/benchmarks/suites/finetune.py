@@ -28,7 +28,7 @@ from bert_jax.finetuning.recipes import paper
 from bert_jax.finetuning.run import initial_params, make_objective, starting_point
 from bert_jax.interop.layout import Pretrained
 from bert_jax.runtime.execution import Execution
-from bert_jax.runtime.files import write_whole
+from bert_jax.runtime.files import read_json, write_whole
 from bert_jax.tasks.batches import evaluation_batches, in_row_order
 from bert_jax.tasks.data import read_examples, source_name
 from bert_jax.tasks.kinds.base import Codec
@@ -210,8 +210,8 @@ def _finished(path: Path, setting: dict) -> dict | None:
     """Returns the run that is saved there, if there is one; UserError says that it is of another setting."""
     if not path.exists():
         return None
-    saved = json.loads(path.read_text())
-    if saved["setting"] != setting:
+    saved = read_json(path)
+    if saved.get("setting") != setting or "run" not in saved:
         raise UserError(f"{path} is a run of another setting: remove it, or give another --workdir")
     print(f"{path} is finished and not repeated", flush=True)
     return saved["run"]
