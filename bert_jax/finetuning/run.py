@@ -22,6 +22,7 @@ from bert_jax.model import parameters
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import to_json, write_whole
+from bert_jax.runtime.memory import out_of_memory_told
 from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.holdout import held_out
@@ -34,7 +35,7 @@ from bert_jax.tasks.submission import write_submission
 from bert_jax.tasks.table import task_named
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
-from bert_jax.training.loop import Data, Evaluation, train
+from bert_jax.training.loop import Data, Evaluation, memory_remedy, train
 from bert_jax.training.result import RunResult, timed
 
 # What of `model` is read when the architecture is that of `init_from`.
@@ -106,7 +107,7 @@ def _finetune(
         identity={"vocabulary": codec.tokenizer.hash},
     )
     start = functools.partial(initial_params, config, prepared.loaded)
-    with timed(seconds, "training"):
+    with timed(seconds, "training"), out_of_memory_told(memory_remedy(config)):
         trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
         params = jax.device_get(trained.best_params())
     check_there()

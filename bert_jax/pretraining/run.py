@@ -23,13 +23,14 @@ from bert_jax.pretraining.objective import PretrainingObjective
 from bert_jax.pretraining.packing import sequences_per_row
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import read_json
+from bert_jax.runtime.memory import out_of_memory_told
 from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import SPLITS, Corpus
 from bert_jax.text.corpus import identity as corpus_identity
 from bert_jax.text.sources import Documents, TextSource
 from bert_jax.text.tokenizer import Tokenizer, train_tokenizer
 from bert_jax.training import workdir as workdirs
-from bert_jax.training.loop import Data, train
+from bert_jax.training.loop import Data, memory_remedy, train
 from bert_jax.training.result import RunResult, timed
 from bert_jax.training.sharding import check_batch, local_rows
 
@@ -85,7 +86,7 @@ def _pretrain(
     train_text, data = make_data(config, directory, tokenizer, execution, verify=verify)
     initial_params = functools.partial(first_params, config, train_text)
     objective = pretraining_objective(config, tokenizer, execution)
-    with timed(seconds, "training"):
+    with timed(seconds, "training"), out_of_memory_told(memory_remedy(config)):
         trained = train(
             objective, config, workdir, data, execution.mesh, initial_params, profile=profile, verify=verify
         )

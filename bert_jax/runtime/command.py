@@ -22,6 +22,7 @@ from bert_jax.config.fields import Section
 from bert_jax.config.reference import help_text
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.runtime.machine import keep_memory, keep_programs
+from bert_jax.runtime.memory import is_out_of_memory, told
 
 # Here, before NumPy and JAX are imported: threads that start with them would have arenas of their own, and JAX reads
 # its settings once.
@@ -53,6 +54,8 @@ def run(main: Callable[[list[str]], None]) -> None:
                 signals.end(signals.received())
             if isinstance(error, BrokenPipeError) and streams.reader_is_gone():  # as of any filter, without a word
                 sys.exit(128 + signal.SIGPIPE)
+            if is_out_of_memory(error):
+                sys.exit(f"error: {told(error, 'a smaller model or batch is wanted here, or a machine with more')}")
             if isinstance(error, UserError | OSError):
                 sys.exit(f"error: {error}")
             raise

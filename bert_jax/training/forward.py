@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.runtime import signals
 from bert_jax.runtime.execution import BATCH_AXES
+from bert_jax.runtime.memory import out_of_memory_told
 
 
 class Forward:
@@ -32,13 +33,15 @@ class Forward:
         params = put(params, self._mesh)
         for batch in batches:
             signals.check()
-            if self._mesh.size == 1:  # jax.jit brings the batch to the device of the parameters in less time
-                outputs = self._function(params, batch)
-            else:
-                batch = put(batch, self._mesh, divide_rows=True)
-                with jax.set_mesh(self._mesh):
+            with out_of_memory_told("lower batch_size, or max_length"):
+                if self._mesh.size == 1:  # jax.jit brings the batch to the device of the parameters in less time
                     outputs = self._function(params, batch)
-            yield jax.device_get(outputs)
+                else:
+                    batch = put(batch, self._mesh, divide_rows=True)
+                    with jax.set_mesh(self._mesh):
+                        outputs = self._function(params, batch)
+                outputs = jax.device_get(outputs)
+            yield outputs
 
 
 def put(arrays: Any, mesh: Mesh, *, divide_rows: bool = False) -> Any:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from bert_jax.runtime import signals
 from bert_jax.config import TrainingConfig
 from bert_jax.errors import Interrupted, NotFiniteError
+from bert_jax.runtime.memory import check_program
 from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Duration, planned_steps
 from bert_jax.training.forward import Forward, put
@@ -126,7 +127,9 @@ def train(
     # ---- compile ---------------------------------------------------------------------------------
     batches = (put_batch(batch, batch_sharding(mesh)) for batch in data.train(step))
     batch = next(batches)
-    train_step = StepByShape(make_train_step(objective, optimizer, config), mesh, shardings, state, batch)
+    train_step = StepByShape(
+        make_train_step(objective, optimizer, config), mesh, shardings, state, batch, memory_check(config, mesh)
+    )
     score = data.evaluate or compile_evaluation(objective, state.params, data.validation, mesh)
 
     # ---- report ----------------------------------------------------------------------------------
@@ -250,10 +253,18 @@ def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batc
 class StepByShape:
     """Runs the train step, compiled ahead for the shape of a first batch, and for another shape when it comes."""
 
-    def __init__(self, step: Callable, mesh: Mesh, shardings: TrainState, state: TrainState, batch: Batch) -> None:
+    def __init__(
+        self,
+        step: Callable,
+        mesh: Mesh,
+        shardings: TrainState,
+        state: TrainState,
+        batch: Batch,
+        check: Callable[[jax.stages.Compiled], None] = lambda program: None,
+    ) -> None:
         options = compiler_options(mesh)
         self._function = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None), compiler_options=options)
-        self._mesh = mesh
+        self._mesh, self._check = mesh, check
         self._compiled: dict[tuple, jax.stages.Compiled] = {}
         self._for_shape(state, batch)
 
@@ -270,8 +281,25 @@ class StepByShape:
         shape = tuple(array.shape for array in batch.values())
         if shape not in self._compiled:
             with jax.set_mesh(self._mesh):
-                self._compiled[shape] = self._function.lower(state, batch, np.int32(0)).compile()
+                program = self._function.lower(state, batch, np.int32(0)).compile()
+            self._check(program)
+            self._compiled[shape] = program
         return self._compiled[shape]
+
+
+def memory_check(config: TrainingConfig, mesh: Mesh) -> Callable[[jax.stages.Compiled], None]:
+    """Returns the function that raises UserError if a compiled step does not fit into the memory of the devices."""
+    rows, devices = config.batch_size // config.accumulate, list(mesh.devices.flat)
+    return functools.partial(check_program, devices=devices, rows=rows, remedy=memory_remedy(config))
+
+
+def memory_remedy(config: TrainingConfig) -> str:
+    """Returns what takes less memory, by the keys of the config."""
+    length = "max_length" if hasattr(config, "max_length") else "data.length"
+    return (
+        f"lower batch_size={config.batch_size}, or keep it and raise accumulate={config.accumulate}; shorter rows "
+        f"({length}) and model.remat=true take less, too"
+    )
 
 
 def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:
