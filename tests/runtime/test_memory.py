@@ -67,7 +67,7 @@ def test_the_devices_of_a_cpu_share_its_memory(monkeypatch) -> None:
     monkeypatch.setattr(memory, "device_memory", lambda device: 8 * 10**9)
     device = SimpleNamespace(platform="cpu")
     check_program(program(10**9, 10**9), [device] * 4, 32, "")
-    with pytest.raises(UserError, match="this machine has 8.0 GB"):
+    with pytest.raises(UserError, match=r"this machine has 8\.0 GB"):
         check_program(program(10**9, 10**9), [device] * 5, 32, "")
     monkeypatch.undo()
     assert device_memory(jax.devices("cpu")[0]) > 10**8
