@@ -72,7 +72,7 @@ def opened(path: str, on_read: Callable[[int], object] = lambda size: None) -> I
     except OSError as error:
         if error.filename not in (None, path) or error.errno in _OF_WRITING:  # what the block does besides
             raise
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or ' '.join(str(error).split())}") from error
 
 
 def check_file(path: str) -> None:

@@ -309,7 +309,7 @@ def _parquet(path: str, column: str, errors: str, on_read: Callable[[int], objec
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is not a parquet file, or a damaged one: {str(error).splitlines()[0]}") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or ' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager
