@@ -1,7 +1,6 @@
 """Rows of questions with windows of their contexts, and from logits back to spans in the context's own text."""
 
 import dataclasses
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,10 +9,9 @@ import numpy as np
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, WHOLE, Row, as_ids, check_room, checked_stride, windows
 from bert_jax.tasks.squad import QuestionAnsweringExample
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.words import Span, characters
+from bert_jax.text.words import Span, characters, has_marks
 
 _NO_ANSWER = (0, 0)  # both at [CLS]
-_SEEN_OR_SPACE = re.compile(r"[\s!-~]*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -162,7 +160,7 @@ def _whole_characters(context: str, offsets: Sequence[Span]) -> np.ndarray:
     would begin or end within a character.
     """
     places = np.array(offsets, np.int32).reshape(-1, 2)
-    if context.isascii() and _SEEN_OR_SPACE.fullmatch(context):
+    if not has_marks(context):
         return places
     spans = np.array(characters(context), np.int32)
     owner = np.repeat(np.arange(len(spans)), spans[:, 1] - spans[:, 0])  # of each code point, its character

@@ -32,10 +32,12 @@ def respelt(tags: Iterable[tuple[str, str]], source: str) -> Mapping[str, str]:
         listed = ", ".join(f"{tag!r} ({counts[tag]:,} times, first at {first[tag]})" for tag in shown)
         more = f" and {len(scheme.others) - _SHOWN} more" if len(scheme.others) > _SHOWN else ""
         raise UserError(f"{source}: tags are {scheme}, but not {listed}{more}: mend these, or take them out")
-    usual: dict[tuple[str, str], str] = {}
+    usual: dict[tuple[str, ...], str] = {}
+    changed: dict[str, str] = {}
     for tag, _ in counts.most_common():
-        usual.setdefault(scheme.read(tag), tag)
-    changed = {tag: usual[scheme.read(tag)] for tag in counts if usual[scheme.read(tag)] != tag}
+        meaning = tuple(part.casefold() for part in scheme.read(tag))
+        if usual.setdefault(meaning, tag) != tag:
+            changed[tag] = usual[meaning]
     for tag, other in changed.items():
         print(f"{source}: tag {tag!r} ({counts[tag]:,} times, first at {first[tag]}) is read as {other!r}")
     return changed

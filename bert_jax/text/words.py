@@ -33,6 +33,7 @@ _WORD = regex.compile(rf"(?V1){_GENITIVE}|{_LETTER}++(?:(?!{_GENITIVE}){_MARK}{_
 _NUMBER = regex.compile(r"\d++")
 _MOST_PIECES = 12  # of a learned word
 _MOST_LEARNED = 2_000  # some 20 kB; each address on the web is a word of its own
+_JOINING = regex.compile(r"(?V1)[\P{GCB=Other}--\s]")  # what may stand within a character
 _CHARACTERS = regex.compile(rf"(?V1)\s|{_CHARACTER}")
 
 
@@ -101,3 +102,8 @@ def characters(text: str) -> list[Span]:
     They follow each other without gaps.
     """
     return [match.span() for match in _CHARACTERS.finditer(text)]
+
+
+def has_marks(text: str) -> bool:
+    """Tells whether characters of a text may have marks, or what cannot be seen, behind them."""
+    return _JOINING.search(text) is not None

@@ -62,8 +62,9 @@ def test_some_lines_with_a_tab_at_their_end(tmp_path):
 
 
 def test_a_stray_spelling_is_read_as_the_usual_one_and_said(path, capsys):
-    assert sentences(write(path, [["b-PER", "I-PER", "o", "B-LOC"], ["B-LOC", "o"]])) == (WORDS, TAGS)
+    assert sentences(write(path, [["b-PER", "I-per", "o", "B-LOC"], ["B-LOC", "o"]])) == (WORDS, TAGS)
     said = capsys.readouterr().out
+    assert "tag 'I-per' (1 times, " in said
     place = {".txt": ("line 3", "line 1"), ".jsonl": ("line 1", "line 1"), ".parquet": ("row 1", "row 1")}[path.suffix]
     assert f"{path}: tag 'o' (2 times, first at {place[0]}) is read as 'O'" in said
     assert f"{path}: tag 'b-PER' (1 times, first at {place[1]}) is read as 'B-PER'" in said

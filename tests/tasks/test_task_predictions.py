@@ -186,6 +186,27 @@ def test_entities_from_tags():
     assert tagging_of(text, places, Tags(["NN", "NN", "VB", "NN"], [1.0] * 4), None).entities == []
 
 
+def test_entities_are_those_of_the_scheme_of_all_labels():
+    """Whatever tags a text happens to have: U-PER alone is of no scheme that a single sentence could tell."""
+    labels = ("O", "B-PER", "L-PER", "U-PER")
+    (tagging,) = fine_tuned("token_classification", labels).tag(["the film was a good bad actor word1 word2 word3"])
+    tags = [word.tag for word in tagging.words]
+    assert set(tags) - {"O"}
+    spans = [(label, tagging.words[first].start, tagging.words[last].stop) for label, first, last in entities_of(tags)]
+    assert [(entity.label, entity.start, entity.stop) for entity in tagging.entities] == spans != []
+
+
+def entities_of(tags):
+    """Of BILOU without I: B and L side by side are one entity, any other is by itself."""
+    found = []
+    for place, tag in enumerate(tags):
+        if tag == "L-PER" and place and tags[place - 1] == "B-PER":
+            found[-1] = ("PER", place - 1, place)
+        elif tag != "O":
+            found.append(("PER", place, place))
+    return found
+
+
 @pytest.mark.slow
 def test_answers_are_the_best_spans_of_their_logits(tmp_path):
     model = fine_tuned("question_answering")

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from bert_jax.text.words import characters, learned_words, words
+from bert_jax.text.words import characters, has_marks, learned_words, words
 
 LETTERS_AND_MARKS = (
     "aZ9_é'\u2019-.,!()$ \n\t\u00a0e\u0301हिन्दीมี北京タ한❤\ufe0f👍🏽\u200d👩\u00ad\u200b\u200f\ufeff\x01שָׁ"
@@ -60,10 +60,12 @@ def test_no_mark_is_parted_from_its_character(text):
 @hypothesis.given(strategies.text(strategies.sampled_from(LETTERS_AND_MARKS) | strategies.characters(), max_size=30))
 def test_characters_leave_nothing_out(text):
     assert "".join(text[start:stop] for start, stop in characters(text)) == text
+    assert has_marks(text) or len(characters(text)) == len(text)
     assert [start for start, _ in characters(text)][1:] == [stop for _, stop in characters(text)][:-1]
 
 
 def test_characters_have_their_marks():
+    assert not has_marks("José\u2019s 北京。\n")
     text = unicodedata.normalize("NFD", "José") + " ❤️\u00ad x\u200d"
     assert [text[start:stop] for start, stop in characters(text)] == [
         "J",
