@@ -27,7 +27,7 @@ _UNIGRAM = flags.DEFINE_float(
 def main(_: list[str]) -> None:
     """Reads the metrics and writes the picture."""
     output = Path(_OUTPUT.value)
-    refuse_foreign(output.parent, [output.name], known=is_drawn(output))
+    refuse_foreign(output.parent, "picture", [output.name], known=is_drawn(output))
     try:
         import matplotlib
     except ImportError as error:

@@ -42,7 +42,7 @@ _LIMIT_ALPHABET = flags.DEFINE_integer(
 
 def main(_: list[str]) -> None:
     """Passes the flags to the package."""
-    refuse_foreign(Path(_OUTPUT.value), FILES)
+    refuse_foreign(Path(_OUTPUT.value), "tokenizer", FILES)
     documents = Documents(source_flags.text_source(), progress=True)
     tokenizer = train_tokenizer(
         documents,

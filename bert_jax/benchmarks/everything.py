@@ -76,7 +76,7 @@ def everything(workdir: Path, model: str, *, minutes: int, source: str) -> Path:
       UserError: WORKDIR cannot be written.
     """
     end, path = time.monotonic() + 60 * minutes, workdir / "benchmark" / "results.md"
-    claim(path.parent, [path.name], known=path.exists() and path.read_text().startswith("# Results\n"))
+    claim(path.parent, "benchmark", [path.name], known=path.exists() and path.read_text().startswith("# Results\n"))
     parts: dict[str, Results] = {}
     skipped: list[tuple[str, str]] = []
     for step in plan(jax.default_backend(), source):

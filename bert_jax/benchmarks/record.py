@@ -113,7 +113,7 @@ class Results:
         text = json.dumps(head, indent=2).removesuffix("\n}")
         check_output(path.parent, self.suite)
         try:
-            claim(path.parent, output_names(self.suite), known=True)
+            claim(path.parent, "benchmark", output_names(self.suite), known=True)
             write_whole(path, f'{text},\n  "measurements": [\n{lines}\n  ]\n}}\n')
         except OSError as error:
             raise UserError(f"cannot write {path} ({error.strerror})") from error
@@ -152,8 +152,8 @@ def check_output(folder: Path, suite: str) -> None:
     known = False
     with contextlib.suppress(UserError):
         known = bool(Results.load(folder / results))
-    refuse_foreign(folder, [results], known=known)
-    refuse_foreign(folder, [picture], known=known or is_drawn(folder / picture))
+    refuse_foreign(folder, "benchmark", [results], known=known)
+    refuse_foreign(folder, "benchmark", [picture], known=known or is_drawn(folder / picture))
 
 
 def is_drawn(path: Path) -> bool:

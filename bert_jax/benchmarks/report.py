@@ -168,7 +168,7 @@ def draw(path: Path) -> str:
     except ImportError:
         return f"no picture: pip install matplotlib, then python scripts/benchmark.py --picture={path}"
     picture = path.with_suffix(".svg")
-    refuse_foreign(picture.parent, [picture.name], known=is_drawn(picture))
+    refuse_foreign(picture.parent, "benchmark", [picture.name], known=is_drawn(picture))
     write_whole(picture, svg(results))
     return f"drawn in {picture}"
 

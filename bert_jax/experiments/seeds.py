@@ -35,7 +35,7 @@ def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
     check_layout(workdir, seeds)
-    claim(workdir, ("model", "scores.json"), known=any(workdir.glob("seed_*/config.json")))
+    claim(workdir, "run", ("model", "scores.json"), known=any(workdir.glob("seed_*/config.json")))
     workdirs = {config.seed + number: workdir / f"seed_{config.seed + number}" for number in range(seeds)}
     scores = {seed: _result(with_overrides(config, {"seed": seed}), folder) for seed, folder in workdirs.items()}
     metric = config.metric or task_named(config.task).metric

@@ -68,7 +68,7 @@ def evaluate_task(
     Raises:
       UserError: the head does not fit the task, the data cannot be read, or `output` has such files of others.
     """
-    refuse_foreign(output, RESULTS)
+    refuse_foreign(output, "evaluation", RESULTS)
     task = task_named(name)
     kind = task.kind
     model.need(kind.head, f"task {task.name}")
@@ -81,7 +81,7 @@ def evaluate_task(
     codec = kind.fitted(model.codec(kind, names, max_length, truncation), examples)
     objective = TaskObjective(kind, model.config, max(1, len(names)), execution=model.execution)
     outcome = Evaluator(objective, codec, examples, batch_size).outcome(model.params, progress)
-    claim(output, RESULTS)
+    claim(output, "evaluation", RESULTS)
     records = write_predictions(output / "predictions.jsonl", examples, outcome.predictions)
     write_submission(output / "submission", task, split, examples, records)
     result = {"task": name, "split": split, "source": source, "examples": len(examples)}
@@ -124,7 +124,7 @@ def evaluate_text(
     Raises:
       UserError: the model has no such head, the source cannot be read, or `output` has such files of others.
     """
-    refuse_foreign(output, RESULTS)
+    refuse_foreign(output, "evaluation", RESULTS)
     model.need("masked_language_model", "scores on text")
     check_max_length(length, model.config)
     source = TextSource(source) if isinstance(source, str) else source
@@ -172,7 +172,7 @@ def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, prog
 
 def _written(output: Path, result: dict[str, Any]) -> dict[str, Any]:
     """Writes scores.json and report.txt."""
-    claim(output, RESULTS)
+    claim(output, "evaluation", RESULTS)
     lines = [f"{key}: {value}" for key, value in result.items() if key not in ("scores", "report")]
     scores = result.get("scores", {})
     width = max(map(len, scores), default=0)

@@ -42,9 +42,10 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
       UserError: it holds files of these names that are not ours.
     """
     folder = Path(directory)
-    refuse_foreign(folder, FILES + TOKENIZER_FILES)
+    refuse_foreign(folder, "program", FILES)
+    refuse_foreign(folder, "tokenizer", TOKENIZER_FILES)
     program = exported(model)
-    claim(folder, FILES + TOKENIZER_FILES)
+    claim(folder, "program", FILES)
     write_whole(folder / "model.stablehlo", bytes(program.serialize()))
     out = jax.tree.unflatten(program.out_tree, program.out_avals)
     outputs = {name: [str(size) for size in output.shape] for name, output in out.items()}

@@ -237,7 +237,7 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
             (temporary / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n")
             (temporary / WEIGHTS_FILE).touch()
             mode = (temporary / WEIGHTS_FILE).stat().st_mode
-            claim(temporary, {path.name for path in temporary.iterdir()} - {MARK}, known=True)
+            claim(temporary, "model", {path.name for path in temporary.iterdir()} - {MARK}, known=True)
             _refuse_foreign_files(directory, {path.name for path in temporary.iterdir()})
             save_file(disassemble(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
             (temporary / WEIGHTS_FILE).chmod(mode)  # safetensors makes it the user's alone
@@ -291,11 +291,11 @@ def _transformers_config(model: Pretrained, architecture: str, tokenizer: Tokeni
 
 def _refuse_foreign_files(directory: Path, written: set[str]) -> None:
     # Replacing a folder deletes what is in it: not the user's home because of a slip.
-    known = bool(made(directory)) or directory.name in made(directory.parent)
+    known = bool(made(directory, "model")) or directory.name in made(directory.parent)
     foreign = sorted({path.name for path in directory.iterdir()} - written) if directory.exists() else []
     if foreign and not known:
         raise UserError(f"{directory}: holds {foreign[0]!r}, which is no part of a saved model: choose another folder")
-    refuse_foreign(directory, written - {MARK}, known=directory.name in made(directory.parent))
+    refuse_foreign(directory, "model", written - {MARK}, known=directory.name in made(directory.parent))
 
 
 def _move_into_place(temporary: Path, directory: Path) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from bert_jax.errors import UserError
 
-MARK = ".bert_jax"  # in a folder of ours: JSON with "made", the names in it that we write
+MARK = ".bert_jax"  # in a folder of ours: JSON with "made", for each maker the names in it that it writes
 
 # Temporary files and folders of this process, each with the name under which what is written of it is kept, if any.
 _unfinished: dict[Path, Path | None] = {}
@@ -204,40 +204,53 @@ def _refuse_constant(name: str) -> float:
 # ---- only what is ours ---------------------------------------------------------------------------
 
 
-def refuse_foreign(folder: Path, names: Collection[str], *, known: bool = False) -> None:
-    """Makes sure, before any work, that writing to a folder will replace nothing that we have not made.
+def refuse_foreign(folder: Path, maker: str, names: Collection[str], *, known: bool = False) -> None:
+    """Makes sure, before any work, that writing to a folder will replace nothing that the maker has not made.
 
     Args:
       folder: the folder, which need not be there.
-      names: what will be written in it, files or folders.
-      known: what is in it is ours by another sign than the mark that `claim` leaves.
+      maker: what writes, such as "corpus": what another of ours has written is not its own.
+      names: what will be written in the folder, files or folders.
+      known: what is in it is the maker's by another sign than the mark that `claim` leaves.
 
     Raises:
-      UserError: the folder holds one of the names, and it is not ours; or it is no folder.
+      UserError: the folder holds one of the names, and it is not the maker's; or it is no folder.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot write to {folder}: it is a file, give a folder")
-    ours = set(names) if known else made(folder)
+    ours = set(names) if known else made(folder, maker)
     foreign = [name for name in sorted(names) if name not in ours and os.path.lexists(folder / name)]
-    foreign = [name for name in foreign if not made(folder / name)]  # a folder that another command of ours made
     if foreign:
         raise UserError(
-            f"{folder / foreign[0]} was not written by bert_jax, and would be replaced: give another folder, or move "
-            "it away"
+            f"{folder / foreign[0]} is there, was not made as part of a {maker} by bert_jax, and would be replaced: "
+            "give another folder, or move it away"
         )
 
 
-def claim(folder: Path, names: Collection[str], *, known: bool = False) -> None:
-    """Makes a folder, and marks the names in it as ours, which may be replaced from now on; see `refuse_foreign`."""
-    refuse_foreign(folder, names, known=known)
-    if not made(folder).issuperset(names):
-        write_whole(folder / MARK, json.dumps({"made": sorted(made(folder).union(names))}) + "\n")
+def claim(folder: Path, maker: str, names: Collection[str], *, known: bool = False) -> None:
+    """Makes a folder, and marks names in it as the maker's, which it may replace from now on; see `refuse_foreign`."""
+    refuse_foreign(folder, maker, names, known=known)
+    before = _marked(folder)
+    after = {other: set(theirs).difference(names) for other, theirs in before.items()}
+    after[maker] = set(before.get(maker, ())).union(names)
+    content = {each: sorted(theirs) for each, theirs in after.items() if theirs}
+    if content != before:
+        write_whole(folder / MARK, json.dumps({"made": content}) + "\n")
 
 
-def made(folder: Path) -> set[str]:
-    """Returns the names in a folder that its mark says are ours."""
+def made(folder: Path, maker: str = "") -> set[str]:
+    """Returns the names in a folder that its mark says are the maker's; without one, anybody's of ours."""
+    return {name for each, names in _marked(folder).items() if maker in ("", each) for name in names}
+
+
+def _marked(folder: Path) -> dict[str, list[str]]:
     try:
-        names = parse_json((folder / MARK).read_bytes()).get("made")
+        makers = parse_json((folder / MARK).read_bytes()).get("made")
     except (OSError, ValueError):
-        return set()
-    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+        return {}
+    makers = makers if isinstance(makers, dict) else {}
+    return {
+        maker: [name for name in names if isinstance(name, str)]
+        for maker, names in makers.items()
+        if isinstance(names, list)
+    }

@@ -70,7 +70,7 @@ def build_corpus(
     if longest < 1:
         raise UserError(f"longest={longest} is not at least 1")
     directory = Path(directory)
-    refuse_foreign(directory, NAMES, known=corpus.is_corpus(directory))
+    refuse_foreign(directory, "corpus", NAMES, known=corpus.is_corpus(directory))
     report = Report()
     if isinstance(source, str):
         source = TextSource(source, cleaning=cleaning)
@@ -199,7 +199,7 @@ def _partial_folder(directory: Path) -> Iterator[Path]:
 
 def _publish(partial: Path, directory: Path, header: dict, report: Report) -> None:
     """Moves the finished files into place, each over its like; the header, which makes them a corpus, goes last."""
-    claim(directory, NAMES, known=corpus.is_corpus(directory))
+    claim(directory, "corpus", NAMES, known=corpus.is_corpus(directory))
     (directory / corpus.HEADER).unlink(missing_ok=True)
     for split in corpus.SPLITS:
         (directory / split).mkdir(exist_ok=True)

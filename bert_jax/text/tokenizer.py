@@ -155,7 +155,7 @@ class Tokenizer:
             "tokenizer.json": self.backend.to_str(pretty=True),
         }
         try:
-            claim(Path(directory), files)
+            claim(Path(directory), "tokenizer", files)
             for name, text in files.items():
                 write_whole(Path(directory, name), text)
         except OSError as error:

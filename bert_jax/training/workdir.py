@@ -20,19 +20,10 @@ CONFIG_FILE = "config.json"  # written when a run begins
 FINISHED_FILE = "finished.json"  # written at its end: the config, the metrics and the seconds
 DIVERGED_FILE = "diverged.json"  # written when its numbers are no longer finite: why
 METRICS_FILE = "metrics.jsonl"
-# All that a run of any kind, or of several seeds, writes in its folder, the folders of seeds excepted.
+# What a run of any kind, or of several seeds, may replace in its folder. Its tokenizer and corpus it only reads, once
+# they are there: whoever makes them claims them.
 NAMES = (
-    *(
-        CONFIG_FILE,
-        FINISHED_FILE,
-        DIVERGED_FILE,
-        METRICS_FILE,
-        "tokenizer",
-        "corpus",
-        "checkpoints",
-        "tensorboard",
-        "profile",
-    ),
+    *(CONFIG_FILE, FINISHED_FILE, DIVERGED_FILE, METRICS_FILE, "checkpoints", "tensorboard", "profile"),
     *("model", "scores.json", "predictions", "submission"),
 )
 PREPARED_FOLDERS = ("tokenizer", "corpus")  # what a run makes before its first step
@@ -65,7 +56,7 @@ def entered(
     """
     with contextlib.ExitStack() as stack:
         try:
-            refuse_foreign(workdir, NAMES, known=_is_record(workdir / CONFIG_FILE))
+            refuse_foreign(workdir, "run", NAMES, known=_is_record(workdir / CONFIG_FILE))
             if alone:
                 stack.enter_context(locked(workdir, "--workdir"))
         except OSError as error:
@@ -99,7 +90,7 @@ def register_run(config: TrainingConfig, workdir: Path, prepared: Prepared = lam
     """
     path = workdir / CONFIG_FILE
     try:
-        claim(workdir, NAMES, known=_is_record(path))
+        claim(workdir, "run", NAMES, known=_is_record(path))
         trained = any(name[:1].isdecimal() for name in _listed(workdir / "checkpoints"))
         folders = [workdir / name for name in PREPARED_FOLDERS if (workdir / name).exists()]
         if path.exists() and (trained or folders):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.random_model import random_model
+from helpers.random_model import random_model, tokenizer
 from helpers.runs import tiny_run
 
 from bert_jax.benchmarks.record import Results
@@ -45,7 +45,7 @@ COMMANDS = {  # what writes to a folder, and a file of the user's that it would 
     "program": (lambda folder: export.save(folder, random_model(), TOKENIZER), "vocab.txt"),
     "scores": (lambda folder: evaluate_task(None, "sst2", "test", TaskDataConfig(), folder), "predictions.jsonl"),
     "scores on text": (lambda folder: evaluate_text(None, "text", folder), "report.txt"),
-    "pre-training": (lambda folder: pretrain(tiny_run(Path("text")), folder), "corpus/text.txt"),
+    "pre-training": (lambda folder: pretrain(tiny_run(Path("text")), folder), "checkpoints/text.txt"),
     "a model's folder": (lambda folder: pretrain(tiny_run(Path("text")), folder), "config.json"),
     "a finished run": (lambda folder: workdirs.register_run(FINETUNING, folder), "predictions/mine.csv"),
     "seeds": (lambda folder: finetune_seeds(FINETUNING, folder, 2), "scores.json"),
@@ -61,6 +61,20 @@ def test_a_file_of_the_user_is_refused_and_stays(tmp_path: Path, command, name: 
         command(tmp_path / "data")
     assert path.read_text() == "of the user"
     assert [each for each in (tmp_path / "data").rglob("*") if each.is_file()] == [path]
+
+
+def test_the_tokenizer_of_a_model_is_not_replaced_by_another(tmp_path: Path) -> None:
+    huggingface.save(tmp_path, random_model(), tokenizer())
+    before = (tmp_path / "vocab.txt").read_text()
+    with pytest.raises(UserError, match="was not made as part of a tokenizer"):
+        TOKENIZER.save(tmp_path)
+    huggingface.save(tmp_path, random_model(), tokenizer())
+    assert (tmp_path / "vocab.txt").read_text() == before
+
+
+def test_a_run_finds_the_tokenizer_that_was_made_for_it(tmp_path: Path) -> None:
+    TOKENIZER.save(tmp_path / "tokenizer")
+    workdirs.register_run(FINETUNING, tmp_path)
 
 
 def test_a_corpus_beside_its_own_source_leaves_it_alone(tmp_path: Path) -> None:

@@ -117,24 +117,28 @@ def test_what_is_unfinished_can_be_removed(tmp_path: Path) -> None:
 def test_what_others_made_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "notes.txt").write_text("of the user")
-    with pytest.raises(UserError, match=r"train was not written by bert_jax"):
-        refuse_foreign(tmp_path, ["header.json", "train"])
-    claim(tmp_path, ["header.json"])
+    with pytest.raises(UserError, match=r"train is there, was not made as part of a corpus by bert_jax"):
+        refuse_foreign(tmp_path, "corpus", ["header.json", "train"])
+    claim(tmp_path, "corpus", ["header.json"])
     (tmp_path / "header.json").write_text("{}")
-    refuse_foreign(tmp_path, ["header.json"])
-    with pytest.raises(UserError, match=r"train was not written"):
-        claim(tmp_path, ["header.json", "train"])
+    refuse_foreign(tmp_path, "corpus", ["header.json"])
+    with pytest.raises(UserError, match="train is there"):
+        claim(tmp_path, "corpus", ["header.json", "train"])
     assert made(tmp_path) == {"header.json"}
-    claim(tmp_path, ["train"], known=True)
+    claim(tmp_path, "corpus", ["train"], known=True)
     assert made(tmp_path) == {"header.json", "train"}
 
 
-def test_a_folder_that_another_command_made_is_ours(tmp_path: Path) -> None:
-    claim(tmp_path / "tokenizer", ["vocab.txt"])
-    claim(tmp_path, ["tokenizer"])
+def test_what_another_command_made_is_refused_too(tmp_path: Path) -> None:
+    claim(tmp_path, "tokenizer", ["vocab.txt"])
+    claim(tmp_path, "model", ["vocab.txt", "config.json"])
+    (tmp_path / "vocab.txt").write_text("a")
+    with pytest.raises(UserError, match=r"vocab\.txt is there, was not made as part of a tokenizer"):
+        claim(tmp_path, "tokenizer", ["vocab.txt"])
+    assert made(tmp_path, "model") == made(tmp_path) == {"vocab.txt", "config.json"}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"made": 3}', '{"made": [["a"]]}', "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"made": 3}', '{"made": {"a": 3, "b": [["c"]]}}', "[" * 100_000])
 def test_a_damaged_mark_marks_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / files.MARK).write_text(content)
     assert made(tmp_path) == set()
