@@ -110,7 +110,8 @@ class TaskHeads(LoadedModel):
         self.need("token_classification", "tag")
         check_items(texts, batch_size, is_text_or_words, "texts or lists of words")
         kind = TokenClassification()
-        split = [words_of(text, self.settings.whole_words) for text in texts]
+        whole = frozenset(self.settings.whole_words)
+        split = [words_of(text, whole) for text in texts]
         examples = [
             TokenClassificationExample(str(number), tuple(text[start:stop] for start, stop in places), None)
             for number, (text, places) in enumerate(split)

@@ -24,12 +24,14 @@ class TagScheme:
       name: BIO, IOE, BIOES, BILOU, BMES or BMEWO.
       separator: between letter and type.
       letter_first: "B-PER"; otherwise "PER-B".
+      outside: what is no part of an entity; where there is no O, the one tag without a letter.
       others: tags that do not fit, which mark nothing.
     """
 
     name: str
     separator: str = "-"
     letter_first: bool = True
+    outside: str = OUTSIDE
     others: frozenset[str] = frozenset()
 
     @classmethod
@@ -40,19 +42,25 @@ class TagScheme:
           tags: the different ones, or how often each stands.
         """
         counts = {tag: tags[tag] for tag in tags} if isinstance(tags, Mapping) else dict.fromkeys(tags, 1)
-        has_outside = any(_is_outside(tag) for tag in counts)
-        counts = {tag: count for tag, count in counts.items() if not _is_outside(tag)}
+        outside = next((tag for tag in counts if tag.upper() == OUTSIDE), "")
+        inside = {tag: count for tag, count in counts.items() if tag.upper() != OUTSIDE}
         schemes = [cls(*form) for form in itertools.product(_LETTERS, _SEPARATORS, (True, False))]
-        fitting = [sum(count for tag, count in counts.items() if scheme.fits(tag)) for scheme in schemes]
+        fitting = [sum(count for tag, count in inside.items() if scheme.fits(tag)) for scheme in schemes]
         most = max(fitting)
-        if not most or most < (_ENOUGH if has_outside else _ENOUGH_WITHOUT_OUTSIDE) * sum(counts.values()):
-            return None
         scheme = schemes[fitting.index(most)]
-        return dataclasses.replace(scheme, others=frozenset(tag for tag in counts if not scheme.fits(tag)))
+        others = frozenset(tag for tag in inside if not scheme.fits(tag))
+        typed = [count for tag, count in inside.items() if tag not in others and len(tag) > 1]
+        if len(others) == 1 and not outside and len(typed) == len(inside) - 1 > 0:
+            (other,) = others
+            if inside[other] >= max(typed):
+                return dataclasses.replace(scheme, outside=other)
+        if not most or most < (_ENOUGH if outside else _ENOUGH_WITHOUT_OUTSIDE) * sum(inside.values()):
+            return None
+        return dataclasses.replace(scheme, others=others)
 
     def fits(self, tag: str) -> bool:
         """Tells whether it is a tag of the scheme."""
-        return _is_outside(tag) or self._split(tag)[0] in _LETTERS[self.name]
+        return tag.upper() == self.outside.upper() or self._split(tag)[0] in _LETTERS[self.name]
 
     def read(self, tag: str) -> tuple[str, str]:
         """Returns the letter of BIOES that means the same, and the type ("_" of a bare letter, "" of O).
@@ -60,7 +68,7 @@ class TagScheme:
         Raises:
           ValueError: it is neither of the scheme nor among the others.
         """
-        if _is_outside(tag) or tag in self.others:
+        if tag.upper() == self.outside.upper() or tag in self.others:
             return OUTSIDE, ""
         if not self.fits(tag):
             raise ValueError(f"{tag!r} is no tag of {self}")
@@ -71,7 +79,7 @@ class TagScheme:
         """Returns the name and the form, for messages: BILOU (B-, I-, L-, U-, O)."""
         end = self.separator
         forms = (f"{letter}{end}" if self.letter_first else f"{end}{letter}" for letter in _LETTERS[self.name])
-        return f"{self.name} ({', '.join(forms)}, {OUTSIDE})"
+        return f"{self.name} ({', '.join(forms)}, {self.outside})"
 
     def _split(self, tag: str) -> tuple[str, str]:
         """Returns the letter in upper case, and the type; "?" if the tag has another form."""
@@ -95,10 +103,10 @@ def measure(labels: tuple[str, ...]) -> str:
     if scheme is not None:
         others = f"; {', '.join(sorted(scheme.others))} mark none" if scheme.others else ""
         return f"tags are {scheme}: entities are scored{others}"
-    others = [label for label in labels if not _is_outside(label)]
-    missing = "no prefixes such as B- and I-" if len(others) < len(labels) else "no O, no prefixes such as B- and I-"
-    return f"tags mark no entities ({missing}): words are scored"
-
-
-def _is_outside(tag: str) -> bool:
-    return tag.upper() == OUTSIDE
+    has_outside = any(label.upper() == OUTSIDE for label in labels)
+    prefixed = any(TagScheme.of([label, OUTSIDE]) for label in labels if len(label) > 1)
+    reasons = [
+        *([] if has_outside else ["no O"]),
+        f"{'few' if prefixed else 'no'} prefixes such as B- and I-",
+    ]
+    return f"tags mark no entities ({', '.join(reasons)}): words are scored"

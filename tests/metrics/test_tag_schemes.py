@@ -88,6 +88,7 @@ def test_iob1():
         (("O", "PER", "LOC"), "no prefixes such as B- and I-"),
         (("S", "M", "L"), "no O, no prefixes such as B- and I-"),  # sizes
         (("A", "B", "E", "N", "R", "S", "V"), "no O, no prefixes such as B- and I-"),  # parts of speech
+        (("NN", "VB", "DT", "IN", "B-PER"), "no O, few prefixes such as B- and I-"),
         (("0", "1", "2"), "no O, no prefixes such as B- and I-"),
         (("N", "O", "S", "^", "Z", "L", "M", "V", "A", "R", "!", "D"), "no prefixes such as B- and I-"),  # of tweets
     ],
@@ -105,6 +106,17 @@ def test_labels_that_do_not_fit_mark_nothing():
     assert measure(labels).endswith("entities are scored; X, [CLS] mark none")
     with pytest.raises(ValueError, match="'Y' is no tag of BIO"):
         scheme.read("Y")
+
+
+def test_one_tag_without_a_letter_is_what_is_outside():
+    for outside in ("OTHER", "_", "NONE", "0"):
+        scheme = TagScheme.of({"B-PER": 90, outside: 900, "I-PER": 30})
+        assert (scheme.outside, scheme.others) == (outside, frozenset())
+        assert get_entities(["B-PER", "I-PER", outside, "I-PER"], scheme) == [("PER", 0, 1), ("PER", 3, 3)]
+    assert measure(("B-PER", "I-PER", "_")) == "tags are BIO (B-, I-, _): entities are scored"
+    # A rare one is a stray.
+    assert TagScheme.of({"B-PER": 90, "I-PER": 30, "PER": 1}).others == {"PER"}
+    assert TagScheme.of({"S": 50, "B": 30, "E": 30, "Q": 1}).others == {"Q"}
 
 
 def test_the_scheme_of_most_tags_counts():
