@@ -12,14 +12,20 @@ class UserError(Exception):
 
 
 class NotFiniteError(UserError):
-    """Reports that a run has diverged: a number of it is infinite or NaN."""
+    """Reports that a run has diverged: a number of it is infinite or NaN.
 
-    def __init__(self, what: str) -> None:
+    Attributes:
+      dead_end: the number of steps after which the state gives such a gradient, so that no optimizer can go on from it;
+        None if that is not known.
+    """
+
+    def __init__(self, what: str, dead_end: int | None = None) -> None:
         super().__init__(
             f"{what}: lower optimizer.learning_rate or raise schedule.warmup, check that optimizer.clip_norm is set, "
             "and look at gradient_norm in metrics.jsonl; the same command with such a change goes on from the last "
-            "checkpoint, which is from before"
+            "checkpoint before that"
         )
+        self.dead_end = dead_end
 
 
 class Interrupted(Exception):  # noqa: N818

@@ -236,7 +236,7 @@ def check_state(state: TrainState, step: int) -> None:
     The gradient of a step tells of the state before it, so this is the one look at the last step of a run.
     """
     if not all_finite(state):
-        raise NotFiniteError(f"a parameter or moment of the optimizer is not finite after step {step:,}")
+        raise NotFiniteError(f"a parameter, its square or a moment of it is not finite after step {step:,}")
 
 
 def next_batch(batches: Iterator[Batch], metrics: dict[str, Mean]) -> tuple[Batch, float]:

@@ -35,11 +35,11 @@ def means_of(sums: Sums, objective: Objective) -> dict[str, float]:
     return {"loss": sum(means[name] for name in objective.losses), **means} | objective.derived(means)
 
 
-def check_finite(values: dict[str, float], where: str) -> None:
+def check_finite(values: dict[str, float], where: str, dead_end: int | None = None) -> None:
     """Raises NotFiniteError if one of the values is infinite or NaN."""
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
-        raise NotFiniteError(f"{broken[0]} is not finite {where}")
+        raise NotFiniteError(f"{broken[0]} is not finite {where}", dead_end)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Window:
         self.steps += 1
         self.positions += positions
         totals = {name: total for name, (total, _) in self.sums.items()}
-        check_finite(totals, f"in steps {self._first_step:,} to {step:,}")
+        check_finite(totals, f"in steps {self._first_step:,} to {step:,}", dead_end=step - 1)
 
 
 class Clock:

@@ -104,9 +104,10 @@ def accumulated_gradients(
 
 @jax.jit
 def all_finite(state: TrainState) -> jax.Array:
-    """Says whether every number of a state is finite: bool []."""
-    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    """Says whether all moments, and the squares of all parameters, which products take, are finite: bool []."""
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    numbers = [*map(jnp.square, jax.tree.leaves(state.params)), *moments]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
 
 
 def make_eval_step(objective: Objective) -> Callable[[Parameters, Batch, jax.Array], dict[str, Mean]]:

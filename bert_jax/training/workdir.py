@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def register_run(config: TrainingConfig, workdir: Path, prepared: Prepared = lam
     path = workdir / CONFIG_FILE
     try:
         claim(workdir, "run", NAMES, known=_is_record(path))
-        trained = any(name[:1].isdecimal() for name in _listed(workdir / "checkpoints"))
+        trained = any(name.isdecimal() for name in _listed(workdir / "checkpoints"))
         folders = [workdir / name for name in PREPARED_FOLDERS if (workdir / name).exists()]
         if path.exists() and (trained or folders):
             recorded = _recorded_config(config, workdir, _read(path))
@@ -120,10 +121,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def divergence_noted(workdir: Path) -> Iterator[None]:
-    """Notes in the folder that its run has diverged, so that it may go on with another optimizer."""
+    """Notes in the folder that its run has diverged, so that it may go on with another optimizer.
+
+    A checkpoint is put aside as STEP.diverged if its gradient is not finite: neither rate nor optimizer change that.
+    """
     try:
         yield
     except NotFiniteError as error:
+        dead_end = workdir / "checkpoints" / f"{error.dead_end}"
+        if dead_end.exists():
+            shutil.rmtree(dead_end.with_suffix(".diverged"), ignore_errors=True)
+            dead_end.rename(dead_end.with_suffix(".diverged"))
+            print(f"checkpoint {dead_end} leads there at any rate, and is put aside as {dead_end.name}.diverged")
         write_whole(workdir / DIVERGED_FILE, to_json({"error": str(error)}, indent=2) + "\n")
         raise
 

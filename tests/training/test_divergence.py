@@ -29,6 +29,13 @@ def test_a_last_step_that_overflows_the_parameters_is_neither_scored_nor_saved(t
     assert [line["split"] for line in lines(tmp_path)] in ([], ["train"])
 
 
+def test_a_step_to_parameters_whose_squares_overflow_is_not_saved(tmp_path) -> None:
+    config = dataclasses.replace(CONFIG, total_steps=1, optimizer=OptimizerConfig(learning_rate=1e22))
+    with pytest.raises(NotFiniteError, match="after step 1"):
+        train(Toy(), config, tmp_path, toy_data())
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def test_an_evaluation_that_is_not_finite_is_not_written(tmp_path) -> None:
     data = dataclasses.replace(toy_data(), evaluate=lambda params: {"loss": 1.0, "f1": math.nan})
     with pytest.raises(NotFiniteError, match="f1 is not finite in the evaluation after step 10"):
@@ -95,6 +102,19 @@ def test_damaged_lines_of_metrics_are_left_out_and_said(odd, tmp_path, capsys) -
     MetricsWriter(tmp_path, resume_step=8, tensorboard=False).close()
     assert path.read_bytes().splitlines() == good
     assert capsys.readouterr().out == f"{path}: 1 lines are damaged and left out\n"
+
+
+def test_a_checkpoint_whose_gradient_is_not_finite_is_put_aside(tmp_path, capsys) -> None:
+    """It would diverge at any rate: the gradient follows from the state, the batch and the seed alone."""
+    config = dataclasses.replace(CONFIG, checkpoint_every=2)
+    with pytest.raises(NotFiniteError, match="from the last checkpoint before that"):
+        train(Toy(), config, tmp_path, toy_data(bad_step=8))
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"6", "8.diverged"}
+    assert (
+        f"{tmp_path}/checkpoints/8 leads there at any rate, and is put aside as 8.diverged" in capsys.readouterr().out
+    )
+    assert int(train(Toy(), config, tmp_path, toy_data()).state.step) == 20
+    assert "from step 6 after" in capsys.readouterr().out
 
 
 def test_a_first_step_that_failed_leaves_a_folder_for_any_config(tmp_path) -> None:

@@ -273,7 +273,7 @@ def test_gradient_that_is_not_finite_spares_the_checkpoints(tmp_path) -> None:
     config = dataclasses.replace(CONFIG, checkpoint_every=1, log_every=1)
     with pytest.raises(UserError, match="gradient_norm is not finite in steps 8 to 8"):
         train(Sharp(), config, tmp_path, dataclasses.replace(toy_data(), train=stream))
-    assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 7
+    assert {"6", "7.diverged"} <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
 
 
 def test_processes_share_the_rows_of_a_batch() -> None:
