@@ -68,7 +68,8 @@ class LanguageModel(LoadedModel):
             raise UserError(f"top_k={top_k}: ask for at least 1")
         rows = fill_rows(texts, self.tokenizer, self.config.max_position_embeddings)
         answers: list = list(rows)  # where a row is an error, that is the answer
-        module, count = BertForMaskedLM(self.config, self.execution), min(top_k, self.config.vocab_size)
+        module = BertForMaskedLM(self.config, self.execution)
+        count = min(top_k, int(self.tokenizer.is_token.sum()))
         outputs = self._run(compute.top_tokens, module, rows, batch_size, progress=progress, top_k=count)
         for indices, (scores, ids) in outputs:
             for number, index in enumerate(indices):

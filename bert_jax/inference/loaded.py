@@ -61,7 +61,8 @@ class LoadedModel:
         self.problem_type = model.problem_type
         self.settings = model.settings
         self._loaded = model
-        stored = quantize(model.params) if dtype == "int8" else _in_compute_type(model.params, self.execution.dtype)
+        params = _without_padding(model.params, tokenizer)
+        stored = quantize(params) if dtype == "int8" else _in_compute_type(params, self.execution.dtype)
         self.params = put(stored, self.execution.mesh)
         self.parts = part_names(model.params)
 
@@ -145,6 +146,16 @@ def _with_targets(arrays: dict[str, np.ndarray], indices: list[int], targets: Se
     padded = np.zeros(len(arrays["lengths"]), np.int32)
     padded[: len(indices)] = [targets[index] for index in indices]
     return {**arrays, "targets": padded}
+
+
+def _without_padding(params: dict, tokenizer: Tokenizer) -> dict:
+    """Gives ids without a token, such as the padding of the word embeddings, no chance behind a [MASK]."""
+    head = params.get("masked_language_model")
+    if head is None:
+        return params
+    bias = np.full(head["bias"].shape, -np.inf, np.float32)
+    bias[np.flatnonzero(tokenizer.is_token)] = np.asarray(head["bias"])[np.flatnonzero(tokenizer.is_token)]
+    return {**params, "masked_language_model": {**head, "bias": bias}}
 
 
 def _in_compute_type(params: dict, dtype: jnp.dtype) -> dict:

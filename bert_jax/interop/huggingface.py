@@ -1,7 +1,6 @@
 """Reads and writes models in Hugging Face layout: ``config.json``, the weights and the tokenizer's files.
 
-Weights are read from ``model.safetensors``, or from ``pytorch_model.bin`` if PyTorch is there; they are written as
-safetensors.
+Weights are read by `weight_files`, and are written as safetensors.
 """
 
 import dataclasses
@@ -10,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (teaches NumPy the name "bfloat16")
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from bert_jax.config import HeadSettings, ModelConfig, from_config_dict
@@ -21,18 +19,19 @@ from bert_jax.errors import UserError
 from bert_jax.interop.layout import (
     ARCHITECTURES,
     LABELLED,
+    TIED,
     Pretrained,
     assemble,
     disassemble,
     parts_in,
 )
+from bert_jax.interop.weight_files import INDEX_FILE, PICKLE_FILE, WEIGHTS_FILE, read_weights, weights_file
 from bert_jax.model.parameters import POOLER, part_names, without_pooler
-from bert_jax.runtime.files import MARK, claim, made, refuse_foreign, temporary_folder
+from bert_jax.runtime.files import MARK, claim, made, read_json, refuse_foreign, temporary_folder
 from bert_jax.text.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-PICKLE_FILE = "pytorch_model.bin"
+WEIGHTS_FILES = (WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE)
 
 # Keys of config.json that change the mathematics in ways this project does not have, and the one value that it does.
 # A file without the key has that value, by the defaults of transformers' BertConfig.
@@ -46,6 +45,7 @@ _FIXED = {
 _EMPTY = {"pruned_heads": {}, "auto_map": None}  # the same, not written; auto_map names Python code of the file's own
 # Fields of ModelConfig that say how to compute, not what.
 _COMPUTATION_FIELDS = names(ModelConfig, "computation")
+MOST_LABELS = 1_000_000
 _SETTINGS_KEY = "bert_jax"  # holds the settings of a head; transformers passes over it
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -55,14 +55,14 @@ _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_clas
 
 def has_weights(directory: Path) -> bool:
     """Says whether a folder holds weights that `load` reads."""
-    return any((directory / name).is_file() for name in (WEIGHTS_FILE, PICKLE_FILE))
+    return weights_file(directory) is not None
 
 
 def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     """Reads a folder in Hugging Face layout, of any of `ARCHITECTURES`.
 
     Args:
-      directory: the folder with config.json, and model.safetensors or pytorch_model.bin.
+      directory: the folder with config.json and one of `WEIGHTS_FILES`.
       upcast: whether float16 and bfloat16 weights are read as well.
 
     Returns:
@@ -77,8 +77,13 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     config = _read_architecture(config_file, settings)
     architecture = _architecture(config_file, settings)
     labels, problem_type = _labels(config_file, settings)
-    file, arrays = _read_weights(directory)
-    arrays = _canonical(file, arrays)
+    file = weights_file(directory)
+    if file is None:
+        raise UserError(
+            f"{directory / WEIGHTS_FILE} does not exist, nor does {INDEX_FILE} or {PICKLE_FILE}: a model in Hugging "
+            "Face layout has its weights there"
+        )
+    arrays = _canonical(file, read_weights(file))
     parts = parts_in(file, set(arrays), architecture)
     params = assemble(file, arrays, parts, config, len(labels), upcast=upcast)
     if not parts.intersection(LABELLED):
@@ -101,13 +106,7 @@ def _read_architecture(file: Path, settings: dict[str, Any]) -> ModelConfig:
 def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file} does not exist: a model in Hugging Face layout has its architecture there")
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{file} is not a JSON object")
-    return settings
+    return read_json(file)
 
 
 def _architecture(file: Path, settings: dict[str, Any]) -> str | None:
@@ -125,8 +124,8 @@ def _architecture(file: Path, settings: dict[str, Any]) -> str | None:
 def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     """Returns the names of the classes, by transformers' rules where the file is silent, and the type of problem."""
     count = settings.get("num_labels", 2)
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"{file}: num_labels is {json.dumps(count)}, and a number from 1 is wanted")
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_LABELS:
+        raise UserError(f"{file}: num_labels is {json.dumps(count)}, and a number from 1 to {MOST_LABELS:,} is wanted")
     names = settings.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count)}
     try:
         labels = tuple(str(names[str(index)]) for index in range(len(names)))
@@ -145,59 +144,6 @@ def _head_settings(file: Path, settings: dict[str, Any]) -> HeadSettings:
         raise UserError(f"{file}: {error}") from error
 
 
-def _read_weights(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    for name, read in ((WEIGHTS_FILE, _read_safetensors), (PICKLE_FILE, _read_pickle)):
-        if (directory / name).is_file():
-            return directory / name, read(directory / name)
-    raise UserError(
-        f"{directory / WEIGHTS_FILE} does not exist, nor does {PICKLE_FILE}: a model in Hugging Face layout has its "
-        "weights there (in one file: sharded weights are not read)"
-    )
-
-
-def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    with file.open("rb") as start:
-        if start.read(24) == b"version https://git-lfs.":
-            raise UserError(
-                f"{file} is a pointer of Git LFS and not the weights: run `git lfs pull` where it was cloned"
-            )
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (has only keys())
-    except (OSError, SafetensorError, AttributeError, TypeError) as error:  # the last two: types NumPy does not know
-        raise UserError(f"{file} cannot be read as safetensors ({error}): copy or export it again") from error
-
-
-def _read_pickle(file: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"{file} is a pickle, which needs PyTorch to be read: pip install torch") from error
-    try:
-        # Nothing but tensors is unpickled: a pickle could run any program.
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles over in a file that is something else
-        raise UserError(
-            f"{file} is not a file of PyTorch weights ({type(error).__name__}): it is torn, or holds more than "
-            "tensors; copy it again, or save the model's state_dict as safetensors"
-        ) from error
-    if not isinstance(tensors, dict):
-        raise UserError(f"{file} is not a file of PyTorch weights: it holds a {type(tensors).__name__}, not names")
-    arrays = {}
-    for name, value in tensors.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise UserError(f"{file} is not a file of PyTorch weights: {name} is no tensor with a name")
-        try:
-            value = value.detach()
-            is_bfloat16 = value.dtype == torch.bfloat16
-            arrays[name] = value.view(torch.int16).numpy().view("bfloat16") if is_bfloat16 else value.numpy()
-        except (TypeError, RuntimeError) as error:
-            raise UserError(
-                f"{file}: {name} is {value.dtype}, {value.layout}: a dense float32 tensor is wanted"
-            ) from error
-    return arrays
-
-
 def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames arrays to today's names: with "bert.", and LayerNorm's gamma and beta as weight and bias."""
     renamed = {}
@@ -208,6 +154,9 @@ def _canonical(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarra
         if new in renamed:
             raise UserError(f"{file} holds {new} twice, under an old and a new name")
         renamed[new] = value
+    for second, first in TIED.items():
+        if second in renamed and first not in renamed:  # saved under the second name alone
+            renamed[first] = renamed.pop(second)
     return renamed
 
 

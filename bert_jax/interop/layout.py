@@ -63,7 +63,7 @@ _CLASSIFIERS = ("sequence_classification", "token_classification", "multiple_cho
 LABELLED = ("sequence_classification", "token_classification")  # heads with a class for each of C labels
 
 # Second names of tied tensors, which some versions of transformers write besides the first.
-_TIED = {
+TIED = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
@@ -167,7 +167,7 @@ def assemble(
     expected = {tensor.name: tensor.shape for tensor in tensors_of(parts, config, labels)}
     if not expected.keys() & arrays.keys():
         raise UserError(f"{file} holds nothing of BERT: {len(arrays)} tensors, {', '.join(sorted(arrays)[:3])}, ...")
-    surplus = arrays.keys() - expected.keys() - _TIED.keys() - _BUFFERS
+    surplus = arrays.keys() - expected.keys() - TIED.keys() - _BUFFERS
     problems = [f"missing {name}" for name in expected if name not in arrays]
     problems += [f"surplus {name}" for name in sorted(surplus)]
     for name in sorted(expected.keys() & arrays.keys()):
@@ -177,7 +177,7 @@ def assemble(
         rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise UserError(f"{file} does not hold what its config describes: {'; '.join(problems[:_LISTED])}{rest}")
     _check_values(file, arrays, expected, upcast)
-    for second, first in _TIED.items():
+    for second, first in TIED.items():
         if second in arrays and first in arrays and not np.array_equal(arrays[second], arrays[first]):
             raise UserError(f"{file}: {second} differs from {first}, and only a tied decoder is supported")
     params: dict = {}

@@ -14,6 +14,7 @@ from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
+from bert_jax.interop.pretrained import without_padding
 from bert_jax.metrics.language_model import majority_share, unigram_loss
 from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.pretraining.batches import PretrainingBatches, iterate, validation_batches
@@ -291,7 +292,7 @@ def starting_weights(config: PretrainingConfig) -> Pretrained:
     Raises:
       UserError: they are of another architecture; names each field.
     """
-    loaded = pretrained.load_weights(pretrained.resolve(config.init_from))
+    loaded = without_padding(*pretrained.load_pretrained(config.init_from))
     different = [
         f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
         for name in SHAPING_FIELDS

@@ -179,15 +179,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Returns the object of JSON in `content`.
+    """Returns the object of JSON in `content`, which may begin with a byte order mark.
 
     Raises:
       ValueError: it is not UTF-8, not JSON (NaN is not), nested too deep to be read, or no object; says so in a line.
     """
     try:
-        value = json.loads(content.decode(), parse_constant=_refuse_constant)
+        value = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8") from error
+        hint = " (it is UTF-16: save it as UTF-8)" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise ValueError(f"byte {error.start} is not UTF-8{hint}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from error
     except RecursionError as error:

@@ -5,22 +5,28 @@ import functools
 import hashlib
 import json
 import os
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, pre_tokenizers, processors, trainers
 
 from bert_jax.errors import UserError
 from bert_jax.runtime.files import claim, write_whole
 from bert_jax.text.cleaning import without_surrogates
+from bert_jax.text.tokenizer_files import (
+    SPECIAL_NAMES,
+    SPECIAL_TOKENS,
+    WORD_LIMIT,
+    empty_backend,
+    file_of,
+    read_backend,
+    wordpiece,
+)
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILES = ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")  # that `save` writes
-WORD_LIMIT = 100  # characters; a longer word is [UNK], as in `transformers` (above 200 in Google's code)
 _MAX_WORDS = 1 << 19  # different words counted in training; about 500 MB at the most, measured with 12 M words
 _INPUTS_AT_ONCE = 256  # the library's encodings take about 110 bytes a token, and nothing is cut yet
 _Item = TypeVar("_Item")
@@ -39,7 +45,7 @@ class Tokenizer:
 
     Attributes:
       backend: the `tokenizers.Tokenizer`, which adds [CLS] A [SEP] B [SEP] when asked for special tokens.
-      vocab_size: the number of entries V.
+      vocab_size: V, one more than the largest id.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -53,7 +59,10 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
-        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        ids_in_use = backend.get_vocab(with_added_tokens=True).values()
+        self.vocab_size = max(ids_in_use, default=-1) + 1
+        if self.vocab_size > 2 * len(ids_in_use):
+            raise UserError(f"the vocabulary has {len(ids_in_use)} tokens, and an id of {self.vocab_size - 1}")
         ids = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
         if missing := [token for token, number in ids.items() if number is None]:
             raise UserError(f"the vocabulary lacks {', '.join(missing)}")
@@ -83,57 +92,27 @@ class Tokenizer:
           split_chinese: whether each Chinese character is a word.
 
         Raises:
-          UserError: a token stands twice in the vocabulary, or a special one is missing.
+          UserError: a special token is missing.
         """
-        ids = {token: number for number, token in enumerate(vocabulary)}
-        if len(ids) != len(vocabulary):
-            raise UserError("the vocabulary holds a token twice")
-        backend = _empty_backend(lower_case, strip_accents, split_chinese)
-        backend.model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=WORD_LIMIT)
-        backend.decoder = decoders.WordPiece(prefix="##")
-        backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
-        return cls(backend)
+        return cls(wordpiece(vocabulary, lower_case, strip_accents, split_chinese))
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
         """Reads a folder with `tokenizer.json` or `vocab.txt`.
 
         What `tokenizer_config.json`, if there, says of case, accents and Chinese characters holds, also where
-        `tokenizer.json` says otherwise: so `transformers` has it. Without it text is lower-cased, but beside Google's
-        `bert_config.json` only if the vocabulary has no capitals.
+        `tokenizer.json` says otherwise: so `transformers` has it. Where neither says it, text is lower-cased, unless
+        the vocabulary is full of capitals, which is said.
 
         Raises:
-          UserError: there is no tokenizer, or it cannot be read.
+          UserError: there is no tokenizer, it cannot be read, or it is not BERT's; names the file.
         """
-        directory = os.fspath(directory)
-        fast = os.path.join(directory, "tokenizer.json")
-        plain = os.path.join(directory, "vocab.txt")
-        google = os.path.exists(os.path.join(directory, "bert_config.json"))  # whose folders do not record the case
+        folder = Path(directory)
+        backend = read_backend(folder)
         try:
-            config = _read_json(os.path.join(directory, "tokenizer_config.json"))
-            if os.path.exists(fast):
-                with open(fast, encoding="utf-8") as file:
-                    backend = tokenizers.Tokenizer.from_str(file.read())
-                _apply_config(backend, config)
-                return cls(backend)
-            if os.path.exists(plain):
-                if os.path.exists(os.path.join(directory, "added_tokens.json")):
-                    raise UserError(
-                        "added_tokens.json is not read without tokenizer.json: save it with a fast tokenizer"
-                    )
-                with open(plain, encoding="utf-8") as file:
-                    vocabulary = file.read().removesuffix("\n").split("\n")
-                return cls.from_vocabulary(
-                    vocabulary,
-                    lower_case=config.get("do_lower_case", not (google and _has_capitals(vocabulary))),
-                    strip_accents=config.get("strip_accents"),
-                    split_chinese=config.get("tokenize_chinese_chars", True),
-                )
+            return cls(backend)
         except UserError as error:
-            raise UserError(f"tokenizer in {directory}: {error}") from error
-        except Exception as error:  # `tokenizers` raises Exception itself
-            raise UserError(f"cannot read the tokenizer in {directory}: {error}") from error
-        raise UserError(f"no tokenizer in {directory!r}: it holds neither tokenizer.json nor vocab.txt")
+            raise UserError(f"{file_of(folder)}: {error}") from error
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes `FILES`, as `tokenizers` and `transformers` load them; UserError if they are there and not ours."""
@@ -146,12 +125,12 @@ class Tokenizer:
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
             "model_max_length": 512,
             "clean_up_tokenization_spaces": True,
-            **_SPECIAL_NAMES,
+            **SPECIAL_NAMES,
         }
         files = {
             "vocab.txt": "".join(f"{token}\n" for token in self.tokens),
             "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
-            "special_tokens_map.json": json.dumps(_SPECIAL_NAMES, indent=2) + "\n",
+            "special_tokens_map.json": json.dumps(SPECIAL_NAMES, indent=2) + "\n",
             "tokenizer.json": self.backend.to_str(pretty=True),
         }
         try:
@@ -177,14 +156,17 @@ class Tokenizer:
 
     @functools.cached_property
     def tokens(self) -> list[str]:
-        """Lists the vocabulary by id, [V]."""
+        """Lists the vocabulary by id, [V]; an id without a token has an empty one."""
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         tokens = [""] * self.vocab_size
         for token, number in vocabulary.items():
-            if number >= len(tokens):
-                raise UserError(f"the vocabulary has holes: {token!r} is {number}, but it holds {len(tokens)} tokens")
             tokens[number] = token
         return tokens
+
+    @functools.cached_property
+    def is_token(self) -> np.ndarray:
+        """Says which ids have a token, bool [V]: those of a line that is blank, or stands again below, have none."""
+        return np.array([bool(token) for token in self.tokens])
 
     @functools.cached_property
     def is_continuation(self) -> np.ndarray:
@@ -263,15 +245,6 @@ class Tokenizer:
         return self.backend.decode([int(number) for number in ids], skip_special_tokens=skip_special_tokens)
 
 
-_SPECIAL_NAMES = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-
-
 def truncate_pair(first: list[_Item], second: list[_Item], room: int) -> tuple[list[_Item], list[_Item]]:
     """Takes tokens from the end of the longer of two until both fit into `room`; of equals, from the second.
 
@@ -314,7 +287,7 @@ def train_tokenizer(
     Raises:
       UserError: no text, or `vocab_size` is below what the alphabet alone needs (the least size is named).
     """
-    words = _count_words(documents, _empty_backend(lower_case, strip_accents))
+    words = _count_words(documents, empty_backend(lower_case, strip_accents))
     alphabet, inside = _alphabet(words, min_frequency, limit_alphabet)
     least = len(SPECIAL_TOKENS) + len(alphabet) + len(inside)
     if not words:
@@ -395,35 +368,3 @@ def _repeated(words: collections.Counter) -> Iterator[str]:
 
 def _truncated(parts: list[list[_Item]], room: int) -> Sequence[list[_Item]]:
     return truncate_pair(parts[0], parts[1], room) if len(parts) == 2 else [parts[0][:room]]
-
-
-def _empty_backend(lower_case: bool, strip_accents: bool | None, split_chinese: bool = True) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(
-        lowercase=lower_case, strip_accents=strip_accents, handle_chinese_chars=split_chinese
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return backend
-
-
-def _apply_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-    normalizer = backend.normalizer
-    if isinstance(normalizer, normalizers.BertNormalizer):
-        backend.normalizer = normalizers.BertNormalizer(
-            clean_text=normalizer.clean_text,
-            handle_chinese_chars=config.get("tokenize_chinese_chars", normalizer.handle_chinese_chars),
-            strip_accents=config.get("strip_accents", normalizer.strip_accents),
-            lowercase=config.get("do_lower_case", normalizer.lowercase),
-        )
-
-
-def _has_capitals(vocabulary: list[str]) -> bool:
-    """Says whether a vocabulary is of cased text. The Chinese one of lower-cased text holds <S> and <T>."""
-    return set(string.ascii_uppercase) <= set(vocabulary)
-
-
-def _read_json(path: str) -> dict:
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)

@@ -145,7 +145,7 @@ def test_many_different_words_are_counted_in_bounded_memory(monkeypatch):
     monkeypatch.setattr(tokenizer_module, "_MAX_WORDS", 1_000)
     rare = [f"rare{number:05d}x" for number in range(20_000)]
     texts = (f"often {word}" for word in rare)
-    words = tokenizer_module._count_words(texts, tokenizer_module._empty_backend(True, None))
+    words = tokenizer_module._count_words(texts, tokenizer_module.empty_backend(True, None))
     assert words["often"] == 20_000
     assert len(words) <= 1_000
 
@@ -260,7 +260,7 @@ def test_folders_without_a_usable_tokenizer_are_told(tmp_path):
     with pytest.raises(UserError, match=r"the vocabulary lacks \[CLS\], \[SEP\], \[MASK\]"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match="cannot read the tokenizer in"):
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read as a tokenizer"):
         Tokenizer.load(tmp_path)
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="is not WordPiece but BPE"):
