@@ -104,8 +104,10 @@ def _give_up(path: Path, partial: Path | None) -> None:
     """Removes what is not finished, or keeps it under another name if it is to be kept and is not empty."""
     with contextlib.suppress(OSError):
         if partial and path.stat().st_size:
+            with path.open("rb") as file:
+                lines = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
             os.replace(path, partial)
-            print(f"what was written so far is in {partial}", file=sys.stderr)
+            print(f"what was written so far, {lines:,} lines, is in {partial}", file=sys.stderr)
     _remove(path)
 
 

@@ -202,7 +202,7 @@ def test_what_was_answered_stays_when_the_writer_is_stopped(tmp_path, capsys):
     write(file=writer.__enter__())
     assert not writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert (tmp_path / "out.jsonl.partial").read_text() == '{"value": 1}\n'
-    assert f"in {output}.partial" in capsys.readouterr().err
+    assert f"1 lines, is in {output}.partial" in capsys.readouterr().err
     assert not output.exists()
     with lines.opened_output(str(output)) as file:
         write(file=file)
