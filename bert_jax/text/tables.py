@@ -6,7 +6,8 @@ A file reads the same whatever it is read for:
   file and the first line of the record (in parquet the row, in json the object). Memory is bounded: no line is longer
   than 64 MiB. A packed file (.gz, .bz2, .xz) reads as what is in it; one without an extension as what it begins with.
 - **csv**: quotes as Excel writes them, strictly: a quote that is never closed, or stands within a quoted text without
-  being doubled, is an error that names the line where its row began, and not a text of a thousand rows. LF or CR LF
+  being doubled, is an error that names the line where its row began, and not a text of a thousand rows; so is a quoted
+  text of many lines that look like rows, which a second such quote would have closed. LF or CR LF
   ends a line; or a lone CR, in a file whose first line ends so (old Macintosh programs). In other files a lone CR
   outside quotes is an error: it would part a text in two.
 - **tsv** (and a txt that is a table): no quotes, as in GLUE, where a quote is a character like any other. LF or CR LF
@@ -39,6 +40,8 @@ from bert_jax.text.lines import PACKED_EXTENSIONS, NotUTF8Error, opened, read_li
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 _PARQUET_BATCH = 256  # rows
+_MOST_LINES = 10  # of a quoted text that may all look like rows by chance
+_LIKE = "like rows of their own (a quote that is never closed, or not doubled?)"
 
 
 class Record(NamedTuple):
@@ -230,8 +233,15 @@ def _csv(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(text_lines.LINE_LIMIT)
     rows = csv.reader(_csv_lines(lines), strict=True)
     line = 1  # where the row begins that is read next
+    width = 0
     try:
         for fields in rows:
+            width = width or len(fields)
+            if rows.line_num - line > _MOST_LINES and _holds_rows(fields, width):
+                last = rows.line_num
+                raise UserError(
+                    f"{path} line {line}: a quoted text goes on to line {last}, and what is in it looks {_LIKE}"
+                )
             if fields:
                 yield line, fields
             line = rows.line_num + 1
@@ -240,6 +250,12 @@ def _csv(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         if "new-line character" in str(error):
             message = "a carriage return outside quotes, which ends no line in this file: quote the text that holds it"
         raise UserError(f"{path} line {line}: {message}") from error
+
+
+def _holds_rows(fields: Sequence[str], width: int) -> bool:
+    """Tells whether most lines of a quoted text have as many separators as a row: a quote has swallowed them."""
+    inner = [line for cell in fields for line in cell.split("\n")[1:-1]]
+    return width > 1 and sum(line.count(",") == width - 1 for line in inner) > 0.8 * len(inner)
 
 
 def _csv_lines(lines: Iterable[str]) -> Iterator[str]:

@@ -38,6 +38,7 @@ TEXTS_OF = {
     "blank.csv": ("text,label\n\na,1\n\n\nb,0\n\n", ["a", "b"]),
     "blank.tsv": ("text\tlabel\n\na\t1\n\r\nb\t0", ["a", "b"]),
     "quotes.csv": ('text,label\n"a ""b"", c",1\n"d\ne\r\nf\rg",0\nit"s,1\n', ['a "b", c', "d\ne\r\nf\rg", 'it"s']),
+    "long_quote.csv": ('text,label\n"' + "a, b\nc\n" * 30 + 'd",1\ne,0\n', ["a, b\nc\n" * 30 + "d", "e"]),
     "quotes.tsv": ('text\tlabel\n"a\t1\nb "c" d\t0\n', ['"a', 'b "c" d']),
     "return.tsv": ("text\tlabel\na\rb\t1\nc\t0\n", ["a\rb", "c"]),
     "separators.csv": ("text,label\na\u2028b\x0bc\x85d,1\ne,0\n", ["a\u2028b\x0bc\x85d", "e"]),
@@ -55,6 +56,10 @@ ERRORS_OF = {
     "closed_later.csv": (
         'text,label\nfirst,1\n"second\n\nline,1\n' + ROWS.replace(" number 499", '" number 499'),
         "line 3: ',' expected after '\"' (a quote that is never closed, or not doubled?)",
+    ),
+    "closed_before_a_comma.csv": (
+        "text,label\n" + ROWS.replace("x", '"', 1).replace(" number 499.", ' number 499."'),
+        "line 2: a quoted text goes on to line 501, and what is in it looks like rows of their own",
     ),
     "backslash.csv": ('text,label\n"A \\"good\\" film.",1\n', "line 2: ',' expected after '\"'"),
     "return.csv": ("text,label\na,1\nb\rc,0\n", "line 3: a carriage return outside quotes"),
