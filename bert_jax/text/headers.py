@@ -36,7 +36,8 @@ def guessed_header(path: str, rows: Sequence[Sequence[str]], wanted: Wanted) -> 
       wanted: the columns that its reader looks for.
     """
     names = {*wanted.texts, wanted.label} - {""}
-    if not rows or not {*names, *wanted.known}.isdisjoint(rows[0]) or not _is_row(rows[0], rows[1:]):
+    telling = {name for name in (*names, *wanted.known) if not name.isdecimal()}  # a number may be a label
+    if not rows or not telling.isdisjoint(rows[0]) or not _is_row(rows[0], rows[1:]):
         return []
     header = [str(number) for number in range(1, len(rows[0]) + 1)]
     for place, name in _places(rows, wanted).items() if names <= _OWN_NAMES else ():
@@ -53,8 +54,8 @@ def guessed_header(path: str, rows: Sequence[Sequence[str]], wanted: Wanted) -> 
 
 def _is_row(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Tells whether a line has a number, a sentence, or a value that stands below it again: names have none of them."""
-    if list(first) == [str(number) for number in range(len(first))]:
-        return False  # names that pandas gives
+    if list(first) in ([str(number + start) for number in range(len(first))] for start in (0, 1)):
+        return False  # names that a program gives
     return any(
         _NUMBER.fullmatch(cell.strip())
         or len(cell) > 60

@@ -185,7 +185,7 @@ def _table(
     columns: Sequence[str] = ()
     if wanted.texts and not header:
         sample, rows = _sampled(rows)
-        header = guessed_header(path, [fields for _, fields in sample], wanted)
+        columns = guessed_header(path, [fields for _, fields in sample], wanted)
     for number, fields in rows:
         if not columns:
             named = not header or not set(header).isdisjoint(fields)

@@ -146,13 +146,17 @@ def test_a_file_without_names_is_guessed_and_told(tmp_path, name, content):
 
 
 def test_columns_without_names_can_be_chosen_by_their_numbers(tmp_path):
-    content = "5\ta film\tso\tneg\n6\ta good one\tbe it\tpos\n7\tbad\tit is\tneg\n"
+    content = "1\ta film\tso\tneg\n6\ta good one\tbe it\tpos\n7\tbad\tit is\tneg\n"
     with pytest.warns(UserWarning, match="called by their numbers"), pytest.raises(UserError) as error:
         examples(tmp_path, "custom:classification", content, "a.tsv", "train")
     assert "choose one of '1', '2', '3', '4' with data.text" in str(error.value)
     with pytest.warns(UserWarning, match="called by their numbers"):
         read = examples(tmp_path, "custom:classification", content, "a.tsv", "train", text="2", label="4")
     assert [(each.text, each.label) for each in read] == [("a film", "neg"), ("a good one", "pos"), ("bad", "neg")]
+    turned = "".join("\t".join(line.split("\t")[::-1]) + "\n" for line in content.splitlines())
+    with pytest.warns(UserWarning, match="called by their numbers"):
+        read = examples(tmp_path, "custom:classification", turned, "a.tsv", "test", text="2", text_pair="3", label="4")
+    assert (read[0].text, read[0].text_pair, read[0].label) == ("so", "a film", "1")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +165,7 @@ def test_columns_without_names_can_be_chosen_by_their_numbers(tmp_path):
         ("review\tstars\nbad\tneg\n", {}, "no column 'text': choose one of 'review', 'stars' with data.text"),
         ("review\tlabel\nbad\tneg\n", {"text": "reviw"}, "no column 'reviw': choose one of 'review', 'label'"),
         ("0\t1\nbad\tneg\n", {}, "no column 'text': choose one of '0', '1' with data.text"),
+        ("1\t2\nbad\tneg\n", {"text": "1"}, "no column 'label': choose one of '1', '2' with data.label"),
         ("a film\tneg\nbad\tpos\n", {"text": "1"}, "no column '1': choose one of 'a film', 'neg' with data.text"),
     ],
 )
