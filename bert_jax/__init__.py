@@ -1,12 +1,17 @@
 """BERT in JAX and Flax, from raw text to predictions."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+from bert_jax.errors import UserError
 
 if TYPE_CHECKING:
     from bert_jax.inference.model import Model
 
+__all__ = ["Model", "UserError", "load"]
 
-def load(model: str, dtype: str = "float32") -> "Model":
+
+def load(model: str | os.PathLike, dtype: str = "float32") -> "Model":
     """Loads a trained model, which then answers.
 
     Args:
@@ -33,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # imported here: worker processes do without
 
         return version("bert_jax")
+    if name == "Model":
+        from bert_jax.inference.model import Model  # imported here, as in `load`
+
+        return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

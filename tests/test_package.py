@@ -16,6 +16,8 @@ def test_the_version_is_that_of_the_package() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert bert_jax.__version__ == setup["metadata"]["version"]
+    assert bert_jax.Model.__name__ == "Model"
+    assert issubclass(bert_jax.UserError, Exception)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = bert_jax.nothing
 

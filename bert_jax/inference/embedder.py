@@ -1,6 +1,6 @@
 """The body of a loaded model: hidden states of texts, and a vector for each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from bert_jax.errors import UserError
 from bert_jax.inference import compute
 from bert_jax.inference.loaded import LoadedModel, raised
-from bert_jax.inference.rows import TextRow, check_items, is_text_or_pair
+from bert_jax.inference.rows import TextRow, is_text_or_pair, listed
 from bert_jax.model.encoder import Bert
 from bert_jax.tasks.rows import check_max_length
 
@@ -27,13 +27,13 @@ class States(NamedTuple):
 class Embedder(LoadedModel):
     """Answers with the body alone: states and vectors."""
 
-    def encode(self, texts: Sequence[str | tuple[str, str]], batch_size: int = 32) -> States:
+    def encode(self, texts: Iterable[str | tuple[str, str]], batch_size: int = 32) -> States:
         """Returns the hidden states of texts or pairs of texts; what is too long is cut as BERT does.
 
         Raises:
           UserError: what is given is no list of texts or pairs, or the model does not tell two texts apart.
         """
-        check_items(texts, batch_size, is_text_or_pair, _TEXTS)
+        texts = listed(texts, batch_size, is_text_or_pair, _TEXTS)
         rows = [raised(row) for row in self._text_rows(texts, self.config.max_position_embeddings)]
         longest = max((len(row.ids) for row in rows), default=0)
         hidden = np.zeros((len(rows), longest, self.config.hidden_size), np.float32)
@@ -53,7 +53,7 @@ class Embedder(LoadedModel):
 
     def embed(
         self,
-        texts: Sequence[str | tuple[str, str]],
+        texts: Iterable[str | tuple[str, str]],
         pooling: str = "mean",
         *,
         normalize: bool = False,
@@ -88,7 +88,7 @@ class Embedder(LoadedModel):
 
     def embed_batch(
         self,
-        texts: Sequence[str | tuple[str, str]],
+        texts: Iterable[str | tuple[str, str]],
         pooling: str = "mean",
         *,
         normalize: bool = False,
@@ -102,7 +102,7 @@ class Embedder(LoadedModel):
         if pooling == "pooler":
             self.need("pooler", "pooling='pooler'")
         check_max_length(max_length, self.config)
-        check_items(texts, batch_size, is_text_or_pair, _TEXTS)
+        texts = listed(texts, batch_size, is_text_or_pair, _TEXTS)
         rows = self._text_rows(texts, max_length or self.config.max_position_embeddings)
         answers: list = list(rows)
         module = Bert(self.config, self.execution)

