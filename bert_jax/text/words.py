@@ -13,6 +13,7 @@ of an emoji stay with the character that they change. The words are those of CoN
 Words that training data has whole where these rules cut them (U.S., --, 10.) can be learned from it.
 """
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,7 +23,9 @@ import regex
 Span = tuple[int, int]  # [start, stop) in characters of a text
 
 _UNSEEN = r"[[\p{Cc}\p{Cf}]--[\s\u200b]]"  # BERT's tokenizer drops them; a zero-width space parts words
-_CHARACTER = rf"\X{_UNSEEN}*+"
+# The library looks back to the first of many flags at every one, so they are told here.
+_FLAG = r"\p{GCB=Regional_Indicator}{2}[\p{GCB=Extend}\u200d]*+"
+_CHARACTER = rf"(?:{_FLAG}|\X){_UNSEEN}*+"
 _CHINESE = r"\p{Han}"
 _ALONE = r"\p{Mn}\p{Me}\p{Cc}\p{Cf}"  # a mark without a character, or what cannot be seen
 _LETTER = rf"(?:[A-Za-z0-9_](?=[ -~])|(?=[\w--[{_CHINESE}{_ALONE}]]){_CHARACTER})"
@@ -77,11 +80,12 @@ def learned_words(sentences: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 def _joined(text: str, pieces: Sequence[Span], whole: frozenset[str]) -> Iterator[Span]:
     """Yields the pieces, with those that make a known word as one."""
+    longest = _longest(whole)
     place = 0
     while place < len(pieces):
         start, stop = pieces[place]
         ends = [stop]
-        for begin, end in pieces[place + 1 : place + _MOST_PIECES]:
+        for begin, end in pieces[place + 1 : place + longest.get(_form(text[start:stop]), 1)]:
             if begin != ends[-1]:
                 break
             ends.append(end)
@@ -89,6 +93,16 @@ def _joined(text: str, pieces: Sequence[Span], whole: frozenset[str]) -> Iterato
             ends.pop()
         yield start, ends[-1]
         place += len(ends)
+
+
+@functools.lru_cache(maxsize=8)
+def _longest(whole: frozenset[str]) -> dict[str, int]:
+    """Returns the most pieces that known words have, by their first piece."""
+    longest: Counter[str] = Counter()
+    for word in whole:
+        for start, stop in words(word)[:1]:
+            longest[word[start:stop]] = max(longest[word[start:stop]], len(words(word)))
+    return longest
 
 
 def _form(word: str) -> str:

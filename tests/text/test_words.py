@@ -29,6 +29,7 @@ def cut(text):
         ("ភាសាខ្មែរ", "ភាសាខ្មែរ"),
         ("한국어 단어", "한국어|단어"),
         ("I saw 北京。 タワーへ行く", "I|saw|北|京|。|タワーへ|行|く"),
+        ("🇩🇪🇫🇷🇩a", "🇩🇪|🇫🇷|🇩|a"),
         ("ok👍🏽ok ❤️ 👨\u200d👩\u200d👧 🇩🇪🇫🇷 1️⃣", "ok|👍🏽|ok|❤️|👨\u200d👩\u200d👧|🇩🇪|🇫🇷|1️⃣"),
         ("soft\u00adhyphen, a\u200db", "soft\u00adhyphen|,|a\u200db"),
         ("John\u2019s AT&T\u2013shares 1/2", "John|\u2019s|AT&T\u2013shares|1/2"),
@@ -117,3 +118,10 @@ def test_what_is_learned_stays_small():
     assert "U.S." in learned
     assert learned_words([]) == learned_words([["a", "b"], []]) == ()
     assert learned_words([["New York", " ", "\u200b", "-" * 50]]) == ()
+
+
+@pytest.mark.parametrize("text", ["🇩🇪" * 25_000, "a" + "\u0301" * 50_000, "北京" * 25_000, "--" * 25_000])
+def test_long_texts_of_one_kind_are_cut(text):
+    """In a moment: where the time grew with the square of the length, this would take minutes."""
+    assert sum(stop - start for start, stop in words(text, ("--", "北京大学"))) == len(text)
+    assert characters(text)[-1][1] == len(text)
