@@ -29,7 +29,7 @@ class TaskDataConfig(Section):
     train: str = option(
         "",
         role="data",
-        help="training file in place of the task's own: csv, tsv, jsonl, parquet, CoNLL columns or SQuAD's JSON",
+        help="training file in place of the task's own: csv, tsv, jsonl, json, parquet, CoNLL columns or SQuAD's JSON",
     )
     validation: str | float = option(
         "",

@@ -14,9 +14,10 @@ import pyarrow.parquet
 import pytest
 from helpers.fine_tuned import fine_tuned
 
-from bert_jax.config import HeadSettings
+from bert_jax.config import HeadSettings, TaskDataConfig
 from bert_jax.errors import UserError
 from bert_jax.inference import lines
+from bert_jax.inference.evaluate import evaluate_task
 from bert_jax.inference.inputs import opened_inputs
 
 CLASSIFY, ANSWER, FILL_MASK = (lines.LINE_TASKS[name] for name in ("classify", "answer", "fill-mask"))
@@ -190,6 +191,13 @@ def test_a_model_that_does_not_know_warns_of_pairs(model):
     model.settings = HeadSettings()
     with pytest.warns(UserWarning, match="does not tell whether it was trained on pairs"):
         model.classify([("a", "b")])
+
+
+def test_a_model_of_single_texts_is_not_scored_on_pairs(model, tmp_path):
+    model.settings = HeadSettings(inputs="single")
+    data = TaskDataConfig(test=str(written(tmp_path, "a.csv", "text,text_pair,label\na,b,no\nc,,yes\n")))
+    with pytest.raises(UserError, match=r"a\.csv: the model was trained on single texts"):
+        evaluate_task(model, "custom:classification", "test", data, tmp_path / "out")
 
 
 # ---- output that is stopped ----------------------------------------------------------------------

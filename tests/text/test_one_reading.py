@@ -1,5 +1,6 @@
 """A file reads the same for pre-training and for fine-tuning: the same texts, or the same error."""
 
+import gzip
 import json
 import re
 
@@ -168,6 +169,21 @@ def test_parquet_that_is_not_utf8_or_damaged(tmp_path, read):
     path.write_bytes(whole[:4] + bytes(40) + whole[44:])
     with pytest.raises(UserError, match=r"a\.parquet"):
         read(str(path))
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "A film of 1999.,1\nB\n\n'C',0\n"),
+        ("a.tsv", "1\tA film of 1999.\n0\tB\n1\t'C'\n"),
+        ("a.csv.gz", gzip.compress(b"A film of 1999.,1\nB,0\n'C',0\n")),
+    ],
+)
+def test_a_file_without_names_loses_no_row(tmp_path, name, content, read):
+    content = content if isinstance(content, bytes) else content.replace("\nB\n", "\nB,0\n")
+    with pytest.warns(UserWarning, match="does not name its columns: its first line looks like a row"):
+        assert read(written(tmp_path, name, content)) == ["A film of 1999.", "B", "'C'"]
 
 
 @DOORS
