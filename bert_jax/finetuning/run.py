@@ -27,7 +27,7 @@ from bert_jax.tasks.data import read_split, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.holdout import held_out
 from bert_jax.tasks.kinds.base import Codec, Task
-from bert_jax.tasks.labels import check_labels
+from bert_jax.tasks.labels import are_nameless, check_labels, listed, rows_of_head
 from bert_jax.tasks.objective import TaskObjective
 from bert_jax.tasks.predictions import write_predictions
 from bert_jax.tasks.rows import Batch, check_max_length
@@ -104,9 +104,9 @@ def _finetune(
         tokens_per_row=config.max_length,
         evaluate=evaluators["validation"],
         rank=functools.partial(rank, config),
-        identity={"vocabulary": codec.tokenizer.hash},
+        identity={"vocabulary": codec.tokenizer.hash, "list of labels": ", ".join(codec.labels)},
     )
-    start = functools.partial(initial_params, config, prepared.loaded)
+    start = functools.partial(initial_params, config, with_head_for(config, prepared))
     with timed(seconds, "training"), out_of_memory_told(memory_remedy(config)):
         trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
         params = jax.device_get(trained.best_params())
@@ -298,6 +298,34 @@ def initial_params(config: FinetuningConfig, loaded: Pretrained, drawn: dict) ->
     for number in range(max(0, unrolled.num_hidden_layers - config.reinitialized_layers), unrolled.num_hidden_layers):
         params = parameters.with_layer(params, number, parameters.layer(fresh, number))
     return arrange_layers(params, loaded.config)
+
+
+def with_head_for(config: FinetuningConfig, prepared: Prepared) -> Pretrained:
+    """Puts the classes of the head of `init_from` in the order of the run's, by their names, and says so.
+
+    A head for other classes is taken away: it is drawn anew. One whose classes have no names serves a task that fixes
+    them, as in the evaluation of such a model.
+    """
+    task, loaded, names = prepared.task, prepared.loaded, prepared.codec.labels
+    head = loaded.params.get(task.kind.head)
+    if head is None or not names:
+        return loaded
+    if are_nameless(loaded.labels) and task.labels and len(loaded.labels) == len(names):
+        print(f"{config.init_from} does not name the classes of its head: they are taken as {listed(names)}")
+        return loaded
+    rows = rows_of_head(names, loaded.labels)
+    if rows is None or loaded.problem_type not in ("", task.kind.problem_type):
+        print(
+            f"{config.init_from} has {task.kind.head} for {loaded.problem_type} {listed(loaded.labels)}, and here the "
+            f"classes are {listed(names)}: drawn at random"
+        )
+        return dataclasses.replace(
+            loaded, params={name: loaded.params[name] for name in loaded.params.keys() - {task.kind.head}}
+        )
+    if rows != list(range(len(rows))):
+        print(f"{config.init_from} has {task.kind.head} in another order: its classes are put as here, {listed(names)}")
+    in_order = {name: values[..., np.asarray(rows)] for name, values in head.items()}
+    return dataclasses.replace(loaded, params={**loaded.params, task.kind.head: in_order})
 
 
 def write_results(

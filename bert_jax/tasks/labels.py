@@ -2,12 +2,15 @@
 
 import collections
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
 
 _SHOWN = 10  # labels that an error names
+_FEW = 50  # classes that are not too many for any number of examples
+_NO_VALUE = ("none", "null", "na", "n/a")  # what other programs write for no value, and what may be a class
 
 
 def check_variety(values: Collection[Any], column: str, source: str) -> None:
@@ -22,6 +25,44 @@ def check_variety(values: Collection[Any], column: str, source: str) -> None:
         what = f"has the label {next(iter(values))!r}" if values else "has no label"
         advice = f"is {column!r} the right column (data.label)?" if column else "choose a column with data.label"
         raise UserError(f"{source}: every example {what}, so there is nothing to learn: {advice}")
+
+
+def check_names(names: Collection[str], examples: int, column: str, source: str) -> None:
+    """Says what is odd about the names of the classes of texts, as far as it can be meant.
+
+    Args:
+      names: the different labels of the training examples.
+      examples: the number of those that have one.
+      column: where they stand.
+      source: where they were read from.
+
+    Raises:
+      UserError: there are so many that the column holds no classes: texts, ids or measured numbers.
+    """
+    where = f"{source}: column {column!r} has {len(names):,} different labels in {examples:,} examples"
+    if len(names) > max(_FEW, examples / 2):
+        numbers = "regression learns numbers; " if all(map(_is_number, names)) else ""
+        raise UserError(f"{where}, such as {min(names)!r}: {numbers}choose the column of the classes with data.label")
+    if len(names) > max(_FEW, examples / 10):
+        warnings.warn(f"{where}: is it the right column (data.label)?", stacklevel=2)
+    cases = collections.Counter(name.casefold() for name in names)
+    if alike := sorted(name for name in names if cases[name.casefold()] > 1):
+        warnings.warn(
+            f"{source}: these labels differ in case only, and are classes apart: {listed(alike)}", stacklevel=2
+        )
+    if words := sorted(name for name in names if name.casefold() in _NO_VALUE):
+        warnings.warn(
+            f"{source}: {listed(map(repr, words))} is taken for a class: leave the cell empty where there is no label",
+            stacklevel=2,
+        )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def check_labels(
@@ -51,10 +92,10 @@ def check_labels(
     unseen = collections.Counter(label for example in examples for label in names_in(example) if label not in known)
     if unseen:
         first = next(example.id for example in examples if not known.issuperset(names_in(example)))
-        counts = _listed(f"{label!r} ({count} times)" for label, count in unseen.most_common())
+        counts = listed(f"{label!r} ({count} times)" for label, count in unseen.most_common())
         raise UserError(
             f"{source}: {split} has labels that {owner} never saw: {counts}, first in example {first}; {owner} has "
-            f"{_listed(map(repr, names))}: add examples of them to training, or take them out of {split}"
+            f"{listed(map(repr, names))}: add examples of them to training, or take them out of {split}"
         )
 
 
@@ -80,8 +121,7 @@ def in_words_of(task_labels: tuple[str, ...], labels: tuple[str, ...], task: str
     Raises:
       UserError: the head has other classes.
     """
-    nameless = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
-    if nameless and len(task_labels) == len(labels):
+    if are_nameless(labels) and len(task_labels) == len(labels):
         print(f"the model does not name its classes: they are taken as {', '.join(task_labels)}")
         return task_labels
     by_case = {label.casefold(): label for label in task_labels}  # ENTAILMENT is entailment
@@ -93,7 +133,25 @@ def in_words_of(task_labels: tuple[str, ...], labels: tuple[str, ...], task: str
     return names
 
 
-def _listed(items: Iterable[str]) -> str:
+def rows_of_head(names: Sequence[str], labels: Sequence[str]) -> list[int] | None:
+    """Returns for each name the row of a head whose classes are `labels`; None if the head is for other names.
+
+    Names are equal if they differ in case only, where that leaves no doubt.
+    """
+    for key in (str, str.casefold):
+        rows = {key(label): row for row, label in enumerate(labels)}
+        if len(rows) == len(labels) == len(names) and rows.keys() == {key(name) for name in names}:
+            return [rows[key(name)] for name in names]
+    return None
+
+
+def are_nameless(labels: Sequence[str]) -> bool:
+    """Tells whether the classes of a head have the names that transformers gives to those without."""
+    return all(label == f"LABEL_{number}" for number, label in enumerate(labels))
+
+
+def listed(items: Iterable[str]) -> str:
+    """Returns the first few items in a row, and the number of the others."""
     shown = list(items)
     more = [f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
     return ", ".join(shown[:_SHOWN] + more)

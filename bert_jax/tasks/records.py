@@ -69,6 +69,13 @@ def text_of(task: Task, record: Record, column: str, key: str) -> str:
     return without_surrogates(value)
 
 
+def is_given(value: Any) -> bool:
+    """Tells whether a cell holds a value: None and NaN are none, nor is how pandas writes them."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("nan", "<na>")
+    return value is not None and value == value
+
+
 def label_of(task: Task, record: Record, split: str, *, empty_is_label: bool = False) -> Any:
     """Returns what stands in the label's column; None if a test split has no such column, or nothing in it.
 
@@ -84,12 +91,11 @@ def label_of(task: Task, record: Record, split: str, *, empty_is_label: bool = F
     if not must_have_labels(split) and task.label not in (record.columns or record.cells):
         return None
     value = record.cell(task.label, "label")
-    value = value.strip() if isinstance(value, str) else value
-    if empty_is_label and value is not None:
+    if empty_is_label and is_given(value):
         return value
     # GLUE in TFDS, and copies made from it, have -1 where a label is secret.
     secret = not task.custom and not must_have_labels(split) and value in (-1, "-1")
-    if value is None or value == "" or secret:
+    if not is_given(value) or (isinstance(value, str) and not value.strip()) or secret:
         if must_have_labels(split):
             raise UserError(f"{record.place}: {task.label!r} has no label: fill it in, or take the row out")
         return None

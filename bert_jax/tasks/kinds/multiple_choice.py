@@ -17,6 +17,7 @@ from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, NamelessKind, Task
+from bert_jax.tasks.label_values import class_name
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import NO_LABEL, Batch, Row, as_ids, encode_in_parts, lay_out, mean_over_rows, padded_labels
 from bert_jax.text.tables import Record, read_objects
@@ -173,8 +174,8 @@ class MultipleChoice(CrossEntropyKind, NamelessKind):
 
 
 def _ending_number(task: Task, record: Record, value: Any, count: int) -> int:
-    number = str(value)
-    if not number.isdecimal() or int(number) >= count:
+    number = class_name(value, record, task.label)
+    if not number.isdecimal() or int(number) >= count:  # letters, or numbers from 1, are not guessed at
         raise UserError(f"{record.place}: {task.label!r} is {value!r}, not the number of an ending, 0 to {count - 1}")
     return int(number)
 

@@ -1,7 +1,6 @@
 """Texts and pairs of texts with a class, with any number of classes, or with a number (Devlin et al. 2018, 4.1)."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ from bert_jax.model import heads
 from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
-from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Kind, Task
+from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Kind, Task, must_have_labels
+from bert_jax.tasks.label_values import Vector, class_name, class_names, in_words_of, one_hot_names, without_vectors
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
@@ -77,7 +77,7 @@ class TextKind(Kind):
         found = {"single" if example.text_pair is None else "pairs" for example in examples}
         return "both" if len(found) > 1 else "".join(found)
 
-    def read_label(self, task: Task, split: str, record: Record) -> str | float | tuple[str, ...] | None:
+    def read_label(self, task: Task, split: str, record: Record) -> str | float | tuple[str, ...] | Vector | None:
         """Returns the label of a record; None if it is not known.
 
         Raises:
@@ -188,11 +188,18 @@ class Classification(CrossEntropyKind, TextKind):
     def read_label(self, task: Task, split: str, record: Record) -> str | None:
         """Returns the name of the class."""
         value = label_of(task, record, split)
-        return None if value is None else _name(task, record, value)
+        return None if value is None else in_words_of(task, record, class_name(value, record, task.label))
 
     def names_in(self, example: TextExample) -> Iterable[str]:
         """Returns the class."""
         return () if example.label is None else (example.label,)
+
+    def label_names(self, task: Task, train: Sequence[TextExample], source: str) -> tuple[str, ...]:
+        """Returns the names; says what is odd about them where they are those of the data."""
+        names = super().label_names(task, train, source)
+        if not task.labels:
+            label_module.check_names(names, sum(map(self.is_labelled, train)), task.label, source)
+        return names
 
     def label_value(self, example: TextExample, numbers: dict[str, int]) -> int:
         """Returns the number of the class."""
@@ -224,19 +231,6 @@ class Classification(CrossEntropyKind, TextKind):
         return score_classes(labels, values, codec.labels), class_report(labels, values, codec.labels)
 
 
-def _name(task: Task, record: Record, value: Any) -> str:
-    """Returns the name of a class; in a task with names, its number will do."""
-    if isinstance(value, list | dict):
-        raise UserError(f"{record.place}: {task.label!r} is not one label but a {type(value).__name__}")
-    name = value.strip() if isinstance(value, str) else json.dumps(value)
-    if not task.labels or name in task.labels:
-        return name
-    if name.isdecimal() and int(name) < len(task.labels):
-        return task.labels[int(name)]
-    numbers = f"0 to {len(task.labels) - 1}"
-    raise UserError(f"{record.place}: {task.label!r} is {name!r}, not one of {', '.join(task.labels)} or {numbers}")
-
-
 # ---- any number of classes -----------------------------------------------------------------------
 
 
@@ -253,16 +247,21 @@ class MultiLabel(TextKind):
     name = "multi_label"
     problem_type = "multi_label_classification"
 
-    def read_label(self, task: Task, split: str, record: Record) -> tuple[str, ...] | None:
-        """Returns the names of the classes: a list, or text with ";" between them."""
-        value = label_of(task, record, split, empty_is_label=True)
-        if value is None:
-            return None
-        parts = value.split(";") if isinstance(value, str) else value
-        if not isinstance(parts, list):
-            raise UserError(f"{record.place}: {task.label!r} is not a list of labels but a {type(value).__name__}")
-        names = dict.fromkeys(_name(task, record, part) for part in parts)
-        return tuple(name for name in names if name)
+    def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[TextExample]:
+        """Yields an example of each record; what its lists of zeros and ones are, all of them tell."""
+        examples = list(super().read_records(task, split, records))
+        labels = without_vectors([example.label for example in examples], split)
+        for example, label in zip(examples, labels, strict=True):
+            yield dataclasses.replace(example, label=label)
+
+    def read_label(self, task: Task, split: str, record: Record) -> tuple[str, ...] | Vector | None:
+        """Returns the names of the classes: see `label_values`; several columns have commas between them."""
+        columns = task.label.split(",")
+        if len(columns) > 1 and task.label not in (record.columns or record.cells):
+            if not must_have_labels(split) and not set(columns) <= set(record.columns or record.cells):
+                return None
+            return one_hot_names(columns, record)
+        return class_names(label_of(task, record, split, empty_is_label=True), record, task.label)
 
     def names_in(self, example: TextExample) -> Iterable[str]:
         """Returns all classes that hold."""
@@ -272,7 +271,8 @@ class MultiLabel(TextKind):
         """Returns all names; the same ones everywhere teach nothing, a single one, here and not there, does."""
         label_module.check_variety({example.label for example in train}, task.label, source)
         names = {name for example in train for name in self.names_in(example)}
-        return task.labels or label_module.in_order(names)
+        label_module.check_names(names, sum(map(self.is_labelled, train)), task.label, source)
+        return label_module.in_order(names)
 
     def label_value(self, example: TextExample, numbers: dict[str, int]) -> np.ndarray:
         """Returns float32 [C], 1 for each class that applies and 0 for the others."""

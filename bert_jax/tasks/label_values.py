@@ -1,0 +1,174 @@
+"""Reads names of classes from the values of cells, the same way from every kind of table.
+
+A name is what is written, in Unicode's composed form (NFC), with one space for white space of any kind and none around
+it. A whole number has one name: 1, 1.0 and "1.0" are the class ``1``. None, NaN, ``<NA>`` and an empty cell are no
+label. Infinity and what is no text and no number are refused.
+
+Several labels are a list (in JSON, or in a cell as JSON or Python write it), names with ``;`` or ``|`` between them, an
+object or several columns of zeros and ones, or vectors of zeros and ones, whose classes are named by their places. What
+can be read in two ways is refused.
+"""
+
+import ast
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bert_jax.errors import UserError
+from bert_jax.tasks.kinds.base import Task
+from bert_jax.text.tables import Record
+
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0*")
+_NO_LABEL = ("", "nan", "<na>")
+_INFINITE = ("inf", "infinity")
+_INVISIBLE = "\u200b\u2060\ufeff"  # not white space to Unicode, and not to be seen
+_SEPARATORS = (";", "|")
+_LIST = re.compile(r"[\[({].*[\])}]|array\(.*\)", re.DOTALL)
+_NO_COMMA = re.compile(r"""['"\w]\s+['"\w]""")  # NumPy prints arrays so, and Python would read 'a' 'b' as 'ab'
+_ZERO_OR_ONE = {"0": False, "1": True, "false": False, "true": True}
+_REMEDY = 'write names with ";" between them, or a JSON list of names'
+
+
+class Vector(tuple[bool, ...]):
+    """Tells of each class whether it holds; its name is its place."""
+
+    def names(self) -> tuple[str, ...]:
+        """Returns the places of the classes that hold, as names."""
+        return tuple(str(place) for place, holds in enumerate(self) if holds)
+
+
+def class_name(value: Any, record: Record, column: str) -> str:
+    """Returns the name of the class that a value means; empty if it means none.
+
+    Args:
+      value: of a cell, or of a list in one.
+      record: in which it stands, for the error.
+      column: in which it stands, for the error.
+
+    Raises:
+      UserError: the value is infinite, or neither a text nor a number.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{record.place}: {column!r} is not one label but a {type(value).__name__}")
+    name = " ".join(unicodedata.normalize("NFC", str(value)).split()).strip(_INVISIBLE)
+    if name.lower() in _NO_LABEL:
+        return ""
+    if name.lower().lstrip("+-") in _INFINITE:
+        raise UserError(f"{record.place}: {column!r} is {name}, which is no label: mend it, or take the row out")
+    if whole := _WHOLE_NUMBER.fullmatch(name):
+        return str(int(whole[1]))
+    return name
+
+
+def in_words_of(task: Task, record: Record, name: str) -> str:
+    """Returns the name as a task has it, where its names are fixed; their numbers and other cases will do.
+
+    Raises:
+      UserError: the task has no such class.
+    """
+    if not task.labels or name in task.labels:
+        return name
+    if name.isdecimal() and int(name) < len(task.labels):
+        return task.labels[int(name)]
+    by_case = {label.casefold(): label for label in task.labels}
+    if name.casefold() in by_case:
+        return by_case[name.casefold()]
+    numbers = f"0 to {len(task.labels) - 1}"
+    raise UserError(f"{record.place}: {task.label!r} is {name!r}, not one of {', '.join(task.labels)} or {numbers}")
+
+
+def class_names(value: Any, record: Record, column: str) -> tuple[str, ...] | Vector | None:
+    """Returns the names of all classes that a value means, a vector of zeros and ones as it is; None if it has none.
+
+    Raises:
+      UserError: the value is no set of labels, or can be read in two ways; names file, line and what to write.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        value = _parts(value.strip(), record, column)
+    if isinstance(value, dict):
+        return _holding({name: value[name] for name in value}, record)
+    if not isinstance(value, Sequence | set | frozenset) or isinstance(value, bytes):
+        value = [value]
+    names = tuple(class_name(part, record, column) for part in value)
+    if len(names) > 1 and set(names) <= {"0", "1"} and not isinstance(value, _Names):
+        return Vector(name == "1" for name in names)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def one_hot_names(columns: Sequence[str], record: Record) -> tuple[str, ...]:
+    """Returns the names of those columns that hold a one.
+
+    Raises:
+      UserError: a column is not there, or holds something else than a zero or a one.
+    """
+    return _holding({column: record.cell(column, "label") for column in columns}, record)
+
+
+def without_vectors(labels: Sequence[Any], source: str) -> list[Any]:
+    """Returns labels of which all are names, or None: vectors become the names of their places.
+
+    Whether [0, 1] is a vector or a list of the classes 0 and 1 is seen from the file: a class stands in a list once.
+
+    Args:
+      labels: as `class_names` returns them.
+      source: where they were read from, for the error.
+
+    Raises:
+      UserError: it cannot be seen; or vectors differ in length, or stand beside names.
+    """
+    given = [label for label in labels if label is not None]
+    vectors = [label for label in given if isinstance(label, Vector)]
+    if not vectors:
+        return list(labels)
+    twice = any(len(set(vector)) < len(vector) for vector in vectors)
+    if not twice:
+        if len(vectors) == len(given):
+            raise UserError(f"{source}: labels such as [0, 1] are a vector of two classes, or two names: {_REMEDY}")
+        return [("0", "1") if isinstance(label, Vector) else label for label in labels]
+    lengths = {len(vector) for vector in vectors}
+    if len(vectors) < len(given) or len(lengths) > 1:
+        others = f"vectors of {sorted(lengths)} classes" if len(lengths) > 1 else "lists of names"
+        raise UserError(f"{source}: some labels are vectors of zeros and ones beside {others}: {_REMEDY}")
+    return [label.names() if isinstance(label, Vector) else None for label in labels]
+
+
+class _Names(list[str]):
+    """Holds names that were parted by a separator: zeros and ones among them are no vector."""
+
+
+def _parts(text: str, record: Record, column: str) -> Any:
+    """Returns what a cell holds: a list, an object, or names."""
+    if _LIST.fullmatch(text):
+        if not _NO_COMMA.search(text):
+            for read in (json.loads, ast.literal_eval):
+                try:
+                    return read(text)
+                except (ValueError, SyntaxError, RecursionError, MemoryError):
+                    continue
+        if set(text.strip("[]").split()) <= {"0", "1", "0.", "1."}:  # as NumPy prints a vector
+            return [number.rstrip(".") for number in text.strip("[]").split()]
+        raise UserError(f"{record.place}: {column!r} looks like a list and cannot be read, {text[:60]!r}: {_REMEDY}")
+    found = [separator for separator in _SEPARATORS if separator in text]
+    if len(found) > 1 or ("," in text and not found):
+        raise UserError(f"{record.place}: {column!r} is {text[:60]!r}, one label or several? {_REMEDY}")
+    return _Names(text.split(found[0]) if found else [text])
+
+
+def _holding(cells: Mapping[str, Any], record: Record) -> tuple[str, ...]:
+    holding = []
+    for column, value in cells.items():
+        name = class_name(value, record, column).lower()
+        if name not in _ZERO_OR_ONE:
+            raise UserError(f"{record.place}: {column!r} is {value!r}, and 1 (the label holds) or 0 is wanted")
+        if _ZERO_OR_ONE[name]:
+            holding.append(column)
+    return tuple(holding)

@@ -1,0 +1,155 @@
+"""What is a label, and what is none: the same in every kind of file."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bert_jax.errors import UserError
+from bert_jax.tasks.data import read_examples
+from bert_jax.tasks.kinds.text import TextExample
+from bert_jax.tasks.labels import rows_of_head
+from bert_jax.tasks.table import task_named
+
+
+def labels_in(tmp_path, kind, values, form="jsonl", split="train", **columns):
+    """Reads a file whose rows have these labels; a dict is all the cells beside the text."""
+    rows = [
+        {"text": f"text {number}"} | (value if columns else {"label": value}) for number, value in enumerate(values)
+    ]
+    path = tmp_path / f"rows.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples = read_examples(task_named(f"custom:{kind}"), split, file=str(path), **columns)
+    return [example.label for example in examples]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (1, "1"),
+        (1.0, "1"),
+        ("1.0", "1"),
+        (" 1 ", "1"),
+        (-0.0, "0"),
+        (1.5, "1.5"),
+        (True, "true"),
+        ("pos\u00a0", "pos"),
+        ("\u200bpos\ufeff", "pos"),
+        ("New\u00a0 York", "New York"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("none", "none"),
+    ],
+)
+def test_a_class_has_one_name(tmp_path, value, name):
+    assert labels_in(tmp_path, "classification", [value]) == [name]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), "NaN", "nan", "<NA>", "", "\u00a0"])
+def test_no_label_is_no_class(tmp_path, value):
+    assert labels_in(tmp_path, "classification", [value], split="test") == [None]
+    with pytest.raises(UserError, match="line 2: 'label' has no label"):
+        labels_in(tmp_path, "classification", ["a", value])
+
+
+@pytest.mark.parametrize("value", [float("inf"), "-Infinity", ["a"], {"a": 1}])
+def test_what_is_no_label_is_refused(tmp_path, value):
+    with pytest.raises(UserError, match="line 1: 'label' is"):
+        labels_in(tmp_path, "classification", [value])
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("a;b", ("a", "b")),
+        (" b ; a;", ("b", "a")),
+        ("a|b", ("a", "b")),
+        ("['a', 'b']", ("a", "b")),
+        ('["a, c", "b"]', ("a, c", "b")),
+        ("[]", ()),
+        ("", ()),
+        ([], ()),
+        (["a", "a"], ("a",)),
+        ([2.0, 3], ("2", "3")),
+        ({"a": 1, "b": 0}, ("a",)),
+        ("0;1", ("0", "1")),
+    ],
+)
+def test_several_labels(tmp_path, value, names):
+    assert labels_in(tmp_path, "multi_label", [value]) == [names]
+
+
+def test_vectors_name_places(tmp_path):
+    assert labels_in(tmp_path, "multi_label", [[1, 0, 1], [0, 0, 0]]) == [("0", "2"), ()]
+    assert labels_in(tmp_path, "multi_label", [[1, 0, 1], [0, 1, 0]], "parquet") == [("0", "2"), ("1",)]
+    assert labels_in(tmp_path, "multi_label", ["[1 0 1]", "[0. 0. 1.]"]) == [("0", "2"), ("2",)]
+    assert labels_in(tmp_path, "multi_label", [[0, 1], [1, 1]]) == [("1",), ("0", "1")]
+    assert labels_in(tmp_path, "multi_label", [[0, 1], [2]]) == [("0", "1"), ("2",)]  # numbers of classes
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([[0, 1], [1, 0]], "a vector of two classes, or two names"),
+        ([[0, 0, 1], [1, 1]], r"vectors of \[2, 3\] classes"),
+        ([[0, 0, 1], ["a"]], "beside lists of names"),
+        (["a, b"], "one label or several"),
+        (["a|b;c"], "one label or several"),
+        (["['a' 'b']"], "looks like a list"),
+        (["[a, b]"], "looks like a list"),
+        ([{"a": 2}], "'a' is 2, and 1"),
+        ([["a", ["b"]]], "not one label but a list"),
+    ],
+)
+def test_several_labels_that_can_be_read_in_two_ways(tmp_path, values, words):
+    with pytest.raises(UserError, match=words):
+        labels_in(tmp_path, "multi_label", values)
+
+
+def test_columns_of_zeros_and_ones(tmp_path):
+    rows = [{"toxic": 0, "insult": 1}, {"toxic": 1.0, "insult": True}, {"toxic": 0, "insult": 0}]
+    assert labels_in(tmp_path, "multi_label", rows, label="toxic,insult") == [("insult",), ("toxic", "insult"), ()]
+    with pytest.raises(UserError, match="line 1: 'insult' is 3, and 1"):
+        labels_in(tmp_path, "multi_label", [{"toxic": 0, "insult": 3}], label="toxic,insult")
+
+
+def test_a_column_that_holds_no_classes():
+    task = task_named("custom:classification")
+
+    def names(labels):
+        examples = [TextExample(str(number), "text", None, label) for number, label in enumerate(labels)]
+        return task.kind.label_names(task, examples, "file")
+
+    with pytest.raises(UserError, match=r"60 different .* such as '0\.5': regression learns numbers"):
+        names(f"{number}.5" for number in range(60))
+    with pytest.warns(UserWarning, match="is it the right column"):
+        names(str(number % 60) for number in range(200))
+    with pytest.warns(UserWarning, match="differ in case only, and are classes apart: Pos, pos"):
+        names(["Pos", "pos", "neg"])
+    with pytest.warns(UserWarning, match="'NA' is taken for a class"):
+        names(["NA", "pos"])
+
+
+def test_endings_are_numbered_from_0(tmp_path):
+    row = {"ending0": "a", "ending1": "b"}
+    assert labels_in(tmp_path, "multiple_choice", [row | {"label": "1.0"}, row | {"label": 0}], text="text") == [1, 0]
+    for label in ("A", "2", -1):
+        with pytest.raises(UserError, match="not the number of an ending, 0 to 1"):
+            labels_in(tmp_path, "multiple_choice", [row | {"label": label}], text="text")
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [
+        (("pos", "neg"), [1, 0]),
+        (("Pos", "NEG"), [1, 0]),
+        (("pos", "neg", "neutral"), None),
+        (("spam", "ham"), None),
+        (("neg", "Neg"), None),
+    ],
+)
+def test_rows_of_a_head_follow_names(labels, rows):
+    assert rows_of_head(("neg", "pos"), labels) == rows
