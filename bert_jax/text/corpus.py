@@ -205,7 +205,10 @@ def _map(directory: Path, split: str, name: str, header: dict, largest: float) -
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"corpus file {path} is damaged ({reason}): build the corpus again")
+    return UserError(
+        f"corpus file {path} is damaged ({reason}): build the corpus again of the same text; if it is that of a run, "
+        "remove its folder, and the run does so"
+    )
 
 
 class SplitWriter:

@@ -290,8 +290,10 @@ def _unreadable(checkpoint: Path) -> str | None:
             float(read_json(file).get("rank", 0))
         except FileNotFoundError:  # Orbax does without
             continue
-        except (UserError, TypeError, ValueError) as error:
-            return f"{file.name} is damaged: {error}"
+        except UserError as error:
+            return str(error)
+        except (TypeError, ValueError):
+            return f"{file.name} holds no number"
     return None
 
 
