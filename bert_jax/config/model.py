@@ -13,13 +13,21 @@ class ModelConfig(Section):
 
     path: ClassVar[str] = "model."
 
-    vocab_size: int = option(30_522, at_least=1, role="weights", help="entries of the vocabulary, V")
-    hidden_size: int = option(768, at_least=1, role="weights", help="width of the model, D")
-    num_hidden_layers: int = option(12, at_least=1, role="weights", help="layers of the encoder")
-    num_attention_heads: int = option(
-        12, at_least=1, role="weights", help="attention heads of a layer, N; hidden_size must divide by it"
+    vocab_size: int = option(
+        30_522, at_least=1, at_most=10_000_000, role="weights", help="entries of the vocabulary, V"
     )
-    intermediate_size: int = option(3_072, at_least=1, role="weights", help="width of the feed-forward layers, F")
+    hidden_size: int = option(768, at_least=1, at_most=65_536, role="weights", help="width of the model, D")
+    num_hidden_layers: int = option(12, at_least=1, at_most=1_000, role="weights", help="layers of the encoder")
+    num_attention_heads: int = option(
+        12,
+        at_least=1,
+        at_most=65_536,
+        role="weights",
+        help="attention heads of a layer, N; hidden_size must divide by it",
+    )
+    intermediate_size: int = option(
+        3_072, at_least=1, at_most=1_000_000, role="weights", help="width of the feed-forward layers, F"
+    )
     hidden_act: str = option(
         "gelu",
         choices=("gelu", "gelu_new", "relu"),
@@ -44,9 +52,15 @@ class ModelConfig(Section):
         help="dropout before the last layer of a classifier; None takes hidden_dropout_prob",
     )
     max_position_embeddings: int = option(
-        512, at_least=1, role="weights", help="rows of the position table: the longest input in tokens"
+        512,
+        at_least=1,
+        at_most=1_000_000,
+        role="weights",
+        help="rows of the position table: the longest input in tokens",
     )
-    type_vocab_size: int = option(2, at_least=1, role="weights", help="rows of the token type table (sentence A and B)")
+    type_vocab_size: int = option(
+        2, at_least=1, at_most=1_000_000, role="weights", help="rows of the token type table (sentence A and B)"
+    )
     initializer_range: float = option(
         0.02, at_least=0, at_most=1, role="initialization", help="standard deviation of random weights"
     )

@@ -123,7 +123,7 @@ def listed(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: 
     """Returns the items of any iterable in its order: a list, a generator, an array, a column of a table.
 
     Args:
-      items: of Python, NumPy, pandas, pyarrow or polars, which need not be installed.
+      items: of Python, NumPy, pandas or pyarrow, which need not be installed.
       batch_size: is checked, too.
       is_good: tells whether an item, without the array around it, is what is wanted.
       wanted: what that is, in words.

@@ -131,7 +131,7 @@ def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]
     try:
         labels = tuple(str(names[str(index)]) for index in range(len(names)))
     except (KeyError, TypeError) as error:
-        raise UserError(f"{file}: id2label must name the classes 0, 1, 2, ..., found {json.dumps(names)}") from error
+        raise UserError(f"{file}: id2label must name the classes 0, 1, 2, ..., found {names!r:.200}") from error
     twice = [label for label, count in collections.Counter(labels).items() if count > 1]
     nameless = [index for index in range(len(names)) if names[str(index)] is None]
     if twice or nameless:
