@@ -63,7 +63,6 @@ from bert_jax.errors import UserError
 RUNNERS = {**SUITES, "all": everything}
 _SUITE = flags.DEFINE_enum("suite", None, list(RUNNERS), "what is measured, as in --suite=input")
 _PICTURE = flags.DEFINE_string("picture", None, "a suite's JSON that is drawn, beside it; nothing is measured")
-flags.mark_flags_as_mutual_exclusive(["suite", "picture"], required=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "runs",
@@ -114,6 +113,8 @@ flags.DEFINE_integer("minutes", 10, "all: that it may take", lower_bound=1)
 
 def main(_: list[str]) -> None:
     """Flags in, one call into the package."""
+    if bool(_SUITE.value) == bool(_PICTURE.value):
+        raise UserError("set either --suite, as in --suite=input, or --picture (see --help)")
     if _PICTURE.value:
         print(draw(Path(_PICTURE.value)))
         return

@@ -30,7 +30,7 @@ from absl import flags
 import bert_jax
 from bert_jax.runtime import command
 from bert_jax.config.finetuning import TRUNCATIONS
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, did_you_mean
 from bert_jax.inference import lines
 from bert_jax.inference.embedder import POOLINGS
 from bert_jax.inference.inputs import opened_inputs
@@ -102,7 +102,9 @@ _DTYPE = flags.DEFINE_enum(
 def main(arguments: list[str]) -> None:
     """Runs one task over the input."""
     if len(arguments) != 2 or arguments[1] not in lines.LINE_TASKS:
-        raise UserError(f"wanted one TASK of {', '.join(lines.LINE_TASKS)}; got {' '.join(arguments[1:]) or 'none'}")
+        name = " ".join(arguments[1:])
+        meant = did_you_mean(name, lines.LINE_TASKS)
+        raise UserError(f"wanted one TASK of {', '.join(lines.LINE_TASKS)}; got {name or 'none'}{meant}")
     task = lines.LINE_TASKS[arguments[1]]
     columns = {field: flag.value for field, flag in _COLUMNS.items() if flag.value}
     if unknown := columns.keys() - set(task.fields):
@@ -124,4 +126,4 @@ def options(names: tuple[str, ...]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, positional="TASK")

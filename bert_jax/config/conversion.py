@@ -1,15 +1,14 @@
 """Converts a config between its forms: dataclasses, ConfigDict, and values by dotted key."""
 
 import dataclasses
-import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_dict
 
-from bert_jax.config.fields import Section, is_section, keys, names
-from bert_jax.errors import UserError
+from bert_jax.config.fields import Key, Section, is_section, keys, names
+from bert_jax.errors import UserError, did_you_mean
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -41,15 +40,19 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
     Raises:
       UserError: a key is unknown (names the nearest), or a value has the wrong type or is not allowed.
     """
-    fields = [field.name for field in dataclasses.fields(cls)]
+    return _section(cls, config, path, _known(cls, path))
+
+
+def _section(cls: type[AnySection], config: Any, path: str, known: list[str]) -> AnySection:
     types = typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]
     values = {}
     for key, value in dict(config).items():
         if key not in fields:
-            raise unknown_key(key, fields, path)
+            raise unknown_key(f"{path}{key}", known)
         kind = types[key]
         if is_section(kind) and isinstance(value, (dict, ConfigDict)):
-            values[key] = from_config_dict(kind, value, f"{path}{key}.")
+            values[key] = _section(kind, value, f"{path}{key}.", known)
         elif kind == tuple[str, ...]:
             if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
                 raise UserError(f"config key {path}{key} wants a list of texts, got {value!r:.80}")
@@ -58,6 +61,8 @@ def from_config_dict(cls: type[AnySection], config: Any, path: str = "") -> AnyS
             values[key] = float(value)
         elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             values[key] = value
+        elif is_section(kind):
+            raise _wants_a_key(kind, f"{path}{key}", value)
         else:
             raise UserError(f"config key {path}{key} wants {getattr(kind, '__name__', kind)}, got {value!r}")
     return cls(**values)
@@ -75,11 +80,28 @@ def with_overrides(config: AnySection, overrides: Mapping[str, Any]) -> AnySecti
     Raises:
       UserError: a key is unknown (names the nearest), or a value has the wrong type or is not allowed.
     """
-    values = dataclasses.asdict(config)
-    for key, value in (superseded_durations(type(config), overrides) | dict(overrides)).items():
-        section, name = locate(values, key)
+    return overridden(type(config), dataclasses.asdict(config), overrides)
+
+
+def overridden(cls: type[AnySection], values: dict[str, Any], overrides: Mapping[str, Any]) -> AnySection:
+    """Makes a section of a nested dict, some values of which are replaced first, as in `with_overrides`.
+
+    Args:
+      cls: the section.
+      values: the values of its keys; it is changed.
+      overrides: the values by dotted key.
+
+    Raises:
+      UserError: as for `with_overrides`.
+    """
+    for key, value in (superseded_durations(cls, overrides) | dict(overrides)).items():
+        check_key(cls, key)
+        *path, name = key.split(".")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
         section[name] = value
-    return from_config_dict(type(config), values)
+    return from_config_dict(cls, values)
 
 
 def superseded_durations(section: type[Section], overrides: Mapping[str, Any]) -> dict[str, float]:
@@ -90,37 +112,88 @@ def superseded_durations(section: type[Section], overrides: Mapping[str, Any]) -
     return {name: 0 for name in durations if name not in overrides}
 
 
-def locate(values: Any, key: str) -> tuple[Any, str]:
-    """Finds a dotted key in a nested dict or ConfigDict.
+def check_key(section: type[Section], key: str) -> None:
+    """Raises UserError if a section has no such dotted key; names the nearest."""
+    known = _known(section)
+    if key in known:
+        return
+    value = next((name.name for name in keys(section) if key.startswith(f"{name.name}.")), "")
+    if value:
+        raise UserError(f"config key {value} is a value and has no keys: found {key}")
+    raise unknown_key(key, known)
 
-    Returns:
-      The innermost dict, and the name of the key in it.
+
+def unknown_key(key: str, known: list[str]) -> UserError:
+    """Returns the error for a misspelt dotted key; it names the nearest of the known ones, if one is near."""
+    return UserError(f"config key {key} is not known{did_you_mean(key, known)}")
+
+
+def value_of(key: Key, text: str) -> Any:
+    """Reads the value of a key as it stands on the command line.
 
     Raises:
-      UserError: there is no such key; names the nearest.
+      UserError: it has another type, or is not allowed.
     """
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        path = ".".join(parts[:depth])
-        if not isinstance(values, (dict, ConfigDict)):
-            raise UserError(f"config key {path} is a value and has no keys: found {key}")
-        if part not in values:
-            raise unknown_key(part, list(values), f"{path}." if path else "")
-        if depth < len(parts) - 1:
-            values = values[part]
-    return values, parts[-1]
+    kinds = typing.get_args(key.kind) or (key.kind,)
+    if type(None) in kinds and text.lower() in ("none", ""):
+        return None
+    kind = _type_besides_none(key.kind) if len(kinds) > 1 else key.kind
+    try:
+        value = _READERS[kind](text)
+    except ValueError:
+        raise UserError(f"--config.{key.name}={text}: {_wanted(kind, text)}") from None
+    key.option.check(key.name, value)
+    return value
 
 
-def unknown_key(key: str, known: list[str], path: str = "") -> UserError:
-    """Returns the error for a misspelt key; it names the nearest of the known ones.
+def set_to_a_value(section: type[Section], key: str, text: str) -> UserError | None:
+    """Returns the error for a dotted key that is a section and is set to a text; None if it is none."""
+    kind: Any = section
+    for part in key.split("."):
+        kind = typing.get_type_hints(kind).get(part) if is_section(kind) else None
+    return _wants_a_key(kind, key, text) if is_section(kind) else None
 
-    Args:
-      key: the misspelt key.
-      known: the keys of its section.
-      path: the name of the section in the whole config, such as "model.".
-    """
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-    return UserError(f"config key {path}{key} is not known: did you mean {path}{nearest}?")
+
+_TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_OTHER_TRUTH = {"yes": "true", "y": "true", "on": "true", "no": "false", "n": "false", "off": "false"}
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTH:
+        raise ValueError(text)
+    return _TRUTH[text.lower()]
+
+
+_READERS: dict[type, Callable[[str], Any]] = {int: int, float: float, bool: _truth, str: str}
+
+
+def _wanted(kind: type, text: str) -> str:
+    """Says what a value that cannot be read should be."""
+    if kind is bool:
+        return "true or false is wanted" + did_you_mean(_OTHER_TRUTH.get(text.lower(), text), ("true", "false"))
+    if kind is float:
+        return "a number is wanted, such as 0.1 or 5e-5"
+    try:
+        whole = float(text).is_integer()
+    except ValueError:
+        whole = False
+    return "a whole number is wanted" + (f": did you mean {int(float(text))}?" if whole else ", such as 16")
+
+
+def _wants_a_key(kind: type[Section], path: str, value: Any) -> UserError:
+    """Returns the error for a section that is set as if it were a key."""
+    inside = [key for key in keys(kind) if "." not in key.name]
+    chosen = next((key.name for key in inside if value in key.option.choices), "")
+    example = f": did you mean {path}.{chosen}={value}?" if chosen else ""
+    names_inside = ", ".join(key.name for key in inside)
+    return UserError(f"config key {path}={value!r} sets no value: {path} is the section of {names_inside}{example}")
+
+
+def _known(section: type[Section], path: str = "") -> list[str]:
+    """Returns the dotted names of the keys of a section and of the sections in it."""
+    found = [key.name for key in keys(section, path)]
+    sections = {name.rpartition(".")[0] for name in found} - {"", path.rstrip(".")}
+    return found + sorted(sections)
 
 
 def flattened(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, did_you_mean
 
 ROLES = {
     "weights": "The weights of a model have their shape or their meaning by it.",
@@ -63,17 +63,24 @@ class Option:
         if self.at_least == -math.inf:
             return ""
         if self.at_most == math.inf:
-            return f"at least {self.at_least:g}"
-        return f"between {self.at_least:g} and {self.at_most:g}"
+            return f"at least {_shown(self.at_least)}"
+        return f"between {_shown(self.at_least)} and {_shown(self.at_most)}"
 
     def check(self, key: str, value: Any) -> None:
         """Raises UserError if `value` is not allowed for `key`; None is the business of its type."""
         if value is None:
             return
         if self.choices and value not in self.choices:
-            raise UserError(f"{key}={value!r} is not known: choose {self.limits()}")
+            meant = did_you_mean(str(value), [choice for choice in self.choices if choice])
+            raise UserError(f"{key}={value!r} is not known: choose {self.limits()}{meant.replace(':', ';')}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is out of range: it must be {self.limits() or 'finite'}")
         if not self.choices and self.limits() and not self.at_least <= value <= self.at_most:
             raise UserError(f"{key}={value} is out of range: it must be {self.limits()}")
+
+
+def _shown(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def option(

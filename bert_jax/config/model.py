@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from bert_jax.config.fields import Section, option
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,8 @@ def model_config(size: str, **overrides: Any) -> ModelConfig:
       UserError: there is no such size.
     """
     if size not in SIZES:
-        raise UserError(f"model size {size!r} is not known: choose one of {', '.join(SIZES)}")
+        meant = did_you_mean(size, SIZES) or ":"
+        raise UserError(f"model size {size!r} is not known{meant} There are {', '.join(SIZES)}")
     layers, width, heads = SIZES[size]
     shape = dict(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width)
     return ModelConfig(**{**shape, **overrides})

@@ -1,11 +1,24 @@
 """Writes every config key with its default, its values and its help, for ``--help`` and for the docs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from bert_jax.config.fields import Key, Section, keys
 
 
-def help_text(section: type[Section]) -> str:
-    """Returns a line for each key of a config, as the flag that sets it to its default."""
-    return "\n".join(f"--config.{key.name}={key.default} ({_values(key)}): {key.option.help}" for key in keys(section))
+def help_text(section: type[Section], values: Mapping[str, Any] | None = None) -> str:
+    """Returns a line for each key of a config, as the flag that sets it to the value that it has.
+
+    Args:
+      section: the section of the config.
+      values: the values of a config file by dotted key; a key that is not among them has its default.
+    """
+    lines = []
+    for key in keys(section):
+        value = (values or {}).get(key.name, key.default)
+        changed = "" if value == key.default else f"; default {key.default}"
+        lines.append(f"--config.{key.name}={value} ({_values(key)}{changed}): {key.option.help}")
+    return "\n".join(lines)
 
 
 def _values(key: Key) -> str:

@@ -6,6 +6,9 @@ from typing import ClassVar
 from bert_jax.config.fields import Section, names, option
 from bert_jax.errors import UserError
 
+LARGEST_SEED = 2**32 - 1  # a key of JAX's takes the lower 32 bits: two seeds that differ above them would be one
+MOST_STEPS = 2**31 - 1  # steps are counted in int32 on the devices
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section):
@@ -100,9 +103,13 @@ class MeshConfig(Section):
 class TrainingConfig(Section):
     """Describes a run of the training loop; exactly one duration is set, the others are 0."""
 
-    seed: int = option(0, role="initialization", help="seed of everything that is random in a run")
+    seed: int = option(
+        0, at_least=0, at_most=LARGEST_SEED, role="initialization", help="seed of everything that is random in a run"
+    )
     batch_size: int = option(256, at_least=1, role="optimization", help="rows of a step, over all devices")
-    total_steps: int = option(0, at_least=0, role="run_length", help="duration of the run in optimizer steps")
+    total_steps: int = option(
+        0, at_least=0, at_most=MOST_STEPS, role="run_length", help="duration of the run in optimizer steps"
+    )
     total_epochs: float = option(0.0, at_least=0, role="run_length", help="duration in passes over the training data")
     total_tokens: int = option(
         0, at_least=0, role="run_length", help="duration in tokens, batch_size times the row length a step"

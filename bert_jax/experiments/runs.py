@@ -1,11 +1,11 @@
 """Starts a run of either kind from Python, and says whether it has finished."""
 
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bert_jax.config import FinetuningConfig, PretrainingConfig, TrainingConfig, from_config_dict, with_overrides
+from bert_jax.config.files import config_file_values
 from bert_jax.finetuning.run import finetune
 from bert_jax.interop import huggingface
 from bert_jax.pretraining.run import pretrain
@@ -44,10 +44,7 @@ def read_config_file(file: str) -> TrainingConfig:
     """Returns the config of a file of configs/, such as "configs/finetune/glue.py:mrpc".
 
     Raises:
-      OSError: the file cannot be read.
-      UserError: a key in it is unknown or has a value that is not allowed.
+      UserError: the file cannot be read, or a key in it is unknown or has a value that is not allowed.
     """
-    path, _, argument = file.partition(":")
-    get_config = runpy.run_path(path)["get_config"]
-    values = get_config(argument) if argument else get_config()
+    values = config_file_values(file)
     return from_config_dict(FinetuningConfig if "task" in values else PretrainingConfig, values)

@@ -1,10 +1,9 @@
 """The tasks, one row each: where the data is, what its columns mean, how it is scored, and what is published."""
 
-import difflib
 from typing import Any
 
 from bert_jax.config.finetuning import TASK_ALIASES
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, did_you_mean
 from bert_jax.tasks import submission
 from bert_jax.tasks.kinds.base import Task
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, ReadingComprehension
@@ -222,5 +221,5 @@ def task_named(name: str) -> Task:
     name = TASK_ALIASES.get(name, name)
     if name in TASKS:
         return TASKS[name]
-    nearest = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-    raise UserError(f"task {name!r} is not known: did you mean {nearest}? There are {', '.join(TASKS)}")
+    meant = did_you_mean(name, TASKS) or ":"
+    raise UserError(f"task {name!r} is not known{meant} There are {', '.join(TASKS)}")

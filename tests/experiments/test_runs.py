@@ -116,5 +116,5 @@ def test_config_files_of_both_kinds(tmp_path, monkeypatch) -> None:
     assert (second, finetuning.task, finetuning.seed) == ("finetune", "mrpc", 3)
     with pytest.raises(UserError, match="did you mean seed"):
         runs.run(f"{root / 'configs/finetune/glue.py'}:mrpc", tmp_path, {"sed": 3})
-    with pytest.raises(OSError, match=r"none\.py"):
+    with pytest.raises(UserError, match=r"there is no config file .*none\.py"):
         runs.run(str(tmp_path / "none.py"), tmp_path)
