@@ -86,7 +86,7 @@ def main(_: list[str]) -> None:
 
 def score_text(model: Model, source: TextSource, output: Path) -> None:
     """Scores the masked language model on text."""
-    with tqdm(unit=" documents", disable=not _PSEUDO_PERPLEXITY.value) as bar:
+    with tqdm(unit=" documents", disable=None if _PSEUDO_PERPLEXITY.value else True) as bar:
         evaluate_text(
             model,
             source,
@@ -111,7 +111,7 @@ def score_task(model: Model, output: Path) -> None:
         text_pair=_TEXT_PAIR.value,
         label=_LABEL.value,
     )
-    with tqdm(unit=" rows") as bar:
+    with tqdm(unit=" rows", disable=None) as bar:
         evaluate_task(
             model,
             _TASK.value,

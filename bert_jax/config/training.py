@@ -121,7 +121,10 @@ class TrainingConfig(Section):
         help="duration in minutes of wall time, evaluations included; the number of steps follows from the speed",
     )
     log_every: int = option(
-        50, at_least=1, role="monitoring", help="steps from one line of training metrics to the next"
+        0,
+        at_least=0,
+        role="monitoring",
+        help="steps from one line of training metrics to the next; 0 takes 50, or a tenth of a run of fewer than 500",
     )
     eval_every: int = option(
         500, at_least=0, role="monitoring", help="steps from one evaluation to the next; 0 evaluates once an epoch"

@@ -15,7 +15,6 @@ def paper(task: str, **changes: Any) -> FinetuningConfig:
         batch_size=32,
         total_epochs=3.0,
         max_length=128,
-        log_every=50,
         eval_every=0,
         checkpoint_every=0,
         keep_checkpoints=1,

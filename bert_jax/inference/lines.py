@@ -125,7 +125,7 @@ def predict_lines(run: Callable[..., list[Any]], inputs: Iterator[Input], target
         streams.check_reader(target)
         bar.update(answered)
 
-    with tqdm(unit=" lines", file=sys.stderr) as bar:
+    with tqdm(unit=" lines", file=sys.stderr, disable=None) as bar:
         while True:
             chosen, torn = _next_inputs(inputs, window)
             done = bar.n + len(chosen)

@@ -108,10 +108,11 @@ def summary(result: RunResult) -> str:
     metrics = result.metrics["validation"]
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
     below = metrics["unigram_loss"] - metrics["mlm_loss"]
+    where = "below" if below >= 0 else "above"
     lines = [
         f"Time: {times}",
         f"Unigram cross-entropy of the held-out text: {metrics['unigram_loss']:.3f} nats",
-        f"Masked-LM loss on it: {metrics['mlm_loss']:.3f} nats, {below:.3f} below "
+        f"Masked-LM loss on it: {metrics['mlm_loss']:.3f} nats, {abs(below):.3f} {where} "
         f"(perplexity {metrics['mlm_perplexity']:.1f}, accuracy {metrics['mlm_accuracy']:.1%})",
     ]
     if "nsp_accuracy" in metrics:

@@ -120,7 +120,7 @@ def _bars(title: str, histogram: dict[str, int]) -> list[str]:
 def progress_bar(title: str, shown: bool) -> tqdm.tqdm:
     """Makes a bar of the bytes of a source, with the time left where their total is known."""
     interval = 0.1 if sys.stderr.isatty() else 5.0  # seconds; a log file should not fill with bars
-    return tqdm.tqdm(unit="B", unit_scale=True, desc=title, disable=not shown, mininterval=interval)
+    return tqdm.tqdm(unit="B", unit_scale=True, desc=title, disable=None if shown else True, mininterval=interval)
 
 
 def advance(bar: tqdm.tqdm, report: Report) -> None:

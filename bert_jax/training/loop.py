@@ -20,7 +20,7 @@ from bert_jax.runtime.memory import check_program
 from bert_jax.training.checkpoint import Checkpoints, Progress
 from bert_jax.training.duration import PROVISIONAL_STEPS, Best, Duration, planned_steps
 from bert_jax.training.forward import Forward, put
-from bert_jax.training.metrics import MetricsWriter, Reporter, Sums, add_sums, means_of
+from bert_jax.training.metrics import MetricsWriter, Reporter, Sums, add_sums, means_of, say
 from bert_jax.training.objective import Batch, Mean, Objective, Parameters
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.profile import Profiler
@@ -34,6 +34,7 @@ from bert_jax.training.sharding import (
 from bert_jax.training.step import TrainState, all_finite, make_eval_step, make_init, make_train_step
 from bert_jax.training.workdir import divergence_noted
 
+DEFAULT_LOG_EVERY = 50
 HostBatch = dict[str, np.ndarray]
 Evaluation = dict[str, float]
 
@@ -134,7 +135,7 @@ def train(
 
     # ---- report ----------------------------------------------------------------------------------
     writer = MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard)
-    reporter = Reporter(writer, objective, config.log_every, step, progress.sums)
+    reporter = Reporter(writer, objective, log_interval(config, total_steps), step, progress.sums)
     profiler = Profiler(workdir / "profile", profile)
     reporter.say(f"ready to train on {describe_mesh(mesh)} from step {step:,} after {time.monotonic() - began:.1f} s")
 
@@ -280,8 +281,12 @@ class StepByShape:
     def _for_shape(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
         shape = tuple(array.shape for array in batch.values())
         if shape not in self._compiled:
+            rows = " x ".join(map(str, max((array.shape for array in batch.values()), key=math.prod)))
+            say(f"compiling the step for a batch of {rows} ...")
+            began = time.monotonic()
             with jax.set_mesh(self._mesh):
                 program = self._function.lower(state, batch, np.int32(0)).compile()
+            say(f"compiled in {time.monotonic() - began:.1f} s")
             self._check(program)
             self._compiled[shape] = program
         return self._compiled[shape]
@@ -300,6 +305,15 @@ def memory_remedy(config: TrainingConfig) -> str:
         f"lower batch_size={config.batch_size}, or keep it and raise accumulate={config.accumulate}; shorter rows "
         f"({length}) and model.remat=true take less, too"
     )
+
+
+def log_interval(config: TrainingConfig, total_steps: int) -> int:
+    """Returns the steps from one line of training metrics to the next; a short run has ten lines.
+
+    The steps of a run of `total_minutes` are known late, and the interval stays one over all its processes.
+    """
+    usual = DEFAULT_LOG_EVERY if config.total_minutes else max(1, min(DEFAULT_LOG_EVERY, total_steps // 10))
+    return config.log_every or usual
 
 
 def with_intervals(config: TrainingConfig, data: Data) -> TrainingConfig:

@@ -119,6 +119,12 @@ def _step(line: bytes) -> int | None:
 # ---- console -------------------------------------------------------------------------------------
 
 
+def say(text: str) -> None:
+    """Prints a line without tearing a progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 class Console:
     """Shows a progress bar on a terminal; elsewhere it prints a line for each interval."""
 
@@ -140,8 +146,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Prints a line without tearing the progress bar."""
-        self._bar.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        say(text)
 
     def close(self) -> None:
         """Ends the bar."""

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from bert_jax.metrics.language_model import majority_share, unigram_loss
 from bert_jax.pretraining.run import pretrain, read_run, summary
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
+from bert_jax.training.result import RunResult
 
 
 @pytest.mark.slow
@@ -291,3 +293,9 @@ def test_damaged_files_of_a_workdir_are_answered_in_a_line(content, text_file, t
         workdirs.register_run(config, tmp_path)
     with pytest.raises(UserError, match=r"^.*config.json is damaged: [^\n]*$"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(("loss", "words"), [(7.0, "1.000 below"), (9.0, "1.000 above")])
+def test_the_summary_says_on_which_side_of_the_word_frequencies_the_loss_is(loss, words):
+    metrics = {"unigram_loss": 8.0, "mlm_loss": loss, "mlm_perplexity": 1.0, "mlm_accuracy": 0.5}
+    assert f"{loss:.3f} nats, {words} " in summary(RunResult({"validation": metrics}, Path(), {}))

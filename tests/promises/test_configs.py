@@ -123,7 +123,7 @@ def test_config_dict_and_back() -> None:
         ({"schedule": {"name": "step"}}, "schedule.name='step' is not known"),
         ({"data": {"objective": "mlm"}}, "data.objective='mlm' is not known: choose nsp, sop or none"),
         ({"accumulate": 0}, "accumulate=0 is out of range: it must be at least 1"),
-        ({"log_every": 0}, "log_every=0 is out of range"),
+        ({"log_every": -1}, "log_every=-1 is out of range"),
         ({"total_steps": -3}, "total_steps=-3 is out of range: it must be between 0 and 2147483647"),
         ({"model": {"num_attention_heads": 0}}, "model.num_attention_heads=0 is out of range"),
         ({"data": {"mask_rate": 1.5}}, "data.mask_rate=1.5 is out of range: it must be between 0.001 and 0.999"),

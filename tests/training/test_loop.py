@@ -20,7 +20,7 @@ from bert_jax.errors import Interrupted, UserError
 from bert_jax.runtime.execution import Execution
 from bert_jax.training.checkpoint import Progress
 from bert_jax.training.duration import planned_steps
-from bert_jax.training.loop import Data, next_batch
+from bert_jax.training.loop import Data, log_interval, next_batch
 from bert_jax.training.metrics import Clock, Reporter
 from bert_jax.training.objective import Mean
 from bert_jax.training.sharding import local_rows
@@ -295,3 +295,17 @@ def test_progress_is_printed_without_a_terminal(straight, tmp_path, capsys) -> N
     assert "step       4  loss " in out
     assert " tokens/s  00:0" in out
     assert "step       8  validation: loss " in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "total_steps", "expected"),
+    [
+        (dict(log_every=0), 39, 3),
+        (dict(log_every=0), 5, 1),
+        (dict(log_every=0), 10_000, 50),
+        (dict(log_every=7), 39, 7),
+        (dict(log_every=0, total_steps=0, total_minutes=1.0), 39, 50),
+    ],
+)
+def test_a_short_run_has_ten_lines_of_training(changes, total_steps, expected):
+    assert log_interval(dataclasses.replace(CONFIG, **changes), total_steps) == expected

@@ -197,7 +197,7 @@ def _run(task: Comparison, name: str, make: Callable[[], JaxFinetuning | TorchFi
         now = time.perf_counter()
         loss = side.train(batch)
         times.append(time.perf_counter() - now)
-        if (step + 1) % task.config.log_every == 0 or step + 1 == task.steps:
+        if (step + 1) % (task.config.log_every or 50) == 0 or step + 1 == task.steps:
             print(f"{task.name} {name} seed {seed}: step {step + 1:,} of {task.steps:,}, loss {loss:.4f}", flush=True)
     seconds, scores = time.perf_counter() - begin, task.scores(side.logits)
     shown = ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items())
