@@ -48,12 +48,13 @@ The JSON says what the suite ran on. The picture wants: pip install matplotlib. 
 that is kept from step to step, see `keep_memory` in bert_jax/runtime/machine.py.
 """
 
+from bert_jax.runtime import command
+
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from bert_jax.runtime import command
 from bert_jax.benchmarks.benchmark import SUITES, benchmark, settings_of
 from bert_jax.benchmarks.everything import everything
 from bert_jax.benchmarks.report import draw

@@ -7,10 +7,11 @@ r"""Turns text into a token corpus on disk, on all cores, and prints a report of
 The corpus is finished when header.json is there. An interrupted build leaves none; the same command starts it afresh.
 """
 
+from bert_jax.runtime import command
+
 import source_flags
 from absl import flags
 
-from bert_jax.runtime import command
 from bert_jax.text.build import build_corpus
 from bert_jax.text.tokenizer import Tokenizer
 

@@ -10,9 +10,10 @@ length, and wants nothing but JAX: jax.export.deserialize(Path("served/model.sta
 token_type_ids, attention_mask). What goes in and comes out is in signature.json; the tokenizer lies beside it.
 """
 
+from bert_jax.runtime import command
+
 from absl import flags
 
-from bert_jax.runtime import command
 from bert_jax.inference import export
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import disassemble

@@ -5,15 +5,16 @@ r"""Draws the masked-LM loss of a pre-training run from its metrics.jsonl.
       --output=docs/images/quickstart.svg
 """
 
+from bert_jax.runtime import command
+from bert_jax.runtime.files import refuse_foreign, whole_file
+
 import json
 from pathlib import Path
 
 from absl import flags
 
-from bert_jax.runtime import command
 from bert_jax.benchmarks.record import is_drawn
 from bert_jax.errors import UserError
-from bert_jax.runtime.files import refuse_foreign, whole_file
 
 _METRICS = flags.DEFINE_string(
     "metrics", None, "metrics.jsonl of a run, as in --metrics=runs/quickstart/metrics.jsonl", required=True

@@ -9,6 +9,8 @@ On a task the folder gets scores.json, report.txt, predictions.jsonl and, for ta
 SQuAD, CoNLL-2003), submission/. Without labels in the data there are predictions only.
 """
 
+from bert_jax.runtime import command
+
 from pathlib import Path
 
 import source_flags
@@ -16,7 +18,6 @@ from absl import flags
 from tqdm import tqdm
 
 import bert_jax
-from bert_jax.runtime import command
 from bert_jax.config import TaskDataConfig
 from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError

@@ -8,11 +8,12 @@ r"""Fine-tunes a pre-trained BERT for a task, scores it and exports it. Run agai
 With --seeds=5 it runs five seeds, and WORKDIR/scores.json has the mean and the deviation of each score.
 """
 
+from bert_jax.runtime import command
+
 from pathlib import Path
 
 from absl import flags
 
-from bert_jax.runtime import command
 from bert_jax.config import FinetuningConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.seeds import check_layout, finetune_seeds, score_table

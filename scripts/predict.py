@@ -21,6 +21,8 @@ that cannot be answered gives {"error": ...} on its own line. The input is read 
 lines, so it may be of any length; a run that is stopped leaves what it answered in OUTPUT.partial.
 """
 
+from bert_jax.runtime import command
+
 import contextlib
 import functools
 import sys
@@ -28,7 +30,6 @@ import sys
 from absl import flags
 
 import bert_jax
-from bert_jax.runtime import command
 from bert_jax.config.finetuning import TRUNCATIONS
 from bert_jax.errors import UserError, did_you_mean
 from bert_jax.inference import lines

@@ -5,12 +5,13 @@ r"""Pre-trains BERT from raw text. Run again with the same workdir, it goes on w
       --config.data.source='texts/*.txt' --config.total_epochs=3 --config.schedule.warmup=0.05
 """
 
+from bert_jax.runtime import command
+
 from pathlib import Path
 
 from absl import flags
 
 import bert_jax
-from bert_jax.runtime import command
 from bert_jax.config import PretrainingConfig
 from bert_jax.pretraining.run import pretrain, summary
 

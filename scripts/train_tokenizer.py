@@ -5,13 +5,14 @@ r"""Trains a WordPiece vocabulary and writes it as `tokenizers` and `transformer
       --output=runs/cased
 """
 
+from bert_jax.runtime import command
+from bert_jax.runtime.files import refuse_foreign
+
 from pathlib import Path
 
 import source_flags
 from absl import flags
 
-from bert_jax.runtime import command
-from bert_jax.runtime.files import refuse_foreign
 from bert_jax.text.sources import Documents
 from bert_jax.text.tokenizer import FILES, train_tokenizer
 

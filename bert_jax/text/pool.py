@@ -41,16 +41,12 @@ def encoded_batches(
     if processes == 1 or len(first_two) < 2:  # too little text to start processes for
         yield from map(DocumentEncoder(*encoder_arguments), batches)
         return
-    # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
-    executor = concurrent.futures.ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=encoder_arguments
-    )
+    # In a thread, because Python handles signals in the main one: none comes between a process and its record.
+    with concurrent.futures.ThreadPoolExecutor(1) as starter:
+        executor = starter.submit(_started_executor, processes, encoder_arguments).result()
     pending: collections.deque[tuple[concurrent.futures.Future, int]] = collections.deque()  # with their characters
     in_flight = 0
     try:
-        # In a thread, because Python handles signals in the main one: none comes between a process and its record.
-        with concurrent.futures.ThreadPoolExecutor(1) as starter:
-            starter.submit(_start_processes, executor, processes).result()
         for batch in batches:
             size = sum(map(len, batch))
             while pending and (len(pending) > 2 * processes or in_flight + size > _IN_FLIGHT):
@@ -81,12 +77,17 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _start_processes(executor: concurrent.futures.ProcessPoolExecutor, processes: int) -> None:
-    # The processes inherit this: a signal to the group is answered by this one, and they end with it.
+def _started_executor(processes: int, encoder_arguments: tuple) -> concurrent.futures.ProcessPoolExecutor:
+    # All processes inherit this: a signal to the group is answered by this one, and they end with it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
+    executor = concurrent.futures.ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=encoder_arguments
+    )
     with _no_main_module():
         for _ in range(processes):
             executor.submit(int)  # a task starts a process as long as none is idle
+    return executor
 
 
 @contextlib.contextmanager

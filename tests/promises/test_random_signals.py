@@ -80,7 +80,8 @@ def campaign(command: Command, trials: int) -> None:
         )
         slowest = max(slowest, seconds)
         ended_before = status == 0 and seconds < 1  # or so shortly after that it had nothing more to do
-        fault = "" if ended_before or status == 128 + number else f"status {status}"
+        # -number: while Python itself starts or ends; a shell says 128 + number then, too.
+        fault = "" if ended_before or status in (128 + number, -number) else f"status {status}"
         fault = fault or ("a traceback" if "Traceback" in errors else "") or command.whole()
         if status == 0:
             command.forget()

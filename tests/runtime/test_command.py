@@ -1,5 +1,6 @@
 """What every script does around its one call."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -106,13 +107,18 @@ print("bert_jax.runtime.machine" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(
-    "script",
-    [path for path in sorted((ROOT / "scripts").glob("*.py")) if "command." in path.read_text()],
-    ids=lambda path: path.stem,
-)
+SCRIPTS = [path for path in sorted((ROOT / "scripts").glob("*.py")) if "command." in path.read_text()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_set_up_the_process_before_they_load_what_reads_the_environment(script):
     assert in_new_process(WITHOUT_LIBRARIES, script).strip() == "True"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_answer_signals_before_they_import_anything_else(script):
+    first = next(node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert ast.unparse(first) == "from bert_jax.runtime import command"
 
 
 FOLDER = "import os; from bert_jax.runtime import command; print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
