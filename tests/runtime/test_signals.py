@@ -20,7 +20,7 @@ from bert_jax.runtime import command, signals
 from bert_jax.runtime.files import temporary_folder
 
 def long_call(_):
-    with temporary_folder(Path(sys.argv[1]) / "folder"):
+    with temporary_folder(Path(folder) / "folder"):
         {LONG_CALL}
 
 def loop(_):
@@ -50,7 +50,8 @@ def saving_for_ever(_):
         while True:
             time.sleep(0.01)
 
-command.run(globals()[sys.argv.pop()])
+work, folder = sys.argv.pop(), sys.argv.pop()  # what a script has are flags
+command.run(globals()[work])
 """
 
 

@@ -15,14 +15,15 @@ def talk(_):
     for number in range(20_000):
         print("line", number)
         print("complaint", number, file=sys.stderr)
-    open(sys.argv[1], "w").write("came to its end")
+    open(end, "w").write("came to its end")
 
 def answer(_):
     with streams.answers() as target:
         for number in range(20_000):
             target.write(f"answer ä {number}\\n")
 
-command.run(globals()[sys.argv.pop()])
+work, end = sys.argv.pop(), sys.argv.pop()  # what a script has are flags
+command.run(globals()[work])
 """
 
 
