@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -79,7 +80,9 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
 
 def _started_executor(processes: int, encoder_arguments: tuple) -> concurrent.futures.ProcessPoolExecutor:
     # All processes inherit this: a signal to the group is answered by this one, and they end with it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    multiprocessing.resource_tracker.ensure_running()  # unblocks SIGINT once it is started, and ignores it itself
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.
     executor = concurrent.futures.ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=encoder_arguments
