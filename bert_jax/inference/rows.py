@@ -140,7 +140,7 @@ def listed(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: 
     without_items = not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0
     if without_items or isinstance(items, bytes | Mapping | set | frozenset):
         raise UserError(f"a list of {wanted} is wanted, not a {type(items).__name__}")
-    found = [_plain(item) for item in (items.to_pylist() if hasattr(items, "to_pylist") else items)]
+    found = [_plain(item) for item in getattr(items, "to_pylist", lambda: items)()]
     for number, item in enumerate(found):
         if not is_good(item):
             raise UserError(f"a list of {wanted} is wanted: item {number} is {item!r:.80}")

@@ -66,7 +66,7 @@ class TaskHeads(LoadedModel):
         self.need("sequence_classification", "classify")
         texts = listed(texts, batch_size, is_text_or_pair, "texts or pairs (first, second)")
         kind = kind_of_head(self.problem_type, self.labels)
-        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        pairs = [(text, None) if isinstance(text, str) else (text[0], text[1]) for text in texts]
         examples = [TextExample(str(number), *pair, None) for number, pair in enumerate(pairs)]
         inputs = ["single" if second is None else "pairs" for _, second in pairs]
         faults_of = {name: self._fault_of_pair(name == "pairs") or self.fault_of_inputs(name) for name in set(inputs)}
@@ -159,7 +159,9 @@ class TaskHeads(LoadedModel):
         self.need("question_answering", "answer")
         questions = listed(questions, batch_size, is_pair, "pairs (question, context)")
         kind = QuestionAnswering()
-        examples = [QuestionAnsweringExample(str(number), *pair, (), True) for number, pair in enumerate(questions)]
+        examples = [
+            QuestionAnsweringExample(str(number), pair[0], pair[1], (), True) for number, pair in enumerate(questions)
+        ]
         codec = self.codec(kind, (), max_length, null_threshold=null_threshold)
         faults = [self._fault_of_pair(True) or _fault_of_question(*pair) for pair in questions]
         return self._answers(kind, examples, faults, codec, batch_size, progress)

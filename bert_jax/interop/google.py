@@ -4,7 +4,6 @@ A folder holds ``bert_config.json``, ``bert_model.ckpt`` and ``vocab.txt``. Tens
 nothing else: the extra `google`.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from bert_jax.config import ModelConfig, from_config_dict
 from bert_jax.config.fields import names
 from bert_jax.errors import UserError
 from bert_jax.interop.layout import Pretrained, assemble, parts_in
+from bert_jax.runtime.files import read_json
 
 CONFIG_FILE = "bert_config.json"
 INDEX = ".index"  # a checkpoint X is the files X.index and X.data-00000-of-00001, ...
@@ -74,16 +74,12 @@ def load(directory: Path, *, upcast: bool = False) -> Pretrained:
 
 
 def _read_config(file: Path) -> ModelConfig:
+    settings = read_json(file)
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError(f"it holds a {type(settings).__name__}")
         unknown = [key for key in settings if key not in _FIELDS and not key.startswith(_UNREAD)]
         if unknown:
             raise UserError(f"{unknown[0]} is not known")
         return from_config_dict(ModelConfig, {key: settings[key] for key in _FIELDS if key in settings})
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a JSON object: {error}") from error
     except UserError as error:
         raise UserError(f"{file}: {str(error).replace('model.', '')}") from error
 

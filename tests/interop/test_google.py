@@ -214,7 +214,7 @@ def test_torn_and_missing_files(released, tmp_path):
     (directory / "bert_model.ckpt.index").write_bytes(b"")
     for content in ("{", "[]", "3"):
         (directory / "bert_config.json").write_text(content)
-        with pytest.raises(UserError, match=r"bert_config\.json is not a JSON object"):
+        with pytest.raises(UserError, match=r"bert_config\.json is damaged"):
             google.load(directory)
 
 
