@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False,
     Returns:
       The metrics of the last evaluation as those of split "validation". Besides, `unigram_loss` is nats a token of the
       held-out text under the word frequencies of the training text, and `nsp_majority` the share of the commoner
-      answer among its sentence pairs.
+      answer among its sentence pairs. With `init_from`, "before_training" has the evaluation before the first step.
 
     Raises:
       UserError: bad config, text, tokenizer or corpus, or a loss that is not finite.
       Interrupted: by SIGINT, SIGTERM or SIGHUP, after saving.
     """
+    config = with_architecture(config)
     check(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
     if execution.process_count > 1:
@@ -98,7 +100,10 @@ def _pretrain(
     baselines = {"unigram_loss": unigram_loss(train_text.token_counts, data.validation, tokenizer.special_ids)}
     if config.data.objective != "none":
         baselines["nsp_majority"] = majority_share(data.validation)
-    result = RunResult({"validation": trained.evaluation | baselines}, model, seconds)
+    metrics = {"validation": trained.evaluation | baselines}
+    if before := first_evaluation(workdir):
+        metrics["before_training"] = before
+    result = RunResult(metrics, model, seconds)
     workdirs.finish(given_config, workdir, result)
     return result
 
@@ -115,6 +120,8 @@ def summary(result: RunResult) -> str:
         f"Masked-LM loss on it: {metrics['mlm_loss']:.3f} nats, {abs(below):.3f} {where} "
         f"(perplexity {metrics['mlm_perplexity']:.1f}, accuracy {metrics['mlm_accuracy']:.1%})",
     ]
+    if before := result.metrics.get("before_training"):
+        lines.append(f"Before training it was {before['mlm_loss']:.3f} nats")
     if "nsp_accuracy" in metrics:
         lines.append(
             f"Sentence-pair accuracy: {metrics['nsp_accuracy']:.1%} "
@@ -138,9 +145,6 @@ def check(config: PretrainingConfig) -> None:
 
 def check_start(config: PretrainingConfig) -> None:
     """Raises UserError for what the first step could not start from; before the text is read, which takes long."""
-    if config.init_from:
-        starting_weights(config)
-        return
     if config.initial_embeddings == "counted":
         check_vocabulary(config.model)
     if config.initial_attention == "neighbours":
@@ -263,6 +267,7 @@ def make_data(
         rows_per_epoch=batches.rows_per_epoch,
         tokens_per_row=config.data.length,
         identity={"vocabulary": tokenizer.hash, "corpus": corpus_identity(directory)},
+        evaluate_first=bool(config.init_from),
     )
     return train_text, data
 
@@ -288,20 +293,39 @@ def first_params(config: PretrainingConfig, text: Corpus, random_params: dict) -
 
 
 def starting_weights(config: PretrainingConfig) -> Pretrained:
-    """Reads the weights of `init_from`.
+    """Reads the weights of `init_from`."""
+    return without_padding(*pretrained.load_pretrained(config.init_from))
+
+
+def with_architecture(config: PretrainingConfig) -> PretrainingConfig:
+    """Returns the config with the architecture and the vocabulary size of `init_from`, if it is set.
 
     Raises:
-      UserError: they are of another architecture; names each field.
+      UserError: `init_from` cannot be read, or `model` asks for another architecture; names each key.
     """
-    loaded = without_padding(*pretrained.load_pretrained(config.init_from))
+    if not config.init_from:
+        return config
+    found = starting_weights(config).config
     different = [
-        f"model.{name}={getattr(loaded.config, name)} (it is {getattr(config.model, name)})"
+        f"model.{name}={getattr(found, name)} (asked for: {getattr(config.model, name)})"
         for name in SHAPING_FIELDS
-        if getattr(loaded.config, name) != getattr(config.model, name)
+        if getattr(config.model, name) not in (getattr(ModelConfig(), name), getattr(found, name))
     ]
     if different:
-        raise UserError(f"init_from={config.init_from} is of another architecture: set {', '.join(different)}")
-    return loaded
+        raise UserError(
+            f"init_from={config.init_from} is of another architecture, {', '.join(different)}: leave it out"
+        )
+    shape = {name: getattr(found, name) for name in SHAPING_FIELDS}
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **shape))
+
+
+def first_evaluation(workdir: Path) -> dict[str, float]:
+    """Returns the evaluation before the first step from WORKDIR/metrics.jsonl; empty if there is none."""
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()[:1]:
+        values = json.loads(line)
+        if (values.pop("step"), values.pop("split")) == (0, "validation"):
+            return values
+    return {}
 
 
 def pretraining_objective(

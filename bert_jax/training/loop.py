@@ -57,6 +57,7 @@ class Data:
       rank: the function from an evaluation to a number; the highest is the best.
       identity: what the data are, by part, such as {"vocabulary": hash}; a checkpoint in which a part differs is
         refused. The names of the parts and short values are shown to the user.
+      evaluate_first: whether the weights that a run starts from are evaluated before its first step.
     """
 
     train: Callable[[int], Iterator[HostBatch]]
@@ -66,6 +67,7 @@ class Data:
     evaluate: Callable[[Parameters], Evaluation] | None = None
     rank: Callable[[Evaluation], float] = lowest_loss
     identity: dict[str, str] = dataclasses.field(default_factory=dict)
+    evaluate_first: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Trained:
     best_params: Callable[[], Parameters]
 
 
-def train(
+def train(  # noqa: PLR0915 (it is read from top to bottom)
     objective: Objective,
     config: TrainingConfig,
     workdir: Path,
@@ -167,6 +169,9 @@ def train(
         contextlib.closing(checkpoints),
         contextlib.closing(profiler),
     ):
+        if step == 0 and data.evaluate_first:
+            with reporter.paused():
+                reporter.evaluated(0, score(state.params))
         while not duration.is_done(step):
             state, metrics = train_step(state, batch, np.int32(duration.total_steps or PROVISIONAL_STEPS))
             positions = max(array.size for array in batch.values())  # B x L, padding too

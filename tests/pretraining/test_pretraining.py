@@ -12,7 +12,7 @@ import pytest
 from helpers.runs import metric_lines, tiny_run
 
 import bert_jax
-from bert_jax.config import DataConfig, PretrainingConfig, model_config
+from bert_jax.config import DataConfig, ModelConfig, PretrainingConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.metrics.language_model import majority_share, unigram_loss
 from bert_jax.pretraining.run import pretrain, read_run, summary
@@ -116,16 +116,20 @@ def test_init_from_starts_from_the_weights_and_their_vocabulary(finished, text_f
     loss = result.metrics["validation"]["mlm_loss"]
     vocabulary = bert_jax.load(workdir).config.vocab_size
     config = tiny_run(text_file, init_from=str(workdir), total_steps=1)
-    model = dataclasses.replace(config.model, vocab_size=vocabulary)
+    dropouts = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = ModelConfig(**dropouts)  # the shape is that of init_from
     optimizer = dataclasses.replace(config.optimizer, learning_rate=0.0)
     config = dataclasses.replace(config, model=model, optimizer=optimizer)
     again = pretrain(config, tmp_path / "again")
+    assert bert_jax.load(tmp_path / "again").config.vocab_size == vocabulary
+    assert again.metrics["before_training"]["mlm_loss"] == pytest.approx(loss, abs=1e-6)
+    assert f"Before training it was {loss:.3f} nats" in summary(again)
     assert again.metrics["validation"]["mlm_loss"] == pytest.approx(loss, abs=1e-6)
     stacked = dataclasses.replace(config, model=dataclasses.replace(model, scan_layers=True))
     stacked = pretrain(stacked, tmp_path / "stacked")
     assert stacked.metrics["validation"]["mlm_loss"] == pytest.approx(loss, abs=1e-5)
     deeper = dataclasses.replace(config, model=dataclasses.replace(model, num_hidden_layers=3))
-    with pytest.raises(UserError, match=r"another architecture: set model.num_hidden_layers=2 \(it is 3\)"):
+    with pytest.raises(UserError, match=r"another architecture, model.num_hidden_layers=2 \(asked for: 3\)"):
         pretrain(deeper, tmp_path / "deeper")
 
 
