@@ -6,7 +6,7 @@ import io
 import os
 import select
 import sys
-from typing import TextIO, cast
+from typing import IO, TextIO, cast
 
 
 class LastingStream(io.RawIOBase):
@@ -51,7 +51,7 @@ def outlast_readers() -> None:
         raw = LastingStream(descriptor)
         unbuffered = stream is not None and stream.write_through
         lasting = io.TextIOWrapper(
-            cast(io.BufferedWriter, raw) if unbuffered else io.BufferedWriter(raw),
+            cast(io.BufferedWriter, raw) if unbuffered else io.BufferedWriter(cast(io.RawIOBase, raw)),
             encoding=stream.encoding if stream else "utf-8",
             errors=stream.errors if stream else "replace",
             line_buffering=stream is not None and (stream.line_buffering or raw.isatty()),
@@ -70,7 +70,7 @@ def answers() -> TextIO:
     return open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)
 
 
-def check_reader(stream: TextIO) -> None:
+def check_reader(stream: IO[str]) -> None:
     """Raises BrokenPipeError if a stream is of `answers`, and nobody reads it any more: they need not be computed."""
     if getattr(stream, "name", None) == 1 and reader_is_gone():
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

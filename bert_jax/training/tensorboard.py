@@ -20,7 +20,7 @@ class TensorBoard:
     def __init__(self, folder: Path, *, first_step: int) -> None:
         """Starts a file that goes on from `first_step`: what other files have from there on is hidden."""
         from tensorboardX.event_file_writer import EventsWriter  # imports PyTorch, where it is installed: seconds
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         self._event, self._scalar = Event, scalar

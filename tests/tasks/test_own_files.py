@@ -115,13 +115,13 @@ JSONL = "".join(json.dumps(each) + "\n" for each in OBJECTS)
     [
         ("a.csv", CSV),
         ("a", CSV),
-        ("a.tsv.gz", gzip.compress(TSV.encode())),
+        ("a.tsv.gz", gzip.compress(TSV.encode(), mtime=0)),
         ("a", TSV),
         ("a", JSONL),
         ("a.json", JSONL),
         ("a.json", json.dumps(OBJECTS, indent=2)),
         ("a", json.dumps(OBJECTS)),
-        ("a.json.gz", gzip.compress(json.dumps(OBJECTS).encode())),
+        ("a.json.gz", gzip.compress(json.dumps(OBJECTS).encode(), mtime=0)),
         ("a.txt", TSV),
     ],
 )
