@@ -18,6 +18,7 @@ from bert_jax.config import FinetuningConfig
 from bert_jax.errors import UserError
 from bert_jax.experiments.seeds import check_layout, finetune_seeds, score_table
 from bert_jax.finetuning.run import finetune
+from bert_jax.training.metrics import described
 
 _CONFIG = command.define_config(
     FinetuningConfig, "config file and, behind a colon, its task, as in --config=configs/finetune/glue.py:mrpc"
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
         return
     check_layout(workdir, seeds)
     for split, values in finetune(config, workdir, profile=_PROFILE.value).metrics.items():
-        print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        print(f"{split}: {described(values, '.4f')}")
 
 
 if __name__ == "__main__":

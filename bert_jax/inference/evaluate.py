@@ -118,7 +118,8 @@ def evaluate_text(
       progress: is called after each document that is scored, with 1.
 
     Returns:
-      What scores.json holds: "source", "documents", "tokens", "scores" with `mlm_loss` and `unigram_loss` in nats,
+      What scores.json holds: "source", its "documents" and "tokens", the "scored_rows" and "scored_tokens" (with [CLS]
+      and [SEP]) that were taken of them, "scores" with `mlm_loss` and `unigram_loss` in nats,
       `mlm_perplexity`, `mlm_accuracy`, `nsp_loss` and `nsp_accuracy` of pairs, `pseudo_perplexity` over all tokens.
 
     Raises:
@@ -136,6 +137,9 @@ def evaluate_text(
         ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=batch_size)
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
         result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
+        filled = [(batch["sequence_ids"] > 0).sum(1) for batch in batches]
+        result["scored_rows"] = int(sum((tokens > 0).sum() for tokens in filled))
+        result["scored_tokens"] = int(sum(tokens.sum() for tokens in filled))
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.execution.dtype.name)
     objective = pretraining_objective(config, model.tokenizer, model.execution)

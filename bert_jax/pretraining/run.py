@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from bert_jax.training.result import RunResult, timed
 from bert_jax.training.sharding import check_batch, local_rows
 
 SHAPING_FIELDS = names(ModelConfig, "weights")
+_FEW_DOCUMENTS = 10  # held out: too few for figures to rest on
 
 
 def pretrain(config: PretrainingConfig, workdir: Path, *, profile: bool = False, verify: bool = False) -> RunResult:
@@ -254,6 +256,7 @@ def make_data(
             f"corpus {directory} has no held-out documents: it needs two documents at least (in .txt files, a blank "
             "line stands between documents) and a validation_share above 0"
         )
+    warn_of_text(config, train_text, held_out)
     ids = dict(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, batch_size=config.batch_size)
     rows = local_rows(config.batch_size, execution)
     batches = PretrainingBatches(train_text, config.data, **ids, seed=config.seed, rows=rows)
@@ -270,6 +273,22 @@ def make_data(
         evaluate_first=bool(config.init_from),
     )
     return train_text, data
+
+
+def warn_of_text(config: PretrainingConfig, train_text: Corpus, held_out: Corpus) -> None:
+    """Warns where figures of the run will mean little, for what the text is."""
+    if held_out.num_documents < _FEW_DOCUMENTS:
+        warnings.warn(
+            f"{held_out.num_documents} documents with {held_out.num_tokens:,} tokens are held out: the validation "
+            "figures are rough; raise data.validation_share, or give more text",
+            stacklevel=2,
+        )
+    if config.data.objective != "none" and train_text.num_sentences == train_text.num_documents:
+        warnings.warn(
+            f"every document has one sentence, and none is followed by another: {config.data.objective} learns "
+            "nothing, and its accuracy means nothing; set data.objective=none, or put the sentences of a text together",
+            stacklevel=2,
+        )
 
 
 def first_params(config: PretrainingConfig, text: Corpus, random_params: dict) -> dict:

@@ -96,8 +96,8 @@ def class_names(value: Any, record: Record, column: str) -> tuple[str, ...] | Ve
         value = _parts(value.strip(), record, column)
     if isinstance(value, dict):
         return _holding({name: value[name] for name in value}, record)
-    if not isinstance(value, Sequence | set | frozenset) or isinstance(value, bytes):
-        value = [value]
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise UserError(f"{record.place}: {column!r} is not a list of labels but a {type(value).__name__}: {_REMEDY}")
     names = tuple(class_name(part, record, column) for part in value)
     if len(names) > 1 and set(names) <= {"0", "1"} and not isinstance(value, _Names):
         return Vector(name == "1" for name in names)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bert_jax.config import TrainingConfig
+from bert_jax.errors import UserError
 from bert_jax.training.checkpoint import Progress
 
 # A run of `total_minutes` fixes its number of steps once it knows its speed: after this many, or a tenth of the time.
 CALIBRATION_STEPS = 50
 PROVISIONAL_STEPS = 10_000  # what the schedule of such a run assumes until then
+REVISED_BY = 0.1  # half way through, its steps change if that is off by more than this share
 
 
 class Duration:
@@ -31,7 +33,8 @@ class Duration:
           began: the time on the monotonic clock when the run began, less the seconds that it had in other processes.
         """
         self.first_step, self.total_steps = step, total_steps
-        self._config, self._began, self._loop_began = config, began, time.monotonic()
+        self._config, self._began = config, began
+        self._pace_step, self._pace_began = step, time.monotonic()
 
     def elapsed(self) -> float:
         """Returns the seconds of wall time, in all processes of the run so far."""
@@ -46,23 +49,39 @@ class Duration:
         self.total_steps = step
 
     def waits_for_speed(self, step: int) -> bool:
-        """Says whether the time has come to call `fix`."""
-        seconds = 6 * self._config.total_minutes
-        return not self.total_steps and (step - self.first_step >= CALIBRATION_STEPS or self.elapsed() > seconds)
+        """Says whether the time has come to call `fix`: once the speed is known, and half way through."""
+        if not self._config.total_minutes:
+            return False
+        if self.total_steps:
+            return step == self.total_steps // 2 and step > self._pace_step
+        return step - self.first_step >= CALIBRATION_STEPS or self.elapsed() > 6 * self._config.total_minutes
 
     def fix(self, step: int, evaluate: Callable[[], object]) -> None:
         """Fixes the steps of a run of `total_minutes` by the pace so far and the time that an evaluation takes.
 
+        Half way through they are revised, if the machine has turned faster or slower since. The checkpoints keep them.
+
         Raises:
           UserError: the warm-up is longer than the run.
         """
-        pace = (time.monotonic() - self._loop_began) / (step - self.first_step)
-        began = time.monotonic()
-        evaluate()
-        pace += (time.monotonic() - began) / self._config.eval_every
+        pace = (time.monotonic() - self._pace_began) / (step - self._pace_step)
+        planned = self.total_steps
+        if not planned:
+            began = time.monotonic()
+            evaluate()
+            pace += (time.monotonic() - began) / self._config.eval_every
         left = 60 * self._config.total_minutes - self.elapsed()
-        self.total_steps = step + max(1, int(left / pace))
-        self._config.schedule.check_fits(self.total_steps)
+        total_steps = step + max(1, int(left / pace))
+        if planned and abs(total_steps - planned) <= REVISED_BY * planned:
+            return
+        try:
+            self._config.schedule.check_fits(total_steps)
+        except UserError:
+            if planned:  # a run under way is not ended for its plan
+                return
+            raise
+        self.total_steps = total_steps
+        self._pace_step, self._pace_began = step, time.monotonic()
 
 
 def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: int, progress: Progress) -> int:

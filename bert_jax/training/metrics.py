@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,15 @@ def check_finite(values: dict[str, float], where: str, dead_end: int | None = No
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise NotFiniteError(f"{broken[0]} is not finite {where}", dead_end)
+
+
+def described(values: Mapping[str, float], form: str = ".4g") -> str:
+    """Describes metrics in a line; a measure that is the loss by another name stands there once."""
+    loss = values.get("loss", math.nan)
+    once = {
+        name: value for name, value in values.items() if name == "loss" or not math.isclose(value, loss, rel_tol=1e-6)
+    }
+    return ", ".join(f"{name} {value:{form}}" for name, value in once.items())
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -237,6 +246,7 @@ class Reporter:
         self._writer, self._objective, self._log_every = writer, objective, log_every
         self._unread: list[tuple[int, int, dict[str, Mean]]] = []
         self._window = Window(step + 1, sums)
+        self._first_step = step + 1
         self._clock = Clock()
         self._console = Console(step)
         self._waited = 0.0
@@ -251,6 +261,8 @@ class Reporter:
           total_steps: the steps of the run; 0 if they are not known.
           waited: the seconds that the loop waited for the next batch.
         """
+        if step == self._first_step:
+            self._say_first(metrics)
         self._unread.append((step, positions, metrics))
         self._waited += waited
         self._console.advance(total_steps)
@@ -280,7 +292,7 @@ class Reporter:
         """
         check_finite(values, f"in the evaluation after step {step:,}")
         self._writer.write(step, "validation", values)
-        self.say(f"step {step:>7,}  validation: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self.say(f"step {step:>7,}  validation: " + described(values))
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -294,6 +306,12 @@ class Reporter:
         """Ends the bar and the files."""
         self._console.close()
         self._writer.close()
+
+    def _say_first(self, metrics: dict[str, Mean]) -> None:
+        """Waits for the first step, and shows that there is training: the end of the interval may be far off."""
+        sums: Sums = {}
+        add_sums(sums, metrics)
+        self.say(f"step {self._first_step:>7,}  loss {means_of(sums, self._objective)['loss']:.3f}")
 
     def _read(self, last_step: float) -> None:
         ready = [queued for queued in self._unread if queued[0] <= last_step]

@@ -180,12 +180,23 @@ def test_the_loss_of_a_masked_language_model(tmp_path):
     found = evaluate_text(model, str(tmp_path / "a.txt"), tmp_path, length=16, pseudo_perplexity_of=2)
     assert found["documents"] == 6
     assert found["tokens"] == sum(5 * (3 + number) for number in range(6))
+    assert 0 < found["scored_tokens"] <= 16 * found["scored_rows"]
     assert found["scores"]["mlm_loss"] == pytest.approx(math.log(99), rel=1e-5)
     assert found["scores"]["mlm_perplexity"] == pytest.approx(99, rel=1e-4)
     assert found["scores"]["pseudo_perplexity"] == pytest.approx(99, rel=1e-4)
     assert found["scores"]["unigram_loss"] == pytest.approx(math.log(5), rel=0.3)  # five words, as often each
     assert "nsp_accuracy" in found["scores"]
     assert json.loads((tmp_path / "scores.json").read_text()) == found
+
+
+@pytest.mark.slow
+def test_what_is_scored_of_a_text_is_counted(tmp_path):
+    """A row holds one of the documents, with [CLS] and [SEP]."""
+    model = Model(random_model.random_model(architecture="BertForMaskedLM"), random_model.tokenizer())
+    (tmp_path / "a.txt").write_text("\n\n".join(["the film was good ."] * 9))
+    found = evaluate_text(model, str(tmp_path / "a.txt"), tmp_path, length=8, max_rows=4)
+    assert (found["documents"], found["tokens"]) == (9, 45)
+    assert (found["scored_rows"], found["scored_tokens"]) == (4, 4 * 7)
 
 
 @pytest.mark.slow

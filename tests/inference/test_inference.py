@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -322,7 +323,9 @@ def test_load_says_what_it_looked_for(model, tmp_path):
 
 def test_load_of_a_model_with_another_tokenizer(model, tmp_path):
     model.save(tmp_path / "model")
-    Tokenizer.from_vocabulary([*VOCABULARY, *(f"x{number}" for number in range(9))]).save(tmp_path / "model")
+    Tokenizer.from_vocabulary([*VOCABULARY, *(f"x{number}" for number in range(9))]).save(tmp_path / "other")
+    for path in (tmp_path / "other").glob("*.*"):
+        shutil.copy(path, tmp_path / "model")
     with pytest.raises(UserError, match=r"ids up to 25, .* 17 rows \(vocab_size\)"):
         bert_jax.load(tmp_path / "model")
     for name in ("tokenizer.json", "vocab.txt"):

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ import bert_jax
 from bert_jax.config import DataConfig, ModelConfig, PretrainingConfig, model_config
 from bert_jax.errors import UserError
 from bert_jax.metrics.language_model import majority_share, unigram_loss
-from bert_jax.pretraining.run import pretrain, read_run, summary
+from bert_jax.pretraining.run import pretrain, read_run, summary, warn_of_text
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.result import RunResult
@@ -297,6 +299,25 @@ def test_damaged_files_of_a_workdir_are_answered_in_a_line(content, text_file, t
         workdirs.register_run(config, tmp_path)
     with pytest.raises(UserError, match=r"^.*config.json is damaged: [^\n]*$"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("documents", "sentences", "objective", "words"),
+    [
+        (9, 90, "nsp", ["9 documents with 500 tokens are held out"]),
+        (10, 90, "nsp", []),
+        (10, 10, "nsp", ["every document has one sentence"]),
+        (10, 10, "sop", ["every document has one sentence"]),
+        (10, 10, "none", []),
+    ],
+)
+def test_figures_that_mean_little_are_told(documents, sentences, objective, words):
+    text = SimpleNamespace(num_documents=documents, num_sentences=sentences, num_tokens=500)
+    config = PretrainingConfig(total_steps=1, data=DataConfig(source="text", objective=objective))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_text(config, text, text)
+    assert [word in str(warning.message) for word, warning in zip(words, told, strict=True)] == [True] * len(words)
 
 
 @pytest.mark.parametrize(("loss", "words"), [(7.0, "1.000 below"), (9.0, "1.000 above")])

@@ -528,7 +528,7 @@ def test_the_script_builds_with_its_flags(tokenizer, tmp_path):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "2 kept of 3" in output
-    assert "corpus: 100%" in errors  # the bar
+    assert not errors  # a bar is for a person who looks
     corpus = Corpus.open(tmp_path / "c", tokenizer=tokenizer)
     assert corpus.num_documents == 2
     assert corpus.header["source"] == f"{tmp_path}/a.csv"

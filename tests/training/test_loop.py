@@ -19,9 +19,9 @@ from bert_jax.config import MeshConfig, OptimizerConfig, ScheduleConfig
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.runtime.execution import Execution
 from bert_jax.training.checkpoint import Progress
-from bert_jax.training.duration import planned_steps
+from bert_jax.training.duration import Duration, planned_steps
 from bert_jax.training.loop import Data, log_interval, next_batch
-from bert_jax.training.metrics import Clock, Reporter
+from bert_jax.training.metrics import Clock, Reporter, described
 from bert_jax.training.objective import Mean
 from bert_jax.training.sharding import local_rows
 from bert_jax.training.step import accumulated_gradients, stream_key
@@ -214,6 +214,7 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
     monkeypatch.setattr("bert_jax.training.loop.time", clock)
     monkeypatch.setattr("bert_jax.training.duration.time", clock)
     monkeypatch.setattr("bert_jax.training.duration.CALIBRATION_STEPS", 5)
+    monkeypatch.setattr("bert_jax.training.duration.REVISED_BY", 9.0)  # without evaluations it would be fast
     config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.02, log_every=500)
     with pytest.raises(Interrupted):
         train(Toy(), config, tmp_path, toy_data(kill=(8, signal.SIGINT)))
@@ -229,6 +230,24 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "expected"), [(1.0, 60), (0.5, 115), (2.0, 32), (1.05, 60)])
+def test_a_plan_of_minutes_is_revised_half_way_through(seconds, expected, monkeypatch) -> None:
+    """A step takes a second at first, and from the fifth on as many as `seconds`."""
+    now = [0.0]
+    monkeypatch.setattr("bert_jax.training.duration.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("bert_jax.training.duration.CALIBRATION_STEPS", 5)
+    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=1.0, eval_every=10**9)
+    duration = Duration(config, 0, 0, 0.0)
+    step = 0
+    while not duration.is_done(step):
+        now[0] += 1.0 if step < 5 else seconds
+        step += 1
+        if duration.waits_for_speed(step):
+            duration.fix(step, lambda: None)
+    assert step == expected
+    assert now[0] == pytest.approx(60, abs=3)
+
+
 def test_checkpoint_of_other_data_is_refused_with_the_part_that_differs(tmp_path) -> None:
     data = dataclasses.replace(toy_data(), identity={"vocabulary": "ab12", "labels": "n" * 200 + "yes"})
     train(Toy(), dataclasses.replace(CONFIG, total_steps=2), tmp_path, data)
@@ -292,9 +311,16 @@ def test_progress_is_printed_without_a_terminal(straight, tmp_path, capsys) -> N
     train(Toy(), dataclasses.replace(CONFIG, total_steps=8), tmp_path, toy_data())
     out = capsys.readouterr().out
     assert "ready to train on 1 cpu device from step 0" in out
+    assert "step       1  loss " in out
     assert "step       4  loss " in out
     assert " tokens/s  00:0" in out
     assert "step       8  validation: loss " in out
+
+
+def test_the_loss_stands_in_a_line_once() -> None:
+    values = {"loss": 0.5, "cross_entropy": 0.5 + 1e-9, "accuracy": 0.75, "mlm_loss": 0.4}
+    assert described(values) == "loss 0.5, accuracy 0.75, mlm_loss 0.4"
+    assert described({"accuracy": 0.75}, ".4f") == "accuracy 0.7500"
 
 
 @pytest.mark.parametrize(
