@@ -104,7 +104,7 @@ def _finetune(
         tokens_per_row=config.max_length,
         evaluate=evaluators["validation"],
         rank=functools.partial(rank, config),
-        identity={"vocabulary": codec.tokenizer.hash, "list of labels": ", ".join(codec.labels)},
+        identity={"vocabulary": codec.tokenizer.hash, "list of labels": to_json(codec.labels, ensure_ascii=False)},
     )
     start = functools.partial(initial_params, config, with_head_for(config, prepared))
     with timed(seconds, "training"), out_of_memory_told(memory_remedy(config)):
@@ -308,7 +308,7 @@ def with_head_for(config: FinetuningConfig, prepared: Prepared) -> Pretrained:
     """
     task, loaded, names = prepared.task, prepared.loaded, prepared.codec.labels
     head = loaded.params.get(task.kind.head)
-    if head is None or not names:
+    if head is None or (not names and loaded.problem_type in ("", task.kind.problem_type)):
         return loaded
     if are_nameless(loaded.labels) and task.labels and len(loaded.labels) == len(names):
         print(f"{config.init_from} does not name the classes of its head: they are taken as {listed(names)}")
@@ -317,7 +317,7 @@ def with_head_for(config: FinetuningConfig, prepared: Prepared) -> Pretrained:
     if rows is None or loaded.problem_type not in ("", task.kind.problem_type):
         print(
             f"{config.init_from} has {task.kind.head} for {loaded.problem_type} {listed(loaded.labels)}, and here the "
-            f"classes are {listed(names)}: drawn at random"
+            f"classes are {listed(names) or 'none'}: drawn at random"
         )
         return dataclasses.replace(
             loaded, params={name: loaded.params[name] for name in loaded.params.keys() - {task.kind.head}}

@@ -89,6 +89,10 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     params = assemble(file, arrays, parts, config, len(labels), upcast=upcast)
     if not parts.intersection(LABELLED):
         labels, problem_type = (), ""
+    if twice := [label for label, count in collections.Counter(labels).items() if count > 1]:
+        raise UserError(
+            f"{config_file}: two classes are called {twice[0]!r} in id2label: give each class a name of its own there"
+        )
     return Pretrained(params, config, labels, problem_type, _head_settings(config_file, settings))
 
 
@@ -132,11 +136,8 @@ def _labels(file: Path, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]
         labels = tuple(str(names[str(index)]) for index in range(len(names)))
     except (KeyError, TypeError) as error:
         raise UserError(f"{file}: id2label must name the classes 0, 1, 2, ..., found {names!r:.200}") from error
-    twice = [label for label, count in collections.Counter(labels).items() if count > 1]
-    nameless = [index for index in range(len(names)) if names[str(index)] is None]
-    if twice or nameless:
-        fault = f"two classes are called {twice[0]!r}" if not nameless else f"class {nameless[0]} is null"
-        raise UserError(f"{file}: {fault} in id2label: give each class a name of its own there")
+    if None in names.values():
+        raise UserError(f"{file}: a class is null in id2label: give each class a name of its own there")
     problem_type = settings.get("problem_type") or ""
     if problem_type not in ("", *_PROBLEM_TYPES):
         raise UserError(f"{file}: problem_type is {problem_type!r}, and only {', '.join(_PROBLEM_TYPES)} are known")

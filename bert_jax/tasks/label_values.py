@@ -1,8 +1,7 @@
 """Reads names of classes from the values of cells, the same way from every kind of table.
 
-A name is what is written, in Unicode's composed form (NFC), with one space for white space of any kind and none around
-it. A whole number has one name: 1, 1.0 and "1.0" are the class ``1``. None, NaN, ``<NA>`` and an empty cell are no
-label. Infinity and what is no text and no number are refused.
+A name is what is written, as `labels.normalized` has it: 1, 1.0 and "1.0" are the class ``1``. None, NaN, ``<NA>`` and
+an empty cell are no label. Infinity and what is no text and no number are refused.
 
 Several labels are a list (in JSON, or in a cell as JSON or Python write it), names with ``;`` or ``|`` between them, an
 object or several columns of zeros and ones, or vectors of zeros and ones, whose classes are named by their places. What
@@ -13,19 +12,18 @@ import ast
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.kinds.base import Task
+from bert_jax.tasks.labels import normalized
 from bert_jax.text.tables import Record
 
-_WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0*")
-_NO_LABEL = ("", "nan", "<na>")
+NO_LABEL = ("", "nan", "<na>")
 _INFINITE = ("inf", "infinity")
-_INVISIBLE = "\u200b\u2060\ufeff"  # not white space to Unicode, and not to be seen
 _SEPARATORS = (";", "|")
+_BITS = re.compile(r"[01](\s+[01])+")
 _LIST = re.compile(r"[\[({].*[\])}]|array\(.*\)", re.DOTALL)
 _NO_COMMA = re.compile(r"""['"\w]\s+['"\w]""")  # NumPy prints arrays so, and Python would read 'a' 'b' as 'ab'
 _ZERO_OR_ONE = {"0": False, "1": True, "false": False, "true": True}
@@ -33,7 +31,13 @@ _REMEDY = 'write names with ";" between them, or a JSON list of names'
 
 
 class Vector(tuple[bool, ...]):
-    """Tells of each class whether it holds; its name is its place."""
+    """Tells of each class whether it holds; its name is its place.
+
+    Attributes:
+      certain: it is no list of names, which has no true and false, and no name twice.
+    """
+
+    certain = False
 
     def names(self) -> tuple[str, ...]:
         """Returns the places of the classes that hold, as names."""
@@ -53,17 +57,27 @@ def class_name(value: Any, record: Record, column: str) -> str:
     """
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return json.dumps(value)
     if not isinstance(value, str | int | float):
         raise UserError(f"{record.place}: {column!r} is not one label but a {type(value).__name__}")
-    name = " ".join(unicodedata.normalize("NFC", str(value)).split()).strip(_INVISIBLE)
-    if name.lower() in _NO_LABEL:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    name = normalized(str(value))
+    if name.lower() in NO_LABEL:
         return ""
     if name.lower().lstrip("+-") in _INFINITE:
         raise UserError(f"{record.place}: {column!r} is {name}, which is no label: mend it, or take the row out")
-    if whole := _WHOLE_NUMBER.fullmatch(name):
-        return str(int(whole[1]))
+    return name
+
+
+def one_class_name(value: Any, record: Record, column: str) -> str:
+    """Returns `class_name` of a cell that holds one label.
+
+    Raises:
+      UserError: also if it holds a list, in JSON's or Python's way.
+    """
+    name = class_name(value, record, column)
+    if name.startswith("[") and isinstance(_read_list(name), list):
+        raise UserError(f"{record.place}: {column!r} is {name[:60]}, not one label but a list")
     return name
 
 
@@ -98,9 +112,14 @@ def class_names(value: Any, record: Record, column: str) -> tuple[str, ...] | Ve
         return _holding({name: value[name] for name in value}, record)
     if not isinstance(value, list | tuple | set | frozenset):
         raise UserError(f"{record.place}: {column!r} is not a list of labels but a {type(value).__name__}: {_REMEDY}")
+    if any(isinstance(part, float) and not part.is_integer() for part in value):
+        raise UserError(f"{record.place}: {column!r} is {str(value)[:60]}, and labels are no fractions: {_REMEDY}")
     names = tuple(class_name(part, record, column) for part in value)
-    if len(names) > 1 and set(names) <= {"0", "1"} and not isinstance(value, _Names):
-        return Vector(name == "1" for name in names)
+    if len(names) > 1 and _ZERO_OR_ONE.keys() >= set(names):
+        vector = Vector(_ZERO_OR_ONE[name] for name in names)
+        vector.certain = len(set(vector)) < len(vector) or not {"true", "false"}.isdisjoint(names)
+        if vector.certain or not isinstance(value, _Names):  # in "0;1" names are parted
+            return vector
     return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -128,9 +147,13 @@ def without_vectors(labels: Sequence[Any], source: str) -> list[Any]:
     given = [label for label in labels if label is not None]
     vectors = [label for label in given if isinstance(label, Vector)]
     if not vectors:
+        if {("0",), ("1",)} <= set(given) <= {("0",), ("1",), ()}:
+            raise UserError(
+                f"{source}: every label is 0 or 1: name two or more columns of zeros and ones, as in data.label=a,b, "
+                "or take custom:classification"
+            )
         return list(labels)
-    twice = any(len(set(vector)) < len(vector) for vector in vectors)
-    if not twice:
+    if not any(vector.certain for vector in vectors):
         if len(vectors) == len(given):
             raise UserError(f"{source}: labels such as [0, 1] are a vector of two classes, or two names: {_REMEDY}")
         return [("0", "1") if isinstance(label, Vector) else label for label in labels]
@@ -145,18 +168,26 @@ class _Names(list[str]):
     """Holds names that were parted by a separator: zeros and ones among them are no vector."""
 
 
+def _read_list(text: str) -> Any:
+    """Returns what a text means as JSON or as a literal of Python; None if it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
+
+
 def _parts(text: str, record: Record, column: str) -> Any:
     """Returns what a cell holds: a list, an object, or names."""
     if _LIST.fullmatch(text):
-        if not _NO_COMMA.search(text):
-            for read in (json.loads, ast.literal_eval):
-                try:
-                    return read(text)
-                except (ValueError, SyntaxError, RecursionError, MemoryError):
-                    continue
+        if not _NO_COMMA.search(text) and (found := _read_list(text)) is not None:
+            return found
         if set(text.strip("[]").split()) <= {"0", "1", "0.", "1."}:  # as NumPy prints a vector
             return [number.rstrip(".") for number in text.strip("[]").split()]
         raise UserError(f"{record.place}: {column!r} looks like a list and cannot be read, {text[:60]!r}: {_REMEDY}")
+    if _BITS.fullmatch(text):
+        return text.split()
     found = [separator for separator in _SEPARATORS if separator in text]
     if len(found) > 1 or ("," in text and not found):
         raise UserError(f"{record.place}: {column!r} is {text[:60]!r}, one label or several? {_REMEDY}")

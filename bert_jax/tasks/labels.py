@@ -2,15 +2,32 @@
 
 import collections
 import math
+import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
 
+_NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?")
 _SHOWN = 10  # labels that an error names
-_FEW = 50  # classes that are not too many for any number of examples
+_FEW = 10  # classes that are not too many for any number of examples
 _NO_VALUE = ("none", "null", "na", "n/a")  # what other programs write for no value, and what may be a class
+
+
+def normalized(text: str) -> str:
+    """Returns the one name of a class, however it is written.
+
+    It is in Unicode's composed form, with one space for white space of any kind, and nothing invisible around it. A
+    number has no plus sign and no zeros behind its point, and true and false are in small letters.
+    """
+    edge = {char for char in text if char.isspace() or unicodedata.category(char) == "Cf"}
+    name = " ".join(unicodedata.normalize("NFC", text.strip("".join(edge)) if edge else text).split())
+    if number := _NUMBER.fullmatch(name):
+        sign, whole, part = number[1].strip("+"), number[2], (number[3] or "").rstrip("0")
+        name = f"{sign}{whole}.{part}" if part else whole if whole.strip("0") == "" else f"{sign}{whole}"
+    return name.lower() if name.lower() in ("true", "false") else name
 
 
 def check_variety(values: Collection[Any], column: str, source: str) -> None:
@@ -43,7 +60,9 @@ def check_names(names: Collection[str], examples: int, column: str, source: str)
     if len(names) > max(_FEW, examples / 2):
         numbers = "regression learns numbers; " if all(map(_is_number, names)) else ""
         raise UserError(f"{where}, such as {min(names)!r}: {numbers}choose the column of the classes with data.label")
-    if len(names) > max(_FEW, examples / 10):
+    if len(names) > max(5 * _FEW, examples / 10) or (
+        len(names) > _FEW and all(map(_is_number, names)) and any("." in name for name in names)
+    ):
         warnings.warn(f"{where}: is it the right column (data.label)?", stacklevel=2)
     cases = collections.Counter(name.casefold() for name in names)
     if alike := sorted(name for name in names if cases[name.casefold()] > 1):
@@ -125,7 +144,9 @@ def in_words_of(task_labels: tuple[str, ...], labels: tuple[str, ...], task: str
         print(f"the model does not name its classes: they are taken as {', '.join(task_labels)}")
         return task_labels
     by_case = {label.casefold(): label for label in task_labels}  # ENTAILMENT is entailment
-    names = tuple(by_case.get(label.casefold(), label) for label in labels)
+    normal = [normalized(label) for label in labels]
+    own = labels if len(set(normal)) < len(labels) else normal  # a former version had 1.0 for 1
+    names = tuple(by_case.get(label.casefold(), label) for label in own)
     if task_labels and set(names) != set(task_labels):
         raise UserError(
             f"the head of the model has the labels {', '.join(labels)}, and task {task} has {', '.join(task_labels)}"
@@ -136,9 +157,9 @@ def in_words_of(task_labels: tuple[str, ...], labels: tuple[str, ...], task: str
 def rows_of_head(names: Sequence[str], labels: Sequence[str]) -> list[int] | None:
     """Returns for each name the row of a head whose classes are `labels`; None if the head is for other names.
 
-    Names are equal if they differ in case only, where that leaves no doubt.
+    Names are equal if they differ in case or in how a number is written only, where that leaves no doubt.
     """
-    for key in (str, str.casefold):
+    for key in (str, normalized, lambda name: normalized(name).casefold()):
         rows = {key(label): row for row, label in enumerate(labels)}
         if len(rows) == len(labels) == len(names) and rows.keys() == {key(name) for name in names}:
             return [rows[key(name)] for name in names]

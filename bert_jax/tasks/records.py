@@ -6,6 +6,7 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.kinds.base import Task, must_have_labels
+from bert_jax.tasks.labels import normalized
 from bert_jax.text.cleaning import without_surrogates
 from bert_jax.text.tables import Record
 
@@ -72,7 +73,7 @@ def text_of(task: Task, record: Record, column: str, key: str) -> str:
 def is_given(value: Any) -> bool:
     """Tells whether a cell holds a value: None and NaN are none, nor is how pandas writes them."""
     if isinstance(value, str):
-        return value.strip().lower() not in ("nan", "<na>")
+        return normalized(value).lower() not in ("nan", "<na>")
     return value is not None and value == value
 
 
@@ -95,7 +96,7 @@ def label_of(task: Task, record: Record, split: str, *, empty_is_label: bool = F
         return value
     # GLUE in TFDS, and copies made from it, have -1 where a label is secret.
     secret = not task.custom and not must_have_labels(split) and value in (-1, "-1")
-    if not is_given(value) or (isinstance(value, str) and not value.strip()) or secret:
+    if not is_given(value) or (isinstance(value, str) and not normalized(value)) or secret:
         if must_have_labels(split):
             raise UserError(f"{record.place}: {task.label!r} has no label: fill it in, or take the row out")
         return None

@@ -116,7 +116,7 @@ def test_interrupted_runs_go_on_to_the_same_bits(tmp_path, body, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, one, other)
     for file in (config.data.train, config.data.validation):  # row 0 of the head is "neg", and not the first of others
         Path(file).write_text(Path(file).read_text().replace('"neg"', '"unhappy"').replace('"pos"', '"happy"'))
-    with pytest.raises(UserError, match="the list of labels was neg, pos and is happy, unhappy"):
+    with pytest.raises(UserError, match=r'the list of labels was \["neg", "pos"\] and is \["happy", "unhappy"\]'):
         finetune(config, tmp_path / "torn")
 
 

@@ -47,6 +47,15 @@ def test_a_head_for_another_problem_is_drawn_anew(capsys):
     assert "it has sequence_classification for multi_label_classification a, b" in capsys.readouterr().out
 
 
+def test_one_decision_is_no_number(capsys):
+    model = fine_tuned("multi_label", ("toxic",))
+    loaded = Pretrained(model.params, model.config, ("toxic",), "multi_label_classification")
+    prepared = Prepared(task_named("custom:regression"), {}, loaded, Codec(model.tokenizer, (), 32))
+    config = FinetuningConfig(init_from="it", total_steps=1)
+    assert "sequence_classification" not in with_head_for(config, prepared).params
+    assert "for multi_label_classification toxic" in capsys.readouterr().out
+
+
 def test_classes_without_names_are_those_of_a_task_that_fixes_them(capsys):
     model = fine_tuned("classification", ("LABEL_0", "LABEL_1"))
     loaded = Pretrained(model.params, model.config, ("LABEL_0", "LABEL_1"))

@@ -9,7 +9,7 @@ import pytest
 from bert_jax.errors import UserError
 from bert_jax.tasks.data import read_examples
 from bert_jax.tasks.kinds.text import TextExample
-from bert_jax.tasks.labels import rows_of_head
+from bert_jax.tasks.labels import in_words_of, rows_of_head
 from bert_jax.tasks.table import task_named
 
 
@@ -36,9 +36,16 @@ def labels_in(tmp_path, kind, values, form="jsonl", split="train", **columns):
         (" 1 ", "1"),
         (-0.0, "0"),
         (1.5, "1.5"),
+        ("+1", "1"),
+        ("1.50", "1.5"),
+        ("-0.0", "0"),
+        ("007", "007"),
+        (1e16, "10000000000000000"),
         (True, "true"),
+        ("True", "true"),
         ("pos\u00a0", "pos"),
         ("\u200bpos\ufeff", "pos"),
+        ("pos \u200b\u200e", "pos"),
         ("New\u00a0 York", "New York"),
         ("cafe\u0301", "caf\u00e9"),
         ("none", "none"),
@@ -48,14 +55,14 @@ def test_a_class_has_one_name(tmp_path, value, name):
     assert labels_in(tmp_path, "classification", [value]) == [name]
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), "NaN", "nan", "<NA>", "", "\u00a0"])
+@pytest.mark.parametrize("value", [None, float("nan"), "NaN", "nan", "<NA>", "", "\u00a0", "\u200b", "\ufeffnan"])
 def test_no_label_is_no_class(tmp_path, value):
     assert labels_in(tmp_path, "classification", [value], split="test") == [None]
     with pytest.raises(UserError, match="line 2: 'label' has no label"):
         labels_in(tmp_path, "classification", ["a", value])
 
 
-@pytest.mark.parametrize("value", [float("inf"), "-Infinity", ["a"], {"a": 1}])
+@pytest.mark.parametrize("value", [float("inf"), "-Infinity", ["a"], {"a": 1}, "['a']", "[1, 0]"])
 def test_what_is_no_label_is_refused(tmp_path, value):
     with pytest.raises(UserError, match="line 1: 'label' is"):
         labels_in(tmp_path, "classification", [value])
@@ -87,6 +94,9 @@ def test_vectors_name_places(tmp_path):
     assert labels_in(tmp_path, "multi_label", [[1, 0, 1], [0, 1, 0]], "parquet") == [("0", "2"), ("1",)]
     assert labels_in(tmp_path, "multi_label", ["[1 0 1]", "[0. 0. 1.]"]) == [("0", "2"), ("2",)]
     assert labels_in(tmp_path, "multi_label", [[0, 1], [1, 1]]) == [("1",), ("0", "1")]
+    assert labels_in(tmp_path, "multi_label", [[True, False, True]]) == [("0", "2")]
+    assert labels_in(tmp_path, "multi_label", [[True, False]]) == [("0",)]
+    assert labels_in(tmp_path, "multi_label", ["1;0;1", "1|0|0", "0 0 1"]) == [("0", "2"), ("0",), ("2",)]
     assert labels_in(tmp_path, "multi_label", [[0, 1], [2]]) == [("0", "1"), ("2",)]  # numbers of classes
 
 
@@ -101,6 +111,10 @@ def test_vectors_name_places(tmp_path):
         (["['a' 'b']"], "looks like a list"),
         (["[a, b]"], "looks like a list"),
         ([{"a": 2}], "'a' is 2, and 1"),
+        ([[0.9, 0.1]], "labels are no fractions"),
+        ([5], "not a list of labels but a int"),
+        (["1", "0"], "every label is 0 or 1"),
+        ([[1], [0], []], "every label is 0 or 1"),
         ([["a", ["b"]]], "not one label but a list"),
     ],
 )
@@ -145,6 +159,7 @@ def test_endings_are_numbered_from_0(tmp_path):
     ("labels", "rows"),
     [
         (("pos", "neg"), [1, 0]),
+        (("Pos\u00a0", "NEG"), [1, 0]),
         (("Pos", "NEG"), [1, 0]),
         (("pos", "neg", "neutral"), None),
         (("spam", "ham"), None),
@@ -153,3 +168,14 @@ def test_endings_are_numbered_from_0(tmp_path):
 )
 def test_rows_of_a_head_follow_names(labels, rows):
     assert rows_of_head(("neg", "pos"), labels) == rows
+
+
+def test_numbers_are_one_name_in_a_head_of_a_former_version():
+    assert rows_of_head(("0", "1"), ("1.0", "0.0")) == [1, 0]
+    assert in_words_of((), ("1.0", "0.0"), "custom:classification") == ("1", "0")
+
+
+def test_endings_that_are_counted_from_1_are_told(tmp_path):
+    rows = [{"ending0": "a", "ending1": "b", "ending2": "c", "label": 1 + number % 2} for number in range(20)]
+    with pytest.warns(UserWarning, match="no ending0 is ever right"):
+        labels_in(tmp_path, "multiple_choice", rows, text="text")

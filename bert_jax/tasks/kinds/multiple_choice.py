@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from bert_jax.tasks.rows import NO_LABEL, Batch, Row, as_ids, encode_in_parts, l
 from bert_jax.text.tables import Record, read_objects
 
 _ENDING = re.compile(r"ending(\d+)")
+_MANY = 20  # examples of which one should have the first ending
 _LETTERS = tuple("ABCDEFGHIJ")  # of the options, in RACE
 
 
@@ -90,6 +92,8 @@ class MultipleChoice(CrossEntropyKind, NamelessKind):
         if len(counts) > 1:
             found = ", ".join(f"{count} in example {name}" for count, name in sorted(counts.items()))
             raise UserError(f"{source}: every example needs as many endings, but there are {found}")
+        if len(examples) >= _MANY and all(example.label for example in examples):
+            warnings.warn(f"{source}: no ending0 is ever right: are endings counted from 0 there?", stacklevel=2)
 
     def rows(self, examples: Sequence[MultipleChoiceExample], codec: Codec) -> list[MultipleChoiceRow]:
         """Makes a row of C inputs [CLS] text [SEP] ending [SEP] for each example, each cut as a pair of texts.

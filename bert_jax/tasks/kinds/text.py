@@ -18,7 +18,7 @@ from bert_jax.model.inputs import Inputs
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks import labels as label_module
 from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Kind, Task, must_have_labels
-from bert_jax.tasks.label_values import Vector, class_name, class_names, in_words_of, one_hot_names, without_vectors
+from bert_jax.tasks.label_values import Vector, class_names, in_words_of, one_class_name, one_hot_names, without_vectors
 from bert_jax.tasks.records import identified, label_of, text_of
 from bert_jax.tasks.rows import (
     NO_LABEL,
@@ -188,7 +188,7 @@ class Classification(CrossEntropyKind, TextKind):
     def read_label(self, task: Task, split: str, record: Record) -> str | None:
         """Returns the name of the class."""
         value = label_of(task, record, split)
-        return None if value is None else in_words_of(task, record, class_name(value, record, task.label))
+        return None if value is None else in_words_of(task, record, one_class_name(value, record, task.label))
 
     def names_in(self, example: TextExample) -> Iterable[str]:
         """Returns the class."""
@@ -256,7 +256,7 @@ class MultiLabel(TextKind):
 
     def read_label(self, task: Task, split: str, record: Record) -> tuple[str, ...] | Vector | None:
         """Returns the names of the classes: see `label_values`; several columns have commas between them."""
-        columns = task.label.split(",")
+        columns = [column.strip() for column in task.label.split(",")]
         if len(columns) > 1 and task.label not in (record.columns or record.cells):
             if not must_have_labels(split) and not set(columns) <= set(record.columns or record.cells):
                 return None
