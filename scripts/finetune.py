@@ -36,18 +36,21 @@ _PROFILE = flags.DEFINE_bool(
     False,
     "also trace a few steps of a single run into WORKDIR/profile, and print the operations that cost most",
 )
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "first check every byte of all checkpoints of a single run, as after a fault of the disk"
+)
 
 
 def main(_: list[str]) -> None:
     """Runs fine-tuning as the flags say."""
     config, workdir, seeds = command.read_config(FinetuningConfig, _CONFIG), Path(_WORKDIR.value), _SEEDS.value
     if seeds > 1:
-        if _PROFILE.value:
-            raise UserError("--profile is for a single run: leave --seeds out")
+        if _PROFILE.value or _VERIFY.value:
+            raise UserError("--profile and --verify are for a single run: leave --seeds out")
         print(score_table(finetune_seeds(config, workdir, seeds)))
         return
     check_layout(workdir, seeds)
-    for split, values in finetune(config, workdir, profile=_PROFILE.value).metrics.items():
+    for split, values in finetune(config, workdir, profile=_PROFILE.value, verify=_VERIFY.value).metrics.items():
         print(f"{split}: {described(values, '.4f')}")
 
 

@@ -8,7 +8,7 @@ from bert_jax.config import FinetuningConfig, PretrainingConfig, TrainingConfig,
 from bert_jax.config.files import config_file_values
 from bert_jax.finetuning.run import finetune
 from bert_jax.interop import huggingface
-from bert_jax.pretraining.run import pretrain
+from bert_jax.pretraining.run import pretrain, with_architecture
 from bert_jax.training import workdir as workdirs
 from bert_jax.training.result import RunResult
 
@@ -36,6 +36,8 @@ def run(config: TrainingConfig | str, workdir: Path, overrides: Mapping[str, Any
 
 def finished(config: TrainingConfig, workdir: Path) -> RunResult | None:
     """Returns the result of the run in `workdir` if it is that very run, complete and with its model, else None."""
+    if isinstance(config, PretrainingConfig) and (workdir / workdirs.FINISHED_FILE).exists():
+        config = with_architecture(config)
     result = workdirs.finished(config, workdir)
     return result if result and huggingface.has_weights(result.model) else None
 

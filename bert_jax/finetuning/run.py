@@ -60,8 +60,14 @@ class Prepared:
     codec: Codec
 
 
-def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) -> RunResult:
-    """Runs, or goes on with, the run in `workdir`. With `profile`, a trace of a few steps is left in WORKDIR/profile.
+def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False, verify: bool = False) -> RunResult:
+    """Runs, or goes on with, the run in `workdir`.
+
+    Args:
+      config: the config of the run.
+      workdir: the folder of the run, new or with the same config.
+      profile: whether to leave a trace of a few steps in WORKDIR/profile.
+      verify: whether to check every byte of all checkpoints, however large they are.
 
     Returns:
       The scores of the best checkpoint, as metrics of each split that has labels; also in WORKDIR/scores.json. Its
@@ -76,7 +82,7 @@ def finetune(config: FinetuningConfig, workdir: Path, *, profile: bool = False) 
         prepared = prepare(config)
     execution = Execution.here(config.compute_dtype, config.mesh)
     with workdirs.entered(config, workdir, alone=execution.process_index == 0) as check_there:
-        return _finetune(config, workdir, prepared, execution, check_there, seconds, profile)
+        return _finetune(config, workdir, prepared, execution, check_there, seconds, profile=profile, verify=verify)
 
 
 def _finetune(
@@ -86,7 +92,9 @@ def _finetune(
     execution: Execution,
     check_there: Callable[[], None],
     seconds: dict[str, float],
+    *,
     profile: bool,
+    verify: bool,
 ) -> RunResult:
     """Does it, in a folder that it has for itself."""
     task, codec = prepared.task, prepared.codec
@@ -108,7 +116,7 @@ def _finetune(
     )
     start = functools.partial(initial_params, config, with_head_for(config, prepared))
     with timed(seconds, "training"), out_of_memory_told(memory_remedy(config)):
-        trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile)
+        trained = train(objective, config, workdir, data, execution.mesh, start, profile=profile, verify=verify)
         params = jax.device_get(trained.best_params())
     check_there()
     with timed(seconds, "scoring"):

@@ -68,9 +68,9 @@ class MetricsWriter:
             damaged = [step for step, _ in steps[:-1]].count(None)
             if damaged:
                 print(f"{path}: {damaged:,} lines are damaged and left out")
-            write_whole(
-                path, b"".join(line + b"\n" for step, line in steps if step is not None and step <= resume_step)
-            )
+            # From step 0 a run is done anew, with its evaluation before the first step.
+            kept = [line for step, line in steps if step is not None and 0 < resume_step >= step]
+            write_whole(path, b"".join(line + b"\n" for line in kept))
         self._workdir, self._opened = workdir, os.stat(workdir)
         self._file = path.open("ab", buffering=0)
         self._unwritten = b""
