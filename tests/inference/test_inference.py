@@ -377,8 +377,7 @@ def test_predict_fill_mask(model, tmp_path):
     for number, words in {2: "the text is empty", 3: "no [MASK]", 5: "not UTF-8 at byte 5", 6: "token 61"}.items():
         assert errors[number].startswith(f"line {number}: ")
         assert words in errors[number]
-    assert b"6 lines" in done.stderr
-    assert b"4 lines have no answer" in done.stderr
+    assert done.stderr.startswith(b"4 lines have no answer")  # and no bar before it: nobody looks
 
 
 @pytest.mark.slow
@@ -407,7 +406,7 @@ def test_predict_next_sentence_from_file_to_file(model, tmp_path):
         (["fill-mask", "--model=/nowhere"], "/nowhere is no folder"),
         (["fill-mask", "--model=/nowhere", "--input=/no/such/file"], "/no/such/file"),
         (["sing", "--model=/nowhere"], "wanted one TASK of fill-mask, next-sentence"),
-        (["fill-mask"], "--model must have a value"),
+        (["fill-mask"], "--model is required: workdir of a finished run"),
     ],
 )
 def test_predict_refuses_in_one_line(arguments, words):
