@@ -29,7 +29,6 @@ def original(size: str, phase: str) -> PretrainingConfig:
     return PretrainingConfig(
         batch_size=256,
         total_steps=900_000 if first else 100_000,
-        log_every=100,
         eval_every=10_000,
         checkpoint_every=5_000,
         model=model_config(size),

