@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from bert_jax.text.build import build_corpus
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.sources import TextSource, read_documents
 from bert_jax.training.loop import compile_evaluation
+from bert_jax.training.metrics import once
 
 RESULTS = ("scores.json", "report.txt", "predictions.jsonl", "submission")  # what an evaluation writes in its folder
 
@@ -133,6 +135,9 @@ def evaluate_text(
         build_corpus(source, model.tokenizer, directory, longest=length - 3, validation_share=0.0, verbose=False)
         corpus = Corpus.open(directory, "train", model.tokenizer)
         pairs = "next_sentence" in model.parts and corpus.num_documents > 1
+        if pairs and corpus.num_sentences == corpus.num_documents:
+            pairs = False
+            warnings.warn("every document has one sentence: there are no next sentences to score", stacklevel=2)
         data = DataConfig(length=length, objective="nsp" if pairs else "none")
         ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=batch_size)
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
@@ -177,8 +182,8 @@ def _pseudo_perplexity(model: Model, documents: list[str], batch_size: int, prog
 def _written(output: Path, result: dict[str, Any]) -> dict[str, Any]:
     """Writes scores.json and report.txt."""
     claim(output, "evaluation", RESULTS)
-    lines = [f"{key}: {value}" for key, value in result.items() if key not in ("scores", "report")]
-    scores = result.get("scores", {})
+    lines = [f"{key}: {value}" for key, value in result.items() if value and key not in ("scores", "report")]
+    scores = once(result.get("scores", {}))
     width = max(map(len, scores), default=0)
     shown = {name: f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for name, value in scores.items()}
     lines += ["", *(f"{name:{width}}  {value}" for name, value in shown.items())]

@@ -180,14 +180,15 @@ def train(  # noqa: PLR0915 (it is read from top to bottom)
             reporter.add(step, metrics, positions, duration.total_steps, waited)
             if table := profiler.after(step - duration.first_step, state, train_step.programs):
                 reporter.say(table)
-            if duration.waits_for_speed(step):
+            planned = duration.waits_for_speed(step)  # a plan is saved at once: a resumed run keeps it
+            if planned:
                 with reporter.paused():
                     duration.fix(step, functools.partial(score, state.params))
             rank = None
             if duration.is_done(step) or step % config.eval_every == 0:
                 rank = evaluate()
             stop = received()
-            if stop or duration.is_done(step) or step % config.checkpoint_every == 0:
+            if stop or planned or duration.is_done(step) or step % config.checkpoint_every == 0:
                 with reporter.paused():
                     check_state(state, step)
                     reporter.sync()

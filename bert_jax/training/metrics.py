@@ -42,13 +42,17 @@ def check_finite(values: dict[str, float], where: str, dead_end: int | None = No
         raise NotFiniteError(f"{broken[0]} is not finite {where}", dead_end)
 
 
-def described(values: Mapping[str, float], form: str = ".4g") -> str:
-    """Describes metrics in a line; a measure that is the loss by another name stands there once."""
+def once(values: Mapping[str, float]) -> dict[str, float]:
+    """Returns metrics without those that are the loss by another name."""
     loss = values.get("loss", math.nan)
-    once = {
+    return {
         name: value for name, value in values.items() if name == "loss" or not math.isclose(value, loss, rel_tol=1e-6)
     }
-    return ", ".join(f"{name} {value:{form}}" for name, value in once.items())
+
+
+def described(values: Mapping[str, float], form: str = ".4g") -> str:
+    """Describes metrics in a line; a measure that is the loss stands there once."""
+    return ", ".join(f"{name} {value:{form}}" for name, value in once(values).items())
 
 
 # ---- files ---------------------------------------------------------------------------------------

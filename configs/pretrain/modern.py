@@ -28,7 +28,6 @@ def get_config(size: str = "base") -> ConfigDict:
         PretrainingConfig(
             batch_size=256,
             total_steps=325_000,
-            log_every=100,
             eval_every=5_000,
             checkpoint_every=5_000,
             model=model_config(size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),

@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
             batch_size=16,
             initial_attention="neighbours",
             initial_embeddings="counted",
-            log_every=100,
             eval_every=1_000,
             checkpoint_every=1_000,
             model=model_config(

@@ -56,6 +56,9 @@ def test_scores_report_and_predictions_of_classes(tmp_path):
     report = (tmp_path / "out" / "report.txt").read_text()
     assert "confusion matrix" in report
     assert "examples: 12" in report
+    assert "\nloss " in report
+    assert "cross_entropy" not in report  # it is the loss
+    assert "reference" not in report  # there is none
 
 
 @pytest.mark.slow
@@ -197,6 +200,16 @@ def test_what_is_scored_of_a_text_is_counted(tmp_path):
     found = evaluate_text(model, str(tmp_path / "a.txt"), tmp_path, length=8, max_rows=4)
     assert (found["documents"], found["tokens"]) == (9, 45)
     assert (found["scored_rows"], found["scored_tokens"]) == (4, 4 * 7)
+
+
+@pytest.mark.slow
+def test_there_are_no_next_sentences_in_documents_of_one(tmp_path):
+    model = Model(random_model.random_model(), random_model.tokenizer())
+    (tmp_path / "a.txt").write_text("\n\n".join(f"the film was good word{number}" for number in range(9)))
+    with pytest.warns(UserWarning, match="no next sentences to score"):
+        found = evaluate_text(model, str(tmp_path / "a.txt"), tmp_path, length=8)
+    assert "mlm_loss" in found["scores"]
+    assert "nsp_accuracy" not in found["scores"]
 
 
 @pytest.mark.slow

@@ -215,11 +215,13 @@ def test_minutes_fix_the_number_of_steps_and_resume_keeps_it(tmp_path, monkeypat
     monkeypatch.setattr("bert_jax.training.duration.time", clock)
     monkeypatch.setattr("bert_jax.training.duration.CALIBRATION_STEPS", 5)
     monkeypatch.setattr("bert_jax.training.duration.REVISED_BY", 9.0)  # without evaluations it would be fast
-    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.02, log_every=500)
+    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=0.02, log_every=500, checkpoint_every=10**6)
     with pytest.raises(Interrupted):
         train(Toy(), config, tmp_path, toy_data(kill=(8, signal.SIGINT)))
-    progress = json.loads((tmp_path / "checkpoints" / "8" / "progress" / "metadata").read_text())
-    assert progress["total_steps"] > 8
+    folders = sorted((tmp_path / "checkpoints").glob("[0-9]"))
+    planned, progress = (json.loads((folder / "progress" / "metadata").read_text()) for folder in folders)
+    assert int(folders[0].name) < 8 == int(folders[1].name)
+    assert planned["total_steps"] == progress["total_steps"] > 8  # saved with the plan, whatever comes after
     assert 0 < progress["seconds"] < 1.2
     fewer = dataclasses.replace(config, eval_every=10**6, checkpoint_every=10**6)
     state = train(Toy(), fewer, tmp_path, toy_data()).state
