@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bert_jax.runtime import signals
+
 pytest_plugins = ["helpers.fixtures"]
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the process that starts the others, or who wants to keep them
@@ -16,6 +18,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the process that starts 
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+signals.watch = lambda: None  # a test that imports a script leaves pytest its own answers to signals
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

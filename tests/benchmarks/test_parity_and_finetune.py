@@ -77,10 +77,10 @@ def tasks(tmp_path):
     pairs = [(number % 2, f"the film was {'good' if number % 2 else 'bad'}", "a good film .") for number in range(16)]
     for name, header, row in (
         ("mrpc", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "{0}\t1\t2\t{1}\t{2}"),
-        ("stsb", "index\tsentence1\tsentence2\tscore", "7\t{1}\t{2}\t{0}.5"),
+        ("stsb", "index\tsentence1\tsentence2\tscore", "{3}\t{1}\t{2}\t{0}.5"),
     ):
         (tmp_path / name).mkdir()
-        text = "\n".join([header, *(row.format(*pair) for pair in pairs)]) + "\n"
+        text = "\n".join([header, *(row.format(*pair, index) for index, pair in enumerate(pairs))]) + "\n"
         for file in ("train", "dev", "test"):
             (tmp_path / name / f"{file}.tsv").write_text(text)
     (tmp_path / "conll2003").mkdir()
