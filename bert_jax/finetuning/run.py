@@ -23,7 +23,7 @@ from bert_jax.model.kernels.choose import describe_kernel
 from bert_jax.runtime.execution import Execution
 from bert_jax.runtime.files import to_json, write_whole
 from bert_jax.runtime.memory import out_of_memory_told
-from bert_jax.tasks.data import read_split, source_of_split
+from bert_jax.tasks.data import read_splits, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.holdout import held_out
 from bert_jax.tasks.kinds.base import Codec, Task
@@ -141,17 +141,16 @@ def prepare(config: FinetuningConfig) -> Prepared:
       UserError: they do not, or cannot be read.
     """
     task = task_named(config.task)
-    train_examples = read_split(task, "train", config.data)
-    names = task.kind.label_names(task, train_examples, source_of_split(task, "train", config.data))
+    source, share = source_of_split(task, "train", config.data), config.data.validation_share
+    others = [split for split in scored_splits(config, task) if not (share and split == "validation")]
+    splits = read_splits(task, ["train", *others], config.data)
+    names = task.kind.label_names(task, splits["train"], source)
     if measure := task.kind.measure(names):
         print(measure)
-    splits: dict[str, list[Any]] = {}
-    if share := config.data.validation_share:
-        source = source_of_split(task, "train", config.data)
-        train_examples, splits["validation"] = held_out(task.kind, train_examples, share, config.seed, source)
-    splits["train"] = drawn_examples(config, train_examples)
-    others = [split for split in scored_splits(config, task) if split not in splits]
-    splits |= {split: read_split(task, split, config.data) for split in others}
+    if share:
+        train, validation = held_out(task.kind, splits["train"], share, config.seed, source)
+        splits = {"train": train, "validation": validation, **{split: splits[split] for split in others}}
+    splits["train"] = drawn_examples(config, splits["train"])
     for split in scored_splits(config, task):
         check_labels(task.kind.names_in, names, splits[split], split, source_of_split(task, split, config.data))
     loaded, tokenizer = starting_point(config)

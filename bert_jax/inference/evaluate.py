@@ -21,7 +21,7 @@ from bert_jax.model.quantization import dequantize
 from bert_jax.pretraining.batches import validation_batches
 from bert_jax.pretraining.run import pretraining_objective
 from bert_jax.runtime.files import claim, refuse_foreign, temporary_folder, to_json, write_whole
-from bert_jax.tasks.data import read_split, source_of_split
+from bert_jax.tasks.data import read_splits, source_of_split
 from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.objective import TaskObjective
@@ -75,7 +75,7 @@ def evaluate_task(
     kind = task.kind
     model.need(kind.head, f"task {task.name}")
     names = kind.names_of_head(task, model.labels, model.problem_type)
-    examples = read_split(task, split, data)
+    examples = read_splits(task, [split], data)[split]
     source = source_of_split(task, split, data)
     if fault := model.fault_of_inputs(kind.inputs_of(examples)):
         raise UserError(f"{source}: {fault}")

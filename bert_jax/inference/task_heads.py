@@ -13,12 +13,16 @@ from bert_jax.metrics.tag_schemes import scheme_of_labels
 from bert_jax.tasks.batches import evaluation_batches
 from bert_jax.tasks.evaluation import forward
 from bert_jax.tasks.kinds.base import Codec, Kind
+from bert_jax.tasks.kinds.classification import Class
+from bert_jax.tasks.kinds.multi_label import Classes
 from bert_jax.tasks.kinds.question_answering import Answer, QuestionAnswering
-from bert_jax.tasks.kinds.text import Class, Classes, Number, TextExample, kind_of_head
+from bert_jax.tasks.kinds.regression import Number
+from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample
 from bert_jax.tasks.objective import TaskObjective
 from bert_jax.tasks.rows import check_max_length
 from bert_jax.tasks.squad import QuestionAnsweringExample
+from bert_jax.tasks.table import kind_of_head
 
 
 class TaskHeads(LoadedModel):

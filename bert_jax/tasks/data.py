@@ -5,7 +5,7 @@ All ways give the same examples: those of TFDS are compared with those of the of
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from bert_jax.config import TaskDataConfig
@@ -49,6 +49,14 @@ def read_examples(
     Raises:
       UserError: no such split, file or column, or an example that cannot be; names the file, the line and the column.
     """
+    columns = dict(text=text, text_pair=text_pair, label=label)
+    return task.kind.settled([_read(task, split, directory=directory, file=file, **columns)])[0]
+
+
+def _read(
+    task: Task, split: str, *, directory: str, file: str, text: str, text_pair: str, label: str
+) -> tuple[str, list[Any]]:
+    """Returns the source of a split, and what stands in it; see `read_examples`."""
     source = source_name(task, split, directory=directory, file=file)
     in_tfds = source.startswith("tfds:") and not file
     columns = task.tfds_columns if in_tfds else (task.text, task.text_pair, task.label)
@@ -64,7 +72,7 @@ def read_examples(
     if not examples:
         raise UserError(f"{source} has no examples")
     task.kind.check_alike(examples, source)
-    return examples
+    return source, examples
 
 
 def source_name(task: Task, split: str, *, directory: str = "", file: str = "") -> str:
@@ -87,14 +95,15 @@ def source_name(task: Task, split: str, *, directory: str = "", file: str = "") 
     raise UserError(f"task {task.name} is not in TFDS: set {where}data.{split} to where its data is")
 
 
-def read_split(task: Task, split: str, data: TaskDataConfig) -> list[Any]:
-    """Reads the examples of a split from where a config says; see `read_examples`."""
-    columns = dict(text=data.text, text_pair=data.text_pair, label=data.label)
-    return read_examples(task, split, directory=data.directory, file=_file_of(data, split), **columns)
+def read_splits(task: Task, splits: Sequence[str], data: TaskDataConfig) -> dict[str, list[Any]]:
+    """Reads the examples of some splits from where a config says; see `read_examples`."""
+    where = dict(directory=data.directory, text=data.text, text_pair=data.text_pair, label=data.label)
+    files = [_read(task, split, file=_file_of(data, split), **where) for split in splits]
+    return dict(zip(splits, task.kind.settled(files), strict=True))
 
 
 def source_of_split(task: Task, split: str, data: TaskDataConfig) -> str:
-    """Tells where a split comes from, of which `read_split` reads what is not drawn; errors as of `source_name`."""
+    """Tells where a split comes from, of which `read_splits` reads what is not drawn; errors as of `source_name`."""
     if split == "validation" and data.validation_share:
         return f"{source_of_split(task, 'train', data)} (held out)"
     return source_name(task, split, directory=data.directory, file=_file_of(data, split))

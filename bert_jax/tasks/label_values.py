@@ -135,10 +135,10 @@ def one_hot_names(columns: Sequence[str], record: Record) -> tuple[str, ...]:
 def without_vectors(labels: Sequence[Any], source: str) -> list[Any]:
     """Returns labels of which all are names, or None: vectors become the names of their places.
 
-    Whether [0, 1] is a vector or a list of the classes 0 and 1 is seen from the file: a class stands in a list once.
+    Whether [0, 1] is a vector or a list of the classes 0 and 1 is seen from all: a class stands in a list once.
 
     Args:
-      labels: as `class_names` returns them.
+      labels: as `class_names` returns them, of all files of a run.
       source: where they were read from, for the error.
 
     Raises:

@@ -1,14 +1,18 @@
 """The tasks, one row each: where the data is, what its columns mean, how it is scored, and what is published."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bert_jax.config.finetuning import TASK_ALIASES
 from bert_jax.errors import UserError, did_you_mean
 from bert_jax.tasks import submission
 from bert_jax.tasks.kinds.base import Task
+from bert_jax.tasks.kinds.classification import Classification
+from bert_jax.tasks.kinds.multi_label import MultiLabel
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, ReadingComprehension
 from bert_jax.tasks.kinds.question_answering import QuestionAnswering
-from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression
+from bert_jax.tasks.kinds.regression import Regression
+from bert_jax.tasks.kinds.text import TextKind
 from bert_jax.tasks.kinds.token_classification import TokenClassification
 
 _GLUE_FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
@@ -223,3 +227,14 @@ def task_named(name: str) -> Task:
         return TASKS[name]
     meant = did_you_mean(name, TASKS) or ":"
     raise UserError(f"task {name!r} is not known{meant} There are {', '.join(TASKS)}")
+
+
+def kind_of_head(problem_type: str, labels: Sequence[str]) -> TextKind:
+    """Returns the kind that a head of sequence classification serves.
+
+    Whatever the file says, a head with one output gives a number: a single class would always be right.
+    """
+    if len(labels) == 1:
+        return Regression()
+    kinds = {kind.problem_type: kind for kind in (MultiLabel(), Regression())}
+    return kinds.get(problem_type, Classification())

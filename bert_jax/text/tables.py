@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, did_you_mean
 from bert_jax.text import lines as text_lines
 from bert_jax.text.headers import SAMPLE, Wanted, guessed_header
 from bert_jax.text.json_values import NamedTwiceError, parse_json, read_array
@@ -85,9 +85,12 @@ class Record(NamedTuple):
             raise UserError(f"{self.place} has {len(self.cells)} fields, but column {column!r} is number {number}")
         place = self.source if self.columns else self.place
         names = ", ".join(map(repr, self.columns or self.cells))
+        fault = f"{place} has no column {column!r}"
+        if not key:
+            raise UserError(f"{fault}: there are {names}")
         setting = key if key.startswith("--") else f"data.{key}"
-        what_to_do = f"choose one of {names} with {setting}" if key else f"there are {names}"
-        raise UserError(f"{place} has no column {column!r}: {what_to_do}")
+        meant = did_you_mean(column, self.columns or self.cells, "{!r}")
+        raise UserError(f"{fault}{f'{meant} Choose' if meant else ': choose'} one of {names} with {setting}")
 
 
 def read_rows(

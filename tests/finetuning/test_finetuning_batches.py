@@ -14,9 +14,12 @@ from bert_jax.finetuning.batches import SHAPES, FinetuningBatches, padded_length
 from bert_jax.tasks import batches as batches_module
 from bert_jax.tasks.batches import bucket, evaluation_batches, in_row_order, power_of_two, row_lengths
 from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.kinds.classification import Classification
+from bert_jax.tasks.kinds.multi_label import MultiLabel
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, MultipleChoiceRow
 from bert_jax.tasks.kinds.question_answering import QuestionAnswering
-from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
+from bert_jax.tasks.kinds.regression import Regression
+from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationRow
 from bert_jax.tasks.rows import Row
 from bert_jax.tasks.spans import QuestionAnsweringRow

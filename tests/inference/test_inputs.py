@@ -88,7 +88,7 @@ def test_columns_of_published_tasks_are_found_and_told(tmp_path, content, task, 
     ("name", "content", "columns", "message"),
     [
         ("a.tsv", "review\tstars\na\tb\n", {}, "has no column 'text': choose one of 'review', 'stars' with --text"),
-        ("a.csv", "review,stars\na,b\n", {"text": "revew"}, "has no column 'revew': choose one of"),
+        ("a.csv", "review,stars\na,b\n", {"text": "revew"}, r"has no column 'revew': did you mean 'review'\?"),
         ("a.csv", "text,label\na,b\n", {"text_pair": "second"}, "has no column 'second': choose one of"),
         ("a.csv", "text,label\n", {}, "has no rows"),
         ("a.txt", "a\n", {"text": "review"}, "lines have no columns: leave --text out"),

@@ -9,7 +9,10 @@ from helpers.official_files import CONLL, FILES
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.data import read_examples, source_name
-from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
+from bert_jax.tasks.kinds.classification import Classification
+from bert_jax.tasks.kinds.multi_label import MultiLabel
+from bert_jax.tasks.kinds.regression import Regression
+from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample
 from bert_jax.tasks.labels import check_labels
 from bert_jax.tasks.table import TASKS

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from bert_jax.config import ModelConfig
 from bert_jax.errors import UserError
 from bert_jax.tasks.kinds.base import Codec
+from bert_jax.tasks.kinds.classification import Classification
+from bert_jax.tasks.kinds.multi_label import MultiLabel
 from bert_jax.tasks.kinds.multiple_choice import MultipleChoice, MultipleChoiceExample
-from bert_jax.tasks.kinds.text import Classification, MultiLabel, Regression, TextExample
+from bert_jax.tasks.kinds.regression import Regression
+from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.kinds.token_classification import TokenClassification, TokenClassificationExample, at_words
 from bert_jax.tasks.rows import check_max_length, mean_over_rows, windows
 from bert_jax.text.tokenizer import Tokenizer

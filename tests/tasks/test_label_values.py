@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bert_jax.config import TaskDataConfig
 from bert_jax.errors import UserError
-from bert_jax.tasks.data import read_examples
+from bert_jax.tasks.data import read_examples, read_splits
 from bert_jax.tasks.kinds.text import TextExample
 from bert_jax.tasks.labels import in_words_of, rows_of_head
 from bert_jax.tasks.table import task_named
@@ -128,6 +129,41 @@ def test_columns_of_zeros_and_ones(tmp_path):
     assert labels_in(tmp_path, "multi_label", rows, label="toxic,insult") == [("insult",), ("toxic", "insult"), ()]
     with pytest.raises(UserError, match="line 1: 'insult' is 3, and 1"):
         labels_in(tmp_path, "multi_label", [{"toxic": 0, "insult": 3}], label="toxic,insult")
+
+
+def test_columns_of_a_test_file_without_labels_are_blank_or_not_there(tmp_path):
+    for rows in ([{"toxic": "", "insult": None}] * 2, [{}] * 2):
+        assert labels_in(tmp_path, "multi_label", rows, split="test", label="toxic,insult") == [None, None]
+    for row, words in (({"toxic": 1}, "no column 'insult'"), ({"toxic": 1, "insult": ""}, "'insult' is ''")):
+        with pytest.raises(UserError, match=words):
+            labels_in(tmp_path, "multi_label", [row], split="test", label="toxic,insult")
+    with pytest.raises(UserError, match="'toxic' is ''"):
+        labels_in(tmp_path, "multi_label", [{"toxic": "", "insult": ""}], label="toxic,insult")
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [([[0, 1], [1, 0], [1, 1]], [[0, 1], [1, 0]]), ([[1, 0], [0, 1]], [[True, True], [True, False]])],
+)
+def test_what_vectors_are_all_files_of_a_run_tell(tmp_path, train, validation):
+    def files(**labels):
+        paths = {split: tmp_path / f"{split}.jsonl" for split in labels}
+        for split, path in paths.items():
+            path.write_text("".join(json.dumps({"text": "a", "label": each}) + "\n" for each in labels[split]))
+        config = TaskDataConfig(**{split: str(path) for split, path in paths.items()})
+        read = read_splits(task_named("custom:multi_label"), list(paths), config)
+        return {split: [example.label for example in examples] for split, examples in read.items()}
+
+    names = {(0, 1): ("1",), (1, 0): ("0",), (1, 1): ("0", "1")}
+    read = files(train=train, validation=validation)
+    assert read == {
+        "train": [names[tuple(each)] for each in train],
+        "validation": [names[tuple(each)] for each in validation],
+    }
+    with pytest.raises(UserError, match=r"train\.jsonl, .*validation\.jsonl: .* vectors of \[2, 3\] classes"):
+        files(train=[*train, [1, 1]], validation=[[1, 0, 1]])
+    with pytest.raises(UserError, match=r"train\.jsonl, .*validation\.jsonl: .* beside lists of names"):
+        files(train=[*train, [1, 1]], validation=[["0"], ["1"]])
 
 
 def test_a_column_that_holds_no_classes():

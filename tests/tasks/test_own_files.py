@@ -163,7 +163,7 @@ def test_columns_without_names_can_be_chosen_by_their_numbers(tmp_path):
     ("content", "columns", "message"),
     [
         ("review\tstars\nbad\tneg\n", {}, "no column 'text': choose one of 'review', 'stars' with data.text"),
-        ("review\tlabel\nbad\tneg\n", {"text": "reviw"}, "no column 'reviw': choose one of 'review', 'label'"),
+        ("review\tlabel\nbad\tneg\n", {"text": "reviw"}, r"no column 'reviw': did you mean 'review'\? Choose one of"),
         ("0\t1\nbad\tneg\n", {}, "no column 'text': choose one of '0', '1' with data.text"),
         ("1\t2\nbad\tneg\n", {"text": "1"}, "no column 'label': choose one of '1', '2' with data.label"),
         ("a film\tneg\nbad\tpos\n", {"text": "1"}, "no column '1': choose one of 'a film', 'neg' with data.text"),

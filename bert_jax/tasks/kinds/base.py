@@ -105,6 +105,14 @@ class Kind(abc.ABC):
         wanted = Wanted() if official else Wanted(tuple(filter(None, (task.text, task.text_pair))), task.label)
         return self.read_records(task, split, read_rows(path, header, strict=not official, wanted=wanted))
 
+    def settled(self, files: Sequence[tuple[str, list[Any]]]) -> list[list[Any]]:
+        """Returns the examples of each of the files that are read for a run, with what only all of them tell.
+
+        Args:
+          files: the name and the examples of each.
+        """
+        return [examples for _, examples in files]
+
     @abc.abstractmethod
     def read_records(self, task: "Task", split: str, records: Iterator[Record]) -> Iterator[Any]:
         """Yields the examples of the records of a table or of TFDS; errors as in `read_file`."""
