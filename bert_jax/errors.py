@@ -38,7 +38,7 @@ class Interrupted(Exception):  # noqa: N818
 
     def __init__(self, step: int | None, number: int) -> None:
         done = "stopped" if step is None else f"saved after step {step:,}"
-        super().__init__(f"{signal.Signals(number).name}: {done}; run the same command to go on")
+        super().__init__(f"{signal.Signals(number).name}: {done}")
         self.number = number
 
 

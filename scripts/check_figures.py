@@ -22,7 +22,9 @@ numbers come from: so no measured number is forgotten.
   <!-- no file: single runs, read from their last line -->
 """
 
-import argparse
+from bert_jax.runtime import command
+from bert_jax.runtime.files import write_whole
+
 import fnmatch
 import functools
 import json
@@ -31,6 +33,8 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from absl import flags
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "docs" / "benchmarks"
@@ -42,6 +46,8 @@ NO_FIGURES = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|[A-Za-z_][\w.-]*\d[\w.-]*"
 NUMBER_IN_TABLE = re.compile(r"\d\.\d|\d ?(?:%|(?:ms|s|GB|MB|nats|times|minutes?|min|steps|million)\b)")
 NO_FILE = re.compile(r"<!-- no file: \S.*-->")
 SETTINGS = ROOT / "docs" / "configuration.md"  # its tables are made from the code, and nothing in them is measured
+
+_WRITE = flags.DEFINE_bool("write", False, "put the right figures in their place")
 
 
 @functools.cache
@@ -163,13 +169,9 @@ def check_tables(lines: list[str]) -> Iterator[tuple[int, str]]:
         remark = line if line.strip() else remark
 
 
-def main(arguments: list[str]) -> int:
-    """Checks the pages and returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the right figures in their place")
-    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/**/*.md")
-    options = parser.parse_args(arguments)
-    pages = options.pages or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+def main(arguments: list[str]) -> None:
+    """Checks the page that is named, or all, and exits with 1 if there are faults."""
+    pages = [Path(page) for page in arguments[1:]] or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     count = wrong = 0
     for page in pages:
         text = page.read_text(encoding="utf-8")
@@ -184,11 +186,12 @@ def main(arguments: list[str]) -> int:
             wrong += len(faults)
             for fault in faults:
                 print(f"{page}:{number}: {fault}")
-        if options.write and "".join(corrected) != text:
-            page.write_text("".join(corrected), encoding="utf-8")
+        if _WRITE.value and "".join(corrected) != text:
+            write_whole(page, "".join(corrected))
     print(f"{count} figures, {wrong} faults")
-    return int(wrong > 0)
+    if wrong:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main, positional="PAGE")

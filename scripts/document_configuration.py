@@ -5,6 +5,9 @@
 A table stands between the lines <!-- keys of CLASS --> and <!-- end of keys -->; everything else in the page stays.
 """
 
+from bert_jax.runtime import command
+from bert_jax.runtime.files import write_whole
+
 import re
 from pathlib import Path
 
@@ -20,5 +23,10 @@ def with_tables(text: str) -> str:
     return _TABLE.sub(lambda match: f"{match[1]}\n{markdown_table(getattr(config, match[2]))}\n\n{match[3]}", text)
 
 
+def main(_: list[str]) -> None:
+    """Writes the page."""
+    write_whole(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
+
+
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text()))
+    command.run(main)

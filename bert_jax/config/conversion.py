@@ -18,10 +18,11 @@ def to_config_dict(config: Section) -> ConfigDict:
     values = ConfigDict(dataclasses.asdict(config))
     flat = flattened(dataclasses.asdict(config))
     # A flag is parsed by the type of the value that it replaces, and None has the type of no value.
-    unset = [key for key in keys(type(config)) if flat[key.name] is None]
-    values.update_from_flattened_dict(
-        {key.name: config_dict.placeholder(_type_besides_none(key.kind)) for key in unset}
-    )
+    for key in keys(type(config)):
+        if flat[key.name] is None:
+            values.update_from_flattened_dict({key.name: config_dict.placeholder(_type_besides_none(key.kind))})
+        elif typing.get_args(key.kind):  # of several types: whoever reads the values checks them
+            values.update_from_flattened_dict({key.name: config_dict.FieldReference(flat[key.name], field_type=object)})
     return values
 
 
@@ -80,16 +81,19 @@ def with_overrides(config: AnySection, overrides: Mapping[str, Any]) -> AnySecti
     Raises:
       UserError: a key is unknown (names the nearest), or a value has the wrong type or is not allowed.
     """
-    return overridden(type(config), dataclasses.asdict(config), overrides)
+    return overridden(type(config), dataclasses.asdict(config), overrides, config.asked)
 
 
-def overridden(cls: type[AnySection], values: dict[str, Any], overrides: Mapping[str, Any]) -> AnySection:
+def overridden(
+    cls: type[AnySection], values: dict[str, Any], overrides: Mapping[str, Any], asked: frozenset[str] = frozenset()
+) -> AnySection:
     """Makes a section of a nested dict, some values of which are replaced first, as in `with_overrides`.
 
     Args:
       cls: the section.
       values: the values of its keys; it is changed.
       overrides: the values by dotted key.
+      asked: the keys that were set so before, see `Section`.
 
     Raises:
       UserError: as for `with_overrides`.
@@ -101,7 +105,9 @@ def overridden(cls: type[AnySection], values: dict[str, Any], overrides: Mapping
         for part in path:
             section = section.setdefault(part, {})
         section[name] = value
-    return from_config_dict(cls, values)
+    config = from_config_dict(cls, values)
+    object.__setattr__(config, "asked", asked.union(overrides))
+    return config
 
 
 def superseded_durations(section: type[Section], overrides: Mapping[str, Any]) -> dict[str, float]:

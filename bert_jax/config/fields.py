@@ -106,9 +106,11 @@ class Section:
 
     Attributes:
       path: the name of the section in a whole config, such as "model."; for messages.
+      asked: the dotted keys that were set over what a config or its file had: what is asked for may be a default.
     """
 
     path: ClassVar[str] = ""
+    asked: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         """Raises UserError for a key whose value its option does not allow."""

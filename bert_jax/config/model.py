@@ -1,6 +1,7 @@
 """Declares the keys of a model, and holds the published sizes."""
 
 import dataclasses
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 from bert_jax.config.fields import Section, option
@@ -98,6 +99,23 @@ class ModelConfig(Section):
                 f"model.hidden_size={self.hidden_size} does not divide by "
                 f"model.num_attention_heads={self.num_attention_heads}"
             )
+
+
+def overruled(wanted: ModelConfig, found: ModelConfig, names: Iterable[str], asked: Collection[str]) -> list[str]:
+    """Returns which keys a user has set to something else than a model has that brings its own architecture.
+
+    Args:
+      wanted: what the config says; a default in it says nothing unless it was asked for.
+      found: the architecture of the model.
+      names: the keys that are compared.
+      asked: the dotted keys that were asked for, as `Section.asked`.
+    """
+    return [
+        name
+        for name in names
+        if getattr(wanted, name) != getattr(found, name)
+        and (getattr(wanted, name) != getattr(ModelConfig(), name) or ModelConfig.path + name in asked)
+    ]
 
 
 # Layers, width and heads of the published sizes (Devlin et al. 2018, table 1; Turc et al. 2019, table 2).

@@ -13,6 +13,7 @@ import numpy as np
 
 from bert_jax.config import FinetuningConfig, HeadSettings, ModelConfig
 from bert_jax.config.fields import names as field_names
+from bert_jax.config.model import overruled
 from bert_jax.errors import UserError
 from bert_jax.finetuning.batches import FinetuningBatches
 from bert_jax.interop import huggingface, pretrained
@@ -223,13 +224,12 @@ def starting_point(config: FinetuningConfig) -> tuple[Pretrained, Tokenizer]:
 
 def check_architecture(config: FinetuningConfig, loaded: ModelConfig) -> None:
     """Raises UserError for settings that the model of `init_from` overrides or cannot follow."""
-    for field in dataclasses.fields(ModelConfig):
-        asked, is_default = getattr(config.model, field.name), getattr(ModelConfig(), field.name)
-        if field.name not in KEPT_FIELDS and asked not in (is_default, getattr(loaded, field.name)):
-            found = getattr(loaded, field.name)
-            raise UserError(
-                f"init_from={config.init_from} has model.{field.name}={found}, which cannot be {asked}: leave it out"
-            )
+    brought = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in KEPT_FIELDS]
+    for name in overruled(config.model, loaded, brought, config.asked):
+        raise UserError(
+            f"init_from={config.init_from} has model.{name}={getattr(loaded, name)}, which cannot be "
+            f"{getattr(config.model, name)}: leave it out"
+        )
     layers, fresh = loaded.num_hidden_layers, config.reinitialized_layers
     if fresh > layers or config.optimizer.frozen_layers > layers - fresh:
         raise UserError(

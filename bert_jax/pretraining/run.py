@@ -13,6 +13,7 @@ import jax
 from bert_jax.config import ModelConfig, PretrainingConfig, from_config_dict, with_overrides
 from bert_jax.config.conversion import flattened
 from bert_jax.config.fields import names
+from bert_jax.config.model import overruled
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface, pretrained
 from bert_jax.interop.layout import Pretrained, arrange_layers, with_heads
@@ -327,8 +328,7 @@ def with_architecture(config: PretrainingConfig) -> PretrainingConfig:
     found = starting_weights(config).config
     different = [
         f"model.{name}={getattr(found, name)} (asked for: {getattr(config.model, name)})"
-        for name in SHAPING_FIELDS
-        if getattr(config.model, name) not in (getattr(ModelConfig(), name), getattr(found, name))
+        for name in overruled(config.model, found, SHAPING_FIELDS, config.asked)
     ]
     if different:
         raise UserError(

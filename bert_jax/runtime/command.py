@@ -29,7 +29,7 @@ keep_programs()
 __all__ = ["define_config", "read_config", "run"]
 
 
-def run(main: Callable[[list[str]], None], positional: str = "") -> None:
+def run(main: Callable[[list[str]], None], positional: str = "", *, resumes: bool = False) -> None:
     """Parses the flags and calls `main` with the rest of the command line.
 
     The process exits with status 1 and one line on standard error for what the user can mend, and with 128 + signal
@@ -38,7 +38,10 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
     Args:
       main: the function that does the script's work.
       positional: the name of the one word that the script takes besides its flags; empty if it takes none.
+      resumes: whether the same command goes on after a signal; otherwise it begins anew.
     """
+    advice = f"; run the same command to {'go on' if resumes else 'begin anew'}"
+    signals.advise(advice)
 
     def guarded(arguments: list[str]) -> None:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # in one line, without the code
@@ -48,7 +51,7 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
             main(arguments)
             signals.check()
         except Interrupted as interrupt:
-            print(interrupt, file=sys.stderr)
+            print(f"{interrupt}{advice}", file=sys.stderr)
             sys.exit(128 + interrupt.number)
         except BaseException as error:
             if signals.received():  # which may have caused it

@@ -31,6 +31,7 @@ class _Asked:
     holders = 0  # blocks of `held` that are open
     answered = False  # the main thread is on its way out
     watched = False  # the handlers are those of `watch`
+    advice = ""  # what to do once the process has stopped
 
 
 _asked = _Asked()
@@ -47,6 +48,11 @@ def watch() -> None:
         signal.signal(number, _noted)
     _asked.watched = True
     threading.Thread(target=_answer, args=(reader,), name="signals", daemon=True).start()
+
+
+def advise(advice: str) -> None:
+    """Sets what the line on a signal ends with, such as "; run the same command to go on"."""
+    _asked.advice = advice
 
 
 def unwatch() -> None:
@@ -117,7 +123,7 @@ def held() -> Iterator[Callable[[], int]]:
 def end(number: int) -> None:
     """Ends the process now, without Python's own end, as a signal does; temporary files are removed."""
     remove_unfinished()
-    line = f"{signal.Signals(number).name}: stopped; run the same command to go on\n"
+    line = f"{Interrupted(None, number)}{_asked.advice}\n"
     if select.select([], [2], [], 0)[1]:  # nobody may be reading
         with contextlib.suppress(OSError):
             os.write(2, line.encode())

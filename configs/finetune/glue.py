@@ -8,9 +8,9 @@ Without --config.data.directory (the folder of the official files) the data come
 from ml_collections import ConfigDict
 
 from bert_jax.config import to_config_dict
-from bert_jax.finetuning.recipes import paper
+from bert_jax.finetuning.recipes import one_of, paper
 
 
 def get_config(task: str = "mrpc") -> ConfigDict:
     """Returns the recipe of a task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli."""
-    return to_config_dict(paper(task))
+    return to_config_dict(paper(one_of("glue.py", task)))

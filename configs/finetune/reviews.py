@@ -10,9 +10,9 @@ Other starts and rates: docs/ablations.md.
 from ml_collections import ConfigDict
 
 from bert_jax.config import to_config_dict
-from bert_jax.finetuning.recipes import paper
+from bert_jax.finetuning.recipes import one_of, paper
 
 
 def get_config(task: str = "rotten_tomatoes") -> ConfigDict:
     """Returns the recipe of rotten_tomatoes (8,530 sentences) or imdb (25,000 reviews)."""
-    return to_config_dict(paper(task))
+    return to_config_dict(paper(one_of("reviews.py", task)))

@@ -65,6 +65,10 @@ def test_the_output_in_the_readme_is_that_of_the_published_run():
     assert numbers == {name: f"{record[name]:.4g}" for name in numbers}
 
 
+def test_a_page_that_is_not_there_is_told_in_a_line(tmp_path):
+    assert check(tmp_path / "page.md") == (1, f"error: {tmp_path}/page.md: no such file or directory\n")
+
+
 def test_write_puts_the_right_figure_in_place_and_leaves_the_rest(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"first\nIt takes 1<!--= {SPEC} --> ms.\nlast")

@@ -19,6 +19,7 @@ from bert_jax.config import (
     HeadSettings,
     ModelConfig,
     OptimizerConfig,
+    PretrainingConfig,
     TaskDataConfig,
     from_config_dict,
     with_overrides,
@@ -35,6 +36,7 @@ from bert_jax.finetuning.run import (
     starting_point,
 )
 from bert_jax.interop import huggingface
+from bert_jax.pretraining.run import with_architecture
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.evaluation import Outcome
 from bert_jax.tasks.kinds.base import Codec
@@ -197,6 +199,20 @@ def test_what_cannot_be_run(tmp_path, body, changes, words):
     with pytest.raises(UserError, match=words):
         finetune(dataclasses.replace(config, **changes), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_architecture_that_is_asked_for_is_not_passed_over(body) -> None:
+    """The default of `model` says nothing by itself, and something where it is set by name, with several seeds too."""
+    config = FinetuningConfig(total_steps=1, init_from=str(body), data=TaskDataConfig(train="x.csv"))
+    assert starting_point(config)[0].config.hidden_size == 48
+    asked = with_overrides(with_overrides(config, {"model.hidden_size": 768}), {"seed": 1})
+    with pytest.raises(UserError, match=r"has model.hidden_size=48, which cannot be 768: leave it out"):
+        starting_point(asked)
+    assert starting_point(with_overrides(config, {"model.hidden_size": 48}))[0].config.hidden_size == 48
+    pretraining = PretrainingConfig(total_steps=1, init_from=str(body))
+    assert with_architecture(pretraining).model.hidden_size == 48
+    with pytest.raises(UserError, match=r"model.vocab_size=99 \(asked for: 30522\)"):
+        with_architecture(with_overrides(pretraining, {"model.vocab_size": 30_522}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a user types wrong is told in one line that names what was meant, and --help tells all there is."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,22 @@ def test_arguments_of_config_files(tmp_path: Path) -> None:
     assert config_file_values(str(tmp_path / "one.py")) == {"seed": 3}
     with pytest.raises(UserError, match=r"one.py takes no argument: leave out :mrpc"):
         config_file_values(f"{tmp_path / 'one.py'}:mrpc")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("glue.py:squad", "glue.py has no task 'squad': give configs/finetune/squad.py:squad"),
+        ("glue.py:conll2003", "glue.py has no task 'conll2003': give configs/finetune/conll2003.py"),
+        ("squad.py:rte", "squad.py has no task 'rte': give configs/finetune/glue.py:rte"),
+        ("glue.py:SST-2", "glue.py has no task 'SST-2': did you mean glue.py:sst2? It has cola, sst2"),
+        ("choice.py:foo", "choice.py has no task 'foo': It has swag, race"),
+        ("reviews.py:sst2", "reviews.py has no task 'sst2': give configs/finetune/glue.py:sst2"),
+    ],
+)
+def test_a_config_file_takes_its_own_tasks_alone(file: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^configs/finetune/{re.escape(message)}"):
+        config_file_values(f"{ROOT}/configs/finetune/{file}")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def saving_for_ever(_):
             time.sleep(0.01)
 
 work, folder = sys.argv.pop(), sys.argv.pop()  # what a script has are flags
-command.run(globals()[work])
+command.run(globals()[work], resumes=work == "saving")
 """
 
 
@@ -72,7 +72,7 @@ def test_a_signal_ends_a_script_within_seconds_with_one_line(tmp_path, what, num
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert errors == f"{signal.Signals(number).name}: stopped; run the same command to go on\n"
+    assert errors == f"{signal.Signals(number).name}: stopped; run the same command to begin anew\n"
     assert os.listdir(tmp_path) == []
 
 

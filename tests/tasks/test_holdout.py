@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from bert_jax.config import FinetuningConfig, TaskDataConfig, with_overrides
+from bert_jax.config import FinetuningConfig, TaskDataConfig, from_config_dict, to_config_dict, with_overrides
 from bert_jax.errors import UserError
 from bert_jax.tasks.holdout import held_out
 from bert_jax.tasks.kinds.text import TextExample
@@ -92,6 +92,9 @@ def test_a_share_stands_where_a_path_would(value, share):
     assert TaskDataConfig(validation=value).validation_share == share
     config = with_overrides(FinetuningConfig(total_steps=1), {"data.validation": value})
     assert config.data.validation_share == share
+    file = to_config_dict(FinetuningConfig(total_steps=1))  # as a config file has it
+    file.data.validation = value
+    assert from_config_dict(FinetuningConfig, file) == config
 
 
 @pytest.mark.parametrize("value", ["1.5", 0.0, "0", "-0.1", "nan"])
