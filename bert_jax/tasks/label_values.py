@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from bert_jax.errors import UserError
@@ -20,11 +21,11 @@ from bert_jax.tasks.kinds.base import Task
 from bert_jax.tasks.labels import normalized
 from bert_jax.text.tables import Record
 
-NO_LABEL = ("", "nan", "<na>")
+NO_LABEL = ("", "nan", "-nan", "<na>")
 _INFINITE = ("inf", "infinity")
 _SEPARATORS = (";", "|")
-_BITS = re.compile(r"[01](\s+[01])+")
-_LIST = re.compile(r"[\[({].*[\])}]|array\(.*\)", re.DOTALL)
+_CALL = re.compile(r"[\w.]+\(([\[({].*)?\)", re.DOTALL)  # as Python prints a set() or an array([...])
+_LIST = re.compile(rf"[\[({{].*[\])}}]|{_CALL.pattern}|\[['\"].*", re.DOTALL)  # or the beginning of one that is cut
 _NO_COMMA = re.compile(r"""['"\w]\s+['"\w]""")  # NumPy prints arrays so, and Python would read 'a' 'b' as 'ab'
 _ZERO_OR_ONE = {"0": False, "1": True, "false": False, "true": True}
 _REMEDY = 'write names with ";" between them, or a JSON list of names'
@@ -44,6 +45,10 @@ class Vector(tuple[bool, ...]):
         return tuple(str(place) for place, holds in enumerate(self) if holds)
 
 
+class Alone(tuple[str, ...]):
+    """Holds what stands in a cell without a separator or brackets, which is one name, or none that could be read."""
+
+
 def class_name(value: Any, record: Record, column: str) -> str:
     """Returns the name of the class that a value means; empty if it means none.
 
@@ -57,7 +62,7 @@ def class_name(value: Any, record: Record, column: str) -> str:
     """
     if value is None:
         return ""
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float | Decimal):
         raise UserError(f"{record.place}: {column!r} is not one label but a {type(value).__name__}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -76,7 +81,8 @@ def one_class_name(value: Any, record: Record, column: str) -> str:
       UserError: also if it holds a list, in JSON's or Python's way.
     """
     name = class_name(value, record, column)
-    if name.startswith("[") and isinstance(_read_list(name), list):
+    bracketed = name[:1] in ("[", "(", "{") and (isinstance(_read_list(name), list | tuple | set | dict) or _bits(name))
+    if bracketed or _CALL.fullmatch(name):
         raise UserError(f"{record.place}: {column!r} is {name[:60]}, not one label but a list")
     return name
 
@@ -120,7 +126,10 @@ def class_names(value: Any, record: Record, column: str) -> tuple[str, ...] | Ve
         vector.certain = len(set(vector)) < len(vector) or not {"true", "false"}.isdisjoint(names)
         if vector.certain or not isinstance(value, _Names):  # in "0;1" names are parted
             return vector
-    return tuple(dict.fromkeys(name for name in names if name))
+    if "" in names and _ZERO_OR_ONE.keys() >= set(names) - {""} and not isinstance(value, _Names) and any(names):
+        raise UserError(f"{record.place}: {column!r} is {str(value)[:60]}, a vector with a gap: {_REMEDY}")
+    given = dict.fromkeys(name for name in names if name)
+    return Alone(given) if isinstance(value, _Names) and len(value) == 1 else tuple(given)
 
 
 def one_hot_names(columns: Sequence[str], record: Record) -> tuple[str, ...]:
@@ -178,16 +187,20 @@ def _read_list(text: str) -> Any:
     return None
 
 
+def _bits(text: str) -> list[str]:
+    """Returns the zeros and ones of a vector, as NumPy and pandas print it too; none if it is no vector."""
+    parts = text.removeprefix("[").removesuffix("]").replace(",", " ").split()
+    return parts if len(parts) > 1 and all(normalized(part).lower() in _ZERO_OR_ONE for part in parts) else []
+
+
 def _parts(text: str, record: Record, column: str) -> Any:
     """Returns what a cell holds: a list, an object, or names."""
+    if bits := _bits(text):
+        return bits
     if _LIST.fullmatch(text):
         if not _NO_COMMA.search(text) and (found := _read_list(text)) is not None:
             return found
-        if set(text.strip("[]").split()) <= {"0", "1", "0.", "1."}:  # as NumPy prints a vector
-            return [number.rstrip(".") for number in text.strip("[]").split()]
         raise UserError(f"{record.place}: {column!r} looks like a list and cannot be read, {text[:60]!r}: {_REMEDY}")
-    if _BITS.fullmatch(text):
-        return text.split()
     found = [separator for separator in _SEPARATORS if separator in text]
     if len(found) > 1 or ("," in text and not found):
         raise UserError(f"{record.place}: {column!r} is {text[:60]!r}, one label or several? {_REMEDY}")

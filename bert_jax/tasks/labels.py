@@ -13,7 +13,18 @@ from bert_jax.errors import UserError
 _NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?")
 _SHOWN = 10  # labels that an error names
 _FEW = 10  # classes that are not too many for any number of examples
-_NO_VALUE = ("none", "null", "na", "n/a")  # what other programs write for no value, and what may be a class
+_NO_VALUE = (
+    "none",
+    "null",
+    "nil",
+    "na",
+    "n/a",
+    "#na",
+    "#n/a",
+    "\\n",
+    "nat",
+    "undefined",
+)  # what other programs write for no value, and what may be a class
 
 
 def normalized(text: str) -> str:
@@ -64,16 +75,55 @@ def check_names(names: Collection[str], examples: int, column: str, source: str)
         len(names) > _FEW and all(map(_is_number, names)) and any("." in name for name in names)
     ):
         warnings.warn(f"{where}: is it the right column (data.label)?", stacklevel=2)
-    cases = collections.Counter(name.casefold() for name in names)
-    if alike := sorted(name for name in names if cases[name.casefold()] > 1):
+    spellings = collections.Counter(map(_plain, names))
+    if alike := sorted(name for name in names if spellings[_plain(name)] > 1):
         warnings.warn(
-            f"{source}: these labels differ in case only, and are classes apart: {listed(alike)}", stacklevel=2
+            f"{source}: these labels differ in case or spelling only, and are classes apart: {listed(alike)}",
+            stacklevel=2,
         )
     if words := sorted(name for name in names if name.casefold() in _NO_VALUE):
         warnings.warn(
             f"{source}: {listed(map(repr, words))} is taken for a class: leave the cell empty where there is no label",
             stacklevel=2,
         )
+
+
+def _plain(name: str) -> str:
+    """Returns a name without case, width, quotes and what cannot be seen; of a number its value."""
+    name = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
+    name = "".join(char for char in name if char not in "'\"" and unicodedata.category(char) not in ("Cf", "Cc"))
+    name = {"true": "1", "false": "0"}.get(name, name)
+    return str(float(name)) if _is_number(name) else name
+
+
+def check_alone(names: Collection[str], source: str) -> None:
+    """Says that no text has two labels, where it might: other marks than ours may part them.
+
+    Args:
+      names: the different cells of the training examples.
+      source: where they were read from.
+
+    Raises:
+      UserError: some are put together of others, or all of zeros and ones.
+    """
+    parts = {name: list(filter(None, re.split(r"[\W_]+", name))) for name in names}
+    times = collections.Counter(part for each in parts.values() for part in set(each))
+    together = [name for name in names if len(parts[name]) > 1 and all(times[part] > 1 for part in parts[name])]
+    bits = [name for name in names if re.fullmatch(r"[01](\W*[01])+", name)]
+    if len(bits) < len(names) or not any(name.startswith("0") for name in bits):  # 10 and 11 may be numbers of classes
+        bits = []
+    remedy = 'write names with ";" between them, or a JSON list of names'
+    if together or bits:
+        what = "a vector of zeros and ones" if bits else "several labels"
+        raise UserError(
+            f"{source}: {min(bits or together)!r} seems to be {what}, and no example has two: {remedy}, also of one; "
+            "custom:classification learns one label of each text"
+        )
+    warnings.warn(
+        f"{source}: no example has two labels: if some should, {remedy}; custom:classification learns one label of "
+        "each text",
+        stacklevel=2,
+    )
 
 
 def _is_number(name: str) -> bool:

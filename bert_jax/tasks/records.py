@@ -73,7 +73,7 @@ def text_of(task: Task, record: Record, column: str, key: str) -> str:
 def is_given(value: Any) -> bool:
     """Tells whether a cell holds a value: None and NaN are none, nor is how pandas writes them."""
     if isinstance(value, str):
-        return normalized(value).lower() not in ("nan", "<na>")
+        return normalized(value).lower() not in ("nan", "-nan", "<na>")
     return value is not None and value == value
 
 

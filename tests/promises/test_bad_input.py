@@ -108,6 +108,7 @@ BAD = [
     (REGRESSION, "a.csv", 'text,label\nx,"1,5"\n', "line 2: 'label' is '1,5', not a finite number"),
     (REGRESSION, "a.jsonl", '{"text": "x", "label": NaN}\n', "line 1: 'label' has no label"),
     (REGRESSION, "a.jsonl", '{"text": "x", "label": true}\n', "line 1: 'label' is True, not a finite number"),
+    (REGRESSION, "a.jsonl", f'{{"text": "x", "label": {10**400}}}\n', "line 1: 'label' is 1000000"),
     (REGRESSION, "a.jsonl", '{"text": "x", "label": [1]}\n', "line 1: 'label' is [1], not a finite number"),
     (REGRESSION, "a.csv", "text,label\nx,\n", "line 2: 'label' has no label"),
     (

@@ -50,20 +50,26 @@ def labels_in(tmp_path, kind, values, form="jsonl", split="train", **columns):
         ("New\u00a0 York", "New York"),
         ("cafe\u0301", "caf\u00e9"),
         ("none", "none"),
+        ("(other)", "(other)"),
+        ("f(x)", "f(x)"),
     ],
 )
 def test_a_class_has_one_name(tmp_path, value, name):
     assert labels_in(tmp_path, "classification", [value]) == [name]
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), "NaN", "nan", "<NA>", "", "\u00a0", "\u200b", "\ufeffnan"])
+@pytest.mark.parametrize(
+    "value", [None, float("nan"), "NaN", "nan", "-nan", "<NA>", "", "\u00a0", "\u200b", "\ufeffnan"]
+)
 def test_no_label_is_no_class(tmp_path, value):
     assert labels_in(tmp_path, "classification", [value], split="test") == [None]
     with pytest.raises(UserError, match="line 2: 'label' has no label"):
         labels_in(tmp_path, "classification", ["a", value])
 
 
-@pytest.mark.parametrize("value", [float("inf"), "-Infinity", ["a"], {"a": 1}, "['a']", "[1, 0]"])
+@pytest.mark.parametrize(
+    "value", [float("inf"), "-Infinity", ["a"], {"a": 1}, "['a']", "[1, 0]", "[1 0]", "{'a'}", "array([1, 0])"]
+)
 def test_what_is_no_label_is_refused(tmp_path, value):
     with pytest.raises(UserError, match="line 1: 'label' is"):
         labels_in(tmp_path, "classification", [value])
@@ -98,6 +104,8 @@ def test_vectors_name_places(tmp_path):
     assert labels_in(tmp_path, "multi_label", [[True, False, True]]) == [("0", "2")]
     assert labels_in(tmp_path, "multi_label", [[True, False]]) == [("0",)]
     assert labels_in(tmp_path, "multi_label", ["1;0;1", "1|0|0", "0 0 1"]) == [("0", "2"), ("0",), ("2",)]
+    for rows in (["1,0,1", "0,0,1"], ["1.0 0.0 1.0", "0 0 1"], ["[True False True]", "False False True"]):
+        assert labels_in(tmp_path, "multi_label", rows) == [("0", "2"), ("2",)]
     assert labels_in(tmp_path, "multi_label", [[0, 1], [2]]) == [("0", "1"), ("2",)]  # numbers of classes
 
 
@@ -110,6 +118,9 @@ def test_vectors_name_places(tmp_path):
         (["a, b"], "one label or several"),
         (["a|b;c"], "one label or several"),
         (["['a' 'b']"], "looks like a list"),
+        (["frozenset({'a'})"], "looks like a list"),
+        (["['a', 'b"], "looks like a list"),
+        ([[1, 0, None]], "a vector with a gap"),
         (["[a, b]"], "looks like a list"),
         ([{"a": 2}], "'a' is 2, and 1"),
         ([[0.9, 0.1]], "labels are no fractions"),
@@ -122,6 +133,31 @@ def test_vectors_name_places(tmp_path):
 def test_several_labels_that_can_be_read_in_two_ways(tmp_path, values, words):
     with pytest.raises(UserError, match=words):
         labels_in(tmp_path, "multi_label", values)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["a/b", "a", "b"], "'a/b' seems to be several labels"),
+        (["a and b", "and", "a", "b"], "'a and b' seems to be several labels"),
+        (["a\uff1bb", "b\uff1bc", "c\uff1ba"], "'a\uff1bb' seems to be several labels"),
+        (["101", "010"], "'010' seems to be a vector"),
+        (["1-0", "0-1", "0-0"], "'0-0' seems to be a vector"),
+    ],
+)
+def test_labels_that_another_mark_parts(tmp_path, cells, words):
+    task = task_named("custom:multi_label")
+
+    def names(cells):
+        examples = [TextExample("", "", None, label) for label in labels_in(tmp_path, "multi_label", cells)]
+        return task.kind.label_names(task, examples, "file")
+
+    with pytest.raises(UserError, match=words):
+        names(cells)
+    assert len(names([*cells, "a;d"])) > len(cells)  # then these are names
+    assert len(names([[cell] for cell in cells])) == len(cells)
+    with pytest.warns(UserWarning, match="no example has two labels"):
+        assert names(["sci-fi", "10", "11"]) == ("10", "11", "sci-fi")
 
 
 def test_columns_of_zeros_and_ones(tmp_path):
@@ -177,8 +213,11 @@ def test_a_column_that_holds_no_classes():
         names(f"{number}.5" for number in range(60))
     with pytest.warns(UserWarning, match="is it the right column"):
         names(str(number % 60) for number in range(200))
-    with pytest.warns(UserWarning, match="differ in case only, and are classes apart: Pos, pos"):
+    with pytest.warns(UserWarning, match="differ in case or spelling only, and are classes apart: Pos, pos"):
         names(["Pos", "pos", "neg"])
+    for alike in (["1", "\uff11"], ["1000", "1e3"], [".5", "0.5"], ["'a'", "a"], ["a_b", "a b"], ["ab", "a\u00adb"]):
+        with pytest.warns(UserWarning, match="differ in case or spelling only"):
+            names([*alike, "c"])
     with pytest.warns(UserWarning, match="'NA' is taken for a class"):
         names(["NA", "pos"])
 

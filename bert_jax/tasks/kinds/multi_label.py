@@ -10,7 +10,7 @@ import numpy as np
 from bert_jax.tasks import labels as label_module
 from bert_jax.tasks.kinds.base import Codec, Task, must_have_labels
 from bert_jax.tasks.kinds.text import TextExample, TextKind
-from bert_jax.tasks.label_values import Vector, class_name, class_names, one_hot_names, without_vectors
+from bert_jax.tasks.label_values import Alone, Vector, class_name, class_names, one_hot_names, without_vectors
 from bert_jax.tasks.records import label_of
 from bert_jax.tasks.rows import NO_LABEL, Batch, Row, label_number, padded_labels
 from bert_jax.text.tables import Record
@@ -52,6 +52,8 @@ class MultiLabel(TextKind):
     def label_names(self, task: Task, train: Sequence[TextExample], source: str) -> tuple[str, ...]:
         """Returns all names; the same ones everywhere teach nothing, a single one, here and not there, does."""
         label_module.check_variety({example.label for example in train}, task.label, source)
+        if all(isinstance(label, Alone) for label in {example.label for example in train}):
+            label_module.check_alone({name for example in train for name in example.label}, source)
         names = {name for example in train for name in self.names_in(example)}
         label_module.check_names(names, sum(map(self.is_labelled, train)), task.label, source)
         return label_module.in_order(names)

@@ -37,11 +37,11 @@ class Regression(TextKind):
             return None
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             raise UserError(
-                f"{record.place}: {task.label!r} is {value!r}, not a finite number: mend it, or take the row out"
+                f"{record.place}: {task.label!r} is {value!r:.60}, not a finite number: mend it, or take the row out"
             )
         return number
 
