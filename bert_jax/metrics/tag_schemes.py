@@ -10,7 +10,6 @@ OUTSIDE = "O"
 # called IOB2; IOB1 has its letters, and is read by the same rules.
 _LETTERS = {"BIO": "BI", "IOE": "IE", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEWO": "BMEW"}
 _IN_BIOES = {"L": "E", "U": "S", "M": "I", "W": "S"}  # what other schemes call the same
-_SEPARATORS = "-_/:,|"
 # Shares of the tags, of those besides O, that a scheme must have: tags without an O are no entities unless nearly all
 # of them fit (one-letter parts of speech do in part).
 _ENOUGH, _ENOUGH_WITHOUT_OUTSIDE = 0.5, 0.9
@@ -44,7 +43,9 @@ class TagScheme:
         counts = {tag: tags[tag] for tag in tags} if isinstance(tags, Mapping) else dict.fromkeys(tags, 1)
         outside = next((tag for tag in counts if tag.upper() == OUTSIDE), "")
         inside = {tag: count for tag, count in counts.items() if tag.upper() != OUTSIDE}
-        schemes = [cls(*form) for form in itertools.product(_LETTERS, _SEPARATORS, (True, False))]
+        between = {char for tag in inside if len(tag) > 2 for char in (tag[1], tag[-2]) if not char.isalnum()}
+        separators = ["-", *sorted(between - {"-"})]
+        schemes = [cls(*form) for form in itertools.product(_LETTERS, separators, (True, False))]
         fitting = [sum(count for tag, count in inside.items() if scheme.fits(tag)) for scheme in schemes]
         most = max(fitting)
         scheme = schemes[fitting.index(most)]
@@ -74,6 +75,10 @@ class TagScheme:
             raise ValueError(f"{tag!r} is no tag of {self}")
         letter, entity_type = self._split(tag)
         return _IN_BIOES.get(letter, letter), entity_type
+
+    def typed(self, tag: str, entity_type: str) -> str:
+        """Returns a tag of the scheme with another type."""
+        return tag[:2] + entity_type if self.letter_first else entity_type + tag[-2:]
 
     def __str__(self) -> str:
         """Returns the name and the form, for messages: BILOU (B-, I-, L-, U-, O)."""

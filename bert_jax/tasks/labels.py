@@ -1,6 +1,7 @@
 """The names of labels: which there are, in which order, and whether the model knows them all."""
 
 import collections
+import functools
 import math
 import re
 import unicodedata
@@ -27,6 +28,7 @@ _NO_VALUE = (
 )  # what other programs write for no value, and what may be a class
 
 
+@functools.lru_cache(maxsize=1 << 12)  # a class or tag stands in many rows
 def normalized(text: str) -> str:
     """Returns the one name of a class, however it is written.
 

@@ -33,11 +33,18 @@ def respelt(tags: Iterable[tuple[str, str]], source: str) -> Mapping[str, str]:
         more = f" and {len(scheme.others) - _SHOWN} more" if len(scheme.others) > _SHOWN else ""
         raise UserError(f"{source}: tags are {scheme}, but not {listed}{more}: mend these, or take them out")
     usual: dict[tuple[str, ...], str] = {}
+    types: Counter[str] = Counter()
+    for tag, count in counts.items():
+        types[scheme.read(tag)[1]] += count
+    spelling = {entity_type.casefold(): entity_type for entity_type, _ in reversed(types.most_common())}
     changed: dict[str, str] = {}
     for tag, _ in counts.most_common():
-        meaning = tuple(part.casefold() for part in scheme.read(tag))
-        if usual.setdefault(meaning, tag) != tag:
-            changed[tag] = usual[meaning]
+        letter, entity_type = scheme.read(tag)
+        common = spelling[entity_type.casefold()]
+        read_as = tag if common == entity_type else scheme.typed(tag, common)
+        read_as = usual.setdefault((letter, common), read_as)
+        if read_as != tag:
+            changed[tag] = read_as
     for tag, other in changed.items():
         print(f"{source}: tag {tag!r} ({counts[tag]:,} times, first at {first[tag]}) is read as {other!r}")
     return changed

@@ -28,7 +28,8 @@ _FLAG = r"\p{GCB=Regional_Indicator}{2}[\p{GCB=Extend}\u200d]*+"
 _CHARACTER = rf"(?:{_FLAG}|\X){_UNSEEN}*+"
 _CHINESE = r"\p{Han}"
 _ALONE = r"\p{Mn}\p{Me}\p{Cc}\p{Cf}"  # a mark without a character, or what cannot be seen
-_LETTER = rf"(?:[A-Za-z0-9_](?=[ -~])|(?=[\w--[{_CHINESE}{_ALONE}]]){_CHARACTER})"
+_NUMERIC = r"\p{No}\p{WB=Numeric}"  # in H2O with a small 2, and the Arabic decimal separator
+_LETTER = rf"(?:[A-Za-z0-9_](?=[ -~])|(?=[[\w{_NUMERIC}]--[{_CHINESE}{_ALONE}]]){_CHARACTER})"
 _MARK = r"[[!-~\p{Pd}\p{WB=MidLetter}\p{WB=MidNumLet}]--\w]"
 _GENITIVE = r"['\u2019][sS]\b"
 _SEEN = rf"(?=[^\s{_ALONE}]){_CHARACTER}"

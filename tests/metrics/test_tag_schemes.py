@@ -15,6 +15,8 @@ FORMS = {
     "B_PER": "{letter}_{type}",
     "B/PER": "{letter}/{type}",
     "B:PER": "{letter}:{type}",
+    "B.PER": "{letter}.{type}",
+    "B\u2010PER": "{letter}\u2010{type}",
     "PER-B": "{type}-{letter}",
 }
 TYPES = ("PER", "LOC", "A-B", "S_O")

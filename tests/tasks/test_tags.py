@@ -41,13 +41,13 @@ def path(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("separator", "end"), [("\t", ""), ("\t", "\t"), ("\t", " "), (" ", " "), (" ", "\u00a0"), ("\t", "\u00a0\t")]
+    ("separator", "end"), [("\t", ""), ("\t", "\t"), ("\t", " "), (" ", " "), (" ", "\u00a0"), ("\t", "\u200b\t")]
 )
 def test_white_space_around_a_tag_is_no_part_of_it_in_columns(separator, end, tmp_path):
     assert sentences(write(tmp_path / "a.txt", TAGS, separator, end)) == (WORDS, TAGS)
 
 
-@pytest.mark.parametrize("space", [" ", "\t", "\u00a0"])
+@pytest.mark.parametrize("space", [" ", "\t", "\u00a0", "\ufeff"])
 def test_white_space_around_a_tag_is_no_part_of_it_in_records(space, path):
     spaced = [[f"{space}{tag}{space}" for tag in names] for names in TAGS]
     if path.suffix != ".txt":
@@ -68,6 +68,16 @@ def test_a_stray_spelling_is_read_as_the_usual_one_and_said(path, capsys):
     place = {".txt": ("line 3", "line 1"), ".jsonl": ("line 1", "line 1"), ".parquet": ("row 1", "row 1")}[path.suffix]
     assert f"{path}: tag 'o' (2 times, first at {place[0]}) is read as 'O'" in said
     assert f"{path}: tag 'b-PER' (1 times, first at {place[1]}) is read as 'B-PER'" in said
+
+
+def test_a_type_has_one_spelling_behind_all_letters(path, capsys):
+    assert sentences(write(path, [["B-per", "I-PER", "O", "b-Loc"], ["B-LOC", "O"]])) == (WORDS, TAGS)
+    said = capsys.readouterr().out
+    assert "tag 'B-per' (1 times" in said
+    assert "tag 'b-Loc' (1 times" in said
+    path.with_name("a.txt").write_text("a Per-B\nb PER-I\nc O\nd LOC-B\ne PER-B\nf PER-I\n")
+    (example,) = read_examples(TASK, "train", file=str(path.with_name("a.txt")))
+    assert example.tags == ("PER-B", "PER-I", "O", "LOC-B", "PER-B", "PER-I")
 
 
 @pytest.mark.parametrize("stray", ["PER", "B_PER", "0", "X-PER", "-PER", "BPER"])

@@ -33,6 +33,8 @@ def cut(text):
         ("ok👍🏽ok ❤️ 👨\u200d👩\u200d👧 🇩🇪🇫🇷 1️⃣", "ok|👍🏽|ok|❤️|👨\u200d👩\u200d👧|🇩🇪|🇫🇷|1️⃣"),
         ("soft\u00adhyphen, a\u200db", "soft\u00adhyphen|,|a\u200db"),
         ("John\u2019s AT&T\u2013shares 1/2", "John|\u2019s|AT&T\u2013shares|1/2"),
+        ("H\u2082O, 2\u00bd x\u00b2", "H\u2082O|,|2\u00bd|x\u00b2"),
+        ("\u0663\u066b\u0661", "\u0663\u066b\u0661"),
         ("", ""),
         (" \n\t", ""),
         ("\u200b\u200d\ufeff\x01", ""),

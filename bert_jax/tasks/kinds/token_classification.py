@@ -16,6 +16,7 @@ from bert_jax.metrics.tag_schemes import measure, scheme_of_labels
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Task, must_have_labels
+from bert_jax.tasks.labels import normalized
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
 from bert_jax.tasks.tags import respelt
 from bert_jax.text.conll import Sentence, read_sentences
@@ -89,7 +90,7 @@ class TokenClassification(CrossEntropyKind):
         else:
             spellings = respelt(
                 (
-                    (fields[tag].strip(), f"line {sentence.line + place}")
+                    (normalized(fields[tag]), f"line {sentence.line + place}")
                     for sentence in sentences
                     for place, fields in enumerate(sentence.lines)
                 ),
@@ -240,7 +241,7 @@ def at_words(
 
 def _read_as(spellings: Mapping[str, str], tags: Iterable[str]) -> tuple[str, ...]:
     """Returns the tags without white space around them, in their usual spelling."""
-    return tuple(spellings.get(tag, tag) for tag in map(str.strip, tags))
+    return tuple(spellings.get(tag, tag) for tag in map(normalized, tags))
 
 
 def _sentence(task: Task, split: str, record: Record) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
@@ -259,7 +260,7 @@ def _sentence(task: Task, split: str, record: Record) -> tuple[tuple[str, ...], 
         return tuple(words), None
     if not isinstance(tags, list | tuple | np.ndarray) or not all(isinstance(each, _TAG_TYPES) for each in tags):
         raise UserError(f"{record.place}: column {tag!r} holds no list of tags")
-    names = tuple(str(each).strip() for each in tags)
+    names = tuple(normalized(str(each)) for each in tags)
     if not all(names):
         raise UserError(f"{record.place}: tag {names.index('')} in column {tag!r} is empty")
     if len(names) != len(words):
@@ -284,7 +285,9 @@ def _tag_column(task: Task, split: str, first: Sentence, word: int, path: str) -
             raise UserError(f"{path} line {first.line} has one column, a word without a tag")
         return None
     others = [column for column in range(count) if column != word]
-    known = [column for column in others if {fields[column].strip() for fields in first.lines}.issubset(task.labels)]
+    known = [
+        column for column in others if {normalized(fields[column]) for fields in first.lines}.issubset(task.labels)
+    ]
     return (known or others)[-1]
 
 
