@@ -26,13 +26,12 @@ from bert_jax.interop.layout import (
     disassemble,
     parts_in,
 )
-from bert_jax.interop.weight_files import INDEX_FILE, PICKLE_FILE, WEIGHTS_FILE, read_weights, weights_file
+from bert_jax.interop.weight_files import WEIGHTS_FILE, WEIGHTS_FILES, read_weights, weights_file
 from bert_jax.model.parameters import POOLER, part_names, without_pooler
 from bert_jax.runtime.files import MARK, claim, made, read_json, refuse_foreign, temporary_folder
 from bert_jax.text.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILES = (WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE)
 
 # Keys of config.json that change the mathematics in ways this project does not have, and the one value that it does.
 # A file without the key has that value, by the defaults of transformers' BertConfig.
@@ -81,7 +80,7 @@ def load(directory: str | os.PathLike, *, upcast: bool = False) -> Pretrained:
     file = weights_file(directory)
     if file is None:
         raise UserError(
-            f"{directory / WEIGHTS_FILE} does not exist, nor does {INDEX_FILE} or {PICKLE_FILE}: a model in Hugging "
+            f"{directory / WEIGHTS_FILE} does not exist, nor does {' or '.join(WEIGHTS_FILES[1:])}: a model in Hugging "
             "Face layout has its weights there"
         )
     arrays = _canonical(file, read_weights(file))

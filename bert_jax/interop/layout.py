@@ -68,7 +68,7 @@ TIED = {
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
 _LISTED = 40  # problems in one message
-_BUFFERS = {"bert.embeddings.position_ids"}  # 0, 1, 2, ...: no weight, written by old versions
+_BUFFERS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}  # no weights, written by old versions
 
 
 @dataclasses.dataclass(frozen=True)

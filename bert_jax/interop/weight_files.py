@@ -12,8 +12,8 @@ from bert_jax.errors import UserError
 from bert_jax.runtime.files import read_json
 
 WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"  # names the shard of each tensor
 PICKLE_FILE = "pytorch_model.bin"
+INDEX_FILE, PICKLE_INDEX_FILE = (f"{name}.index.json" for name in (WEIGHTS_FILE, PICKLE_FILE))  # name shards
 
 
 def weights_file(directory: Path) -> Path | None:
@@ -57,7 +57,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         file = index.with_name(shard)
         if not file.is_file():
             raise UserError(f"{file} does not exist, which {index.name} names for {wanted[0]}: copy all shards")
-        found = _read_safetensors(file)
+        found = (_read_safetensors if index.name == INDEX_FILE else _read_pickle)(file)
         if missing := [name for name in wanted if name not in found]:
             raise UserError(f"{file} lacks {missing[0]}, which {index.name} says is there: copy all shards again")
         arrays.update(found)
@@ -94,4 +94,10 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-_READERS = {WEIGHTS_FILE: _read_safetensors, INDEX_FILE: _read_shards, PICKLE_FILE: _read_pickle}
+_READERS = {
+    WEIGHTS_FILE: _read_safetensors,
+    INDEX_FILE: _read_shards,
+    PICKLE_FILE: _read_pickle,
+    PICKLE_INDEX_FILE: _read_shards,
+}
+WEIGHTS_FILES = tuple(_READERS)

@@ -55,7 +55,7 @@ def read_backend(directory: Path) -> tokenizers.Tokenizer:
         return backend
     if (directory / "added_tokens.json").exists() or _adds_tokens(settings):
         raise UserError(f"{directory}: added tokens are not read without tokenizer.json: save it with a fast tokenizer")
-    vocabulary = read_utf8(file).removesuffix("\n").split("\n")
+    vocabulary = read_utf8(file).rstrip("\n").split("\n")  # an empty line at the end is no token
     lower_case = settings.get("do_lower_case")
     if lower_case is None:
         lower_case = _guess_lower_case(file, vocabulary)
@@ -127,6 +127,7 @@ def _check_class(directory: Path, settings: dict[str, Any], file: Path) -> bool:
 
 def _check_settings(file: Path, settings: dict[str, Any]) -> None:
     wanted = {**SPECIAL_NAMES, "do_basic_tokenize": True}
+    wanted |= {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}  # of BertJapaneseTokenizer
     for key, value in wanted.items():
         given = settings.get(key)
         given = given.get("content") if isinstance(given, dict) else given

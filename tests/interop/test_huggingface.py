@@ -406,6 +406,7 @@ def test_second_names_of_tied_tensors_are_let_through(saved):
     tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
     tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     tensors["bert.embeddings.position_ids"] = np.arange(40)[None]
+    tensors["bert.embeddings.token_type_ids"] = np.zeros((1, 40), np.int64)
     save_file(tensors, saved / "model.safetensors")
     jax.tree.map(np.testing.assert_array_equal, huggingface.load(saved).params, random_model().params)
 

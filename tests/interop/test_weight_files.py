@@ -32,6 +32,23 @@ def test_shards_are_the_whole(sharded):
     jax.tree.map(np.testing.assert_array_equal, huggingface.load(sharded).params, random_model().params)
 
 
+@pytest.mark.torch
+def test_shards_of_pytorch_are_the_whole(sharded):
+    import torch
+
+    index = sharded / "model.safetensors.index.json"
+    (sharded / "pytorch_model.bin.index.json").write_text(index.read_text().replace(".safetensors", ".bin"))
+    index.unlink()
+    shards = [sharded / shard.replace(".safetensors", ".bin") for shard in SHARDS]
+    for shard in shards:
+        tensors = load_file(shard.with_suffix(".safetensors"))
+        torch.save({name: torch.tensor(value) for name, value in tensors.items()}, shard)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load(sharded).params, random_model().params)
+    torch.save({"other": torch.zeros(3)}, shards[1])
+    with pytest.raises(UserError, match=rf"{shards[1].name} lacks \S+, which pytorch_model\.bin\.index\.json says"):
+        huggingface.load(sharded)
+
+
 def missing(folder):
     (folder / SHARDS[1]).unlink()
 

@@ -49,6 +49,10 @@ def test_classes_that_are_berts_under_another_name(tmp_path):
         Tokenizer.load(write(tmp_path, tokenizer_class="PreTrainedTokenizerFast"))
 
 
+def test_empty_lines_behind_a_vocabulary_are_no_tokens(tmp_path):
+    assert Tokenizer.load(write(tmp_path, [*WORDS, "", ""])).tokens == WORDS
+
+
 def test_a_generic_class_follows_tokenizer_json_alone(tmp_path):
     for name, kept in (("PreTrainedTokenizerFast", True), ("BertTokenizer", False)):
         folder = fast(tmp_path, lambda content: None, tokenizer_class=name, do_lower_case=False)
@@ -61,6 +65,8 @@ def test_a_generic_class_follows_tokenizer_json_alone(tmp_path):
         ({"cls_token": "<s>"}, 'cls_token is "<s>"'),
         ({"mask_token": {"content": "<mask>"}}, 'mask_token is "<mask>"'),
         ({"do_basic_tokenize": False}, "do_basic_tokenize is false"),
+        ({"word_tokenizer_type": "mecab"}, 'word_tokenizer_type is "mecab"'),
+        ({"subword_tokenizer_type": "character"}, 'subword_tokenizer_type is "character"'),
         ({"do_lower_case": "no"}, 'do_lower_case is "no"'),
         ({"auto_map": {"AutoTokenizer": ["own.Tokenizer", None]}}, "Python code"),
         ({"added_tokens_decoder": {"5": {"content": "the"}}}, "added tokens"),
