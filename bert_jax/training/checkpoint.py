@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -233,12 +234,17 @@ class Checkpoints:
                 raise
             except Exception as error:  # Orbax raises many kinds for missing and damaged files
                 reasons[step] = (str(error) or type(error).__name__).splitlines()[0][:200]
-                if checksums.readable(folder):
+                if not checksums.readable(folder):
+                    continue
+                state, same_moments = self._of_other_optimizer(step, laid_out)
+                if state is None:
                     raise UserError(
                         f"checkpoint {folder} is whole, but it does not fit this run ({reasons[step]}): give another "
                         "--workdir"
                     ) from error
-                continue
+                if not same_moments:
+                    print("the optimizer has other moments from here on: they begin anew")
+                return state, progress
             for unreadable, reason in reasons.items():
                 self._put_aside(unreadable, reason)
             if reasons:
@@ -263,12 +269,41 @@ class Checkpoints:
                 f"the best checkpoint, {self.directory / str(step)}, is damaged ({reason}): move it away, and run the "
                 "same command to take the best of the others"
             )
-        with _plain_path(self.directory) as path, ocp.StandardCheckpointer() as reader:
-            return reader.restore(path / str(step) / "state", _laid_out(abstract_state, shardings))
+        return self._of_other_optimizer(step, _laid_out(abstract_state, shardings))[0]
 
     def _state(self, step: int, abstract_state: Any) -> Any:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
         return self.manager.restore(step, args=args)["state"]
+
+    def _of_other_optimizer(self, step: int, laid_out: Any) -> tuple[Any, bool]:
+        """Reads a state that perhaps another optimizer has left, as it may in a run that has diverged.
+
+        Returns:
+          The state, None if its parameters are others; and whether the optimizers have the same moments, which begin
+          anew at 0 if not.
+        """
+        wanted = _by_name(laid_out)
+        a_sharding = next(iter(wanted.values())).sharding
+        with _plain_path(self.directory) as directory, ocp.StandardCheckpointer() as reader:
+            tree = reader.metadata(directory / str(step) / "state").item_metadata.tree
+            stored = _by_name(tree)
+            kept = {name for name, leaf in wanted.items() if name in stored and stored[name].shape == leaf.shape}
+            if any(name[0] != "opt_state" for name in wanted.keys() - kept):
+                return None, False
+            target = [
+                wanted[name] if name in kept else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=a_sharding)
+                for name, leaf in stored.items()
+            ]
+            target = jax.tree.unflatten(jax.tree.structure(tree), target)
+            found = _by_name(reader.restore(directory / str(step) / "state", target))
+        same_moments = kept == wanted.keys() == stored.keys()
+        if not same_moments:
+            kept = {name for name in kept if name[0] != "opt_state"}
+        leaves = [
+            found[name] if name in kept else jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+            for name, leaf in wanted.items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(laid_out), leaves), same_moments
 
     def _progress(self, step: int) -> Progress:
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
@@ -301,6 +336,14 @@ def _laid_out(abstract_state: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_state, shardings
     )
+
+
+def _by_name(state: Any) -> dict[tuple[str, ...], Any]:
+    """Returns the leaves of a state by the names that lead to them, without the place in the chain of an optimizer."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/").split("/") for path, _ in leaves]
+    names = [(*path[:1], *(name for name in path[1:2] if not name.isdecimal()), *path[2:]) for path in paths]
+    return dict(zip(names, (leaf for _, leaf in leaves), strict=True))
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import math
 
+import jax
 import pytest
-from helpers.toy import CONFIG, Toy, toy_data, train
+from helpers.runs import saved_state
+from helpers.toy import CONFIG, Toy, assert_same_bits, toy_data, train
 
 from bert_jax.config import OptimizerConfig
 from bert_jax.errors import NotFiniteError, UserError
@@ -62,6 +64,29 @@ def test_a_run_that_diverged_goes_on_with_a_lower_rate_from_its_last_checkpoint(
     workdirs.finish(lower, tmp_path, dataclasses.replace(RESULT, metrics={"validation": trained.evaluation}))
     with pytest.raises(UserError, match=r"learning_rate was 0\.01 and is 0\.05"):  # a finished run is what it is
         workdirs.register_run(CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "anew"),
+    [
+        (OptimizerConfig(clip_norm=0.0), False),
+        (OptimizerConfig(clip_norm=0.0, mu_dtype="bfloat16"), False),
+        (OptimizerConfig("adamw"), True),
+    ],
+    ids=["clipping", "types", "rule"],
+)
+def test_a_run_that_diverged_goes_on_with_another_optimizer(optimizer, anew, tmp_path, capsys) -> None:
+    """The state has another shape: moments of the same names are kept, others begin anew; parameters are kept."""
+    with pytest.raises(NotFiniteError):
+        train(Toy(), CONFIG, tmp_path, toy_data(bad_step=8))
+    before = saved_state(tmp_path, 6)
+    config = dataclasses.replace(CONFIG, total_steps=6, optimizer=optimizer)
+    trained = train(Toy(), config, tmp_path, toy_data())
+    state = trained.state
+    assert_same_bits(trained.best_params(), before["params"])
+    assert ("they begin anew" in capsys.readouterr().out) == anew
+    assert_same_bits(state.params, before["params"])
+    assert all(leaf.any() != anew for leaf in jax.tree.leaves(state.opt_state))
 
 
 RESULT = workdirs.RunResult({}, workdirs.Path("model"), {})
