@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from bert_jax.errors import UserError
 from bert_jax.text.lines import read_text
+from bert_jax.text.tables import file_type
 
 
 class Sentence(NamedTuple):
@@ -23,7 +24,7 @@ def read_sentences(path: str) -> list[Sentence]:
     Raises:
       UserError: the file cannot be read, has no words, or a line has another number of columns than the first has.
     """
-    if path.lower().endswith((".csv", ".json", ".jsonl", ".parquet")):
+    if file_type(path) in (".csv", ".json", ".jsonl", ".parquet"):
         raise UserError(f"{path} is not in CoNLL columns: a word and its tag a line, a blank line between sentences")
     sentences: list[Sentence] = []
     columns, has_tabs, in_sentence = 0, False, False

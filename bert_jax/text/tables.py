@@ -39,6 +39,7 @@ from bert_jax.text.json_values import NamedTwiceError, parse_json, read_array
 from bert_jax.text.lines import PACKED_EXTENSIONS, NotUTF8Error, opened, read_lines, read_text
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
+_LIKE_JSONL = (".ndjson", ".jsonlines")
 _PARQUET_BATCH = 256  # rows
 _MOST_LINES = 10  # of a quoted text that may all look like rows by chance
 _LIKE = "like rows of their own (a quote that is never closed, or not doubled?)"
@@ -85,12 +86,18 @@ class Record(NamedTuple):
             raise UserError(f"{self.place} has {len(self.cells)} fields, but column {column!r} is number {number}")
         place = self.source if self.columns else self.place
         names = ", ".join(map(repr, self.columns or self.cells))
-        fault = f"{place} has no column {column!r}"
+        fault = f"{place} has no column {column!r}{_other_separator(self.columns)}"
         if not key:
             raise UserError(f"{fault}: there are {names}")
         setting = key if key.startswith("--") else f"data.{key}"
         meant = did_you_mean(column, self.columns or self.cells, "{!r}")
         raise UserError(f"{fault}{f'{meant} Choose' if meant else ': choose'} one of {names} with {setting}")
+
+
+def _other_separator(columns: Sequence[str]) -> str:
+    """Says that the only column of a table is likely to be several."""
+    found = re.search("[;\t|,]", columns[0]) if len(columns) == 1 else None
+    return f" (is {found[0]!r} what parts its columns? csv files have commas, tsv and txt files tabs)" if found else ""
 
 
 def read_rows(
@@ -148,10 +155,14 @@ def read_records(
 
 
 def file_type(path: str) -> str:
-    """Returns the extension of a file without the one that says how it is packed; empty if there is none."""
+    """Returns the extension of a file without the one that says how it is packed; empty if there is none.
+
+    Other names of .jsonl are .jsonl.
+    """
     name = os.path.basename(path).lower()
     stem, extension = os.path.splitext(name)
-    return os.path.splitext(stem)[1] if extension in PACKED_EXTENSIONS else extension
+    extension = os.path.splitext(stem)[1] if extension in PACKED_EXTENSIONS else extension
+    return ".jsonl" if extension in _LIKE_JSONL else extension
 
 
 def sniffed_type(path: str) -> str:
@@ -200,6 +211,7 @@ def _table(
             raise UserError(
                 f"{path} line {number} has {len(fields)} fields, but there are {len(columns)} columns: is there a "
                 "separator within a text? (csv files quote such a text, tsv files cannot hold it)"
+                + _other_separator(columns)
             )
         surplus = max(0, len(fields) - len(columns))
         yield Record(path, number, dict(zip(columns, fields, strict=False)), columns, surplus=surplus)

@@ -1,5 +1,6 @@
 """Tags as files have them: white space around them, strays among thousands, in columns and in records alike."""
 
+import bz2
 import json
 import re
 
@@ -33,6 +34,14 @@ def write(path, tags, separator=" ", end=""):
 
 def sentences(examples):
     return [list(example.words) for example in examples[:2]], [list(example.tags) for example in examples[:2]]
+
+
+def test_records_are_known_by_what_is_in_the_file(tmp_path):
+    write(tmp_path / "a.jsonl", TAGS)
+    for name in ("b", "b.ndjson", "b.jsonl.bz2"):
+        content = (tmp_path / "a.jsonl").read_bytes()
+        (tmp_path / name).write_bytes(bz2.compress(content) if name.endswith("bz2") else content)
+        assert sentences(read_examples(TASK, "train", file=str(tmp_path / name))) == (WORDS, TAGS)
 
 
 @pytest.fixture(params=["a.txt", "a.jsonl", "a.parquet"])

@@ -1,7 +1,6 @@
 """A tag for each word: named entities, parts of speech (Devlin et al. 2018, section 5.3)."""
 
 import dataclasses
-import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from bert_jax.tasks.labels import normalized
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
 from bert_jax.tasks.tags import respelt
 from bert_jax.text.conll import Sentence, read_sentences
-from bert_jax.text.tables import Record
+from bert_jax.text.tables import Record, file_type, sniffed_type
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.words import learned_words
 
@@ -78,7 +77,7 @@ class TokenClassification(CrossEntropyKind):
           UserError: as `read_sentences`; no such column; a tag that the task does not know, or a stray one
             (`respelt`).
         """
-        if os.path.splitext(path.lower().removesuffix(".gz"))[1] in _RECORDS:
+        if (file_type(path) or sniffed_type(path)) in _RECORDS:
             yield from super().read_file(task, split, path, official=official)
             return
         sentences = read_sentences(path)
