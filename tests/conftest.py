@@ -18,6 +18,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the process that starts 
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# LLVM makes code that is not optimized in half the time, and the tests' models are small. XLA_FLAGS= gives users' code.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 signals.watch = lambda: None  # a test that imports a script leaves pytest its own answers to signals
 

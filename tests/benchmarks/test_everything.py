@@ -1,7 +1,5 @@
 """All that a device can: in order, in time, each result written as it is made, and one page at the end."""
 
-import contextlib
-import functools
 import json
 import re
 import sys
@@ -9,12 +7,10 @@ import sys
 import pytest
 from helpers.in_this_process import in_this_process
 
-from bert_jax.benchmarks import benchmark, everything, harness, jax_side
+from bert_jax.benchmarks import benchmark, everything, harness
 from bert_jax.benchmarks.everything import Step, plan
 from bert_jax.benchmarks.record import Results
-from bert_jax.benchmarks.suites import attention, compile, corpus, inference, memory, quickstart, train
-from bert_jax.benchmarks.torch_side import EmbeddingVariant, StepVariant
-from bert_jax.config import SIZES, ModelConfig
+from bert_jax.benchmarks.suites import attention, corpus, quickstart
 from bert_jax.errors import UserError
 
 
@@ -90,51 +86,34 @@ def test_timed_results_replace_a_mere_check(tmp_path):
 
 
 @pytest.fixture
-def tiny(monkeypatch, tmp_path, text_file):
-    """A machine on which all suites take a moment: narrow models, one variant of PyTorch, a made run of quickstart."""
+def tiny(monkeypatch, text_file):
+    """A machine on which the suites without a training step take a moment; those have tests of their own."""
     monkeypatch.setattr(harness, "started", in_this_process)
     monkeypatch.setattr(harness, "peak_flops", lambda dtype: 1e9)
     monkeypatch.setattr(attention, "HEADS", {"toy": (2, 8)})
     monkeypatch.setattr(attention, "FILLINGS", {"packed": attention.packed_rows})
     monkeypatch.setattr(attention, "lengths_and_positions", lambda: ((16,), 64))
-    for size in ("tiny", "mini"):  # parity takes the second
-        monkeypatch.setitem(SIZES, size, (1, 16, 2))
-    monkeypatch.setitem(train.ROWS, "tiny", 2)
-    monkeypatch.setattr(ModelConfig, "vocab_size", 100)
-    monkeypatch.setattr(train, "STEP_VARIANTS", {"cpu": (StepVariant("sdpa"),)})
-    monkeypatch.setattr(compile, "first_step", lambda make, programs: {"first_seconds": 1.0})
-    monkeypatch.setattr(compile, "quickstart_starts", lambda source: {"first": 30.0, "second": 4.0})
-    monkeypatch.setattr(inference, "EMBEDDING_VARIANTS", {"cpu": (EmbeddingVariant(),)})
-    monkeypatch.setattr(memory, "CHANGES", {"bert_jax": {}})
-    monkeypatch.setattr(memory, "VARIANTS", (StepVariant("sdpa"),))
-    monkeypatch.setattr(memory, "OPTIMIZERS", ())
     monkeypatch.setattr(corpus, "VOCAB_SIZE", 300)
     monkeypatch.setattr(corpus, "CORES", {"one core": harness.one_core})  # on all, it starts processes
     monkeypatch.setattr(quickstart, "losses", lambda source: {20: 9.0, 40: 8.0})
-    with contextlib.ExitStack() as stack:  # steps of one setting have one start
-        batches = train.full_batches(100, 2, 128)
-        start = functools.cache(lambda setting: stack.enter_context(jax_side.start_of(setting, batches)))
-        for module in (train, compile, memory):
-            monkeypatch.setattr(module, "start_of", lambda setting, _: contextlib.nullcontext(start(setting)))
-        yield str(text_file)
+    return str(text_file)
 
 
 @pytest.mark.slow
 @pytest.mark.torch
 def test_the_real_plan_runs_to_its_end(tiny, tmp_path, monkeypatch):
-    """Without a model or a run, at the size tiny: what is left runs, and is on the page."""
-    steps = [step for step in plan("cpu", tiny) if step.settings.get("sizes", ["tiny"]) == ["tiny"]]
+    """Without a model or a run: what is left runs, and is on the page."""
+    steps = [step for step in plan("cpu", tiny) if step.suite not in ("parity", "train", "compile", "memory")]
     for step in steps:
         step.settings.update({"rounds": 1} if step.settings.get("rounds") else {})
     monkeypatch.setattr(everything, "plan", lambda backend, source: steps)
     text = everything.everything(tmp_path, "", minutes=1_000, source=tiny).read_text()
     ran = {path.stem for path in (tmp_path / "benchmark").glob("*.json")}
-    assert ran == {"attention", "parity", "train", "quickstart", "corpus", "compile", "memory"}
+    assert ran == {"attention", "quickstart", "corpus"}
     assert set(re.findall(r"- `.*--suite=(\w+)", text)) == {"inference", "input", "finetune"}
     for suite in ran:
         results = Results.load(tmp_path / "benchmark" / f"{suite}.json")
         assert all(f"    {command}" in text for command in results.commands)
-    assert Results.load(tmp_path / "benchmark" / "train.json").cases() == ["tiny, 2 rows of 128, equal work"]
 
 
 # ---- the quickstart's loss -----------------------------------------------------------------------

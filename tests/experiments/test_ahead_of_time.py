@@ -100,7 +100,7 @@ def compiled(platform: str, chips: int, sequences: int, folder: Path) -> dict:
     quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))  # relative to here, not to `folder`
     paths = os.pathsep.join(map(os.path.abspath, (Path(__file__).parents[1], *given)))
-    environment = {**os.environ, **quiet, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    environment = {**os.environ, **quiet, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, "XLA_FLAGS": ""}
     command = [sys.executable, "-c", code, str(folder / "program.json"), platform, str(chips), str(sequences)]
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -136,7 +136,7 @@ def sharded(tmp_path_factory) -> dict:
         "import json, sys; from pathlib import Path; from promises.test_mesh import on_all_devices\n"
         "print('FOUND' + json.dumps(on_all_devices(Path(sys.argv[1]))))"
     )
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}"
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(tests)}
     command = [sys.executable, "-c", code, str(tmp_path_factory.mktemp("sharded"))]
     result = subprocess.run(command, env=environment, cwd=tests.parent, capture_output=True, text=True)
