@@ -30,6 +30,7 @@ _SEEDS = flags.DEFINE_integer(
     "number of runs, with the seeds config.seed, config.seed + 1, ..., as in --seeds=5; two or more are kept in "
     "WORKDIR/seed_*",
     lower_bound=1,
+    upper_bound=1_000,
 )
 _PROFILE = flags.DEFINE_bool(
     "profile",

@@ -20,7 +20,12 @@ flags.adopt_module_key_flags(source_flags)  # --help shows them
 flags.mark_flag_as_required("source")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write, as in --output=runs/tokenizer", required=True)
 _VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size", None, "entries of the vocabulary, as in --vocab_size=30522", required=True, lower_bound=6
+    "vocab_size",
+    None,
+    "entries of the vocabulary, as in --vocab_size=30522",
+    required=True,
+    lower_bound=6,
+    upper_bound=10_000_000,
 )
 _LOWER_CASE = flags.DEFINE_bool(
     "lower_case", True, "turn text into lower case, as bert-base-uncased does; --nolower_case keeps capitals"

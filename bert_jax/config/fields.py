@@ -63,8 +63,8 @@ class Option:
         if self.at_least == -math.inf:
             return ""
         if self.at_most == math.inf:
-            return f"at least {_shown(self.at_least)}"
-        return f"between {_shown(self.at_least)} and {_shown(self.at_most)}"
+            return f"at least {self.at_least}"
+        return f"between {self.at_least} and {self.at_most}"
 
     def check(self, key: str, value: Any) -> None:
         """Raises UserError if `value` is not allowed for `key`; None is the business of its type."""
@@ -77,10 +77,6 @@ class Option:
             raise UserError(f"{key}={value} is out of range: it must be {self.limits() or 'finite'}")
         if not self.choices and self.limits() and not self.at_least <= value <= self.at_most:
             raise UserError(f"{key}={value} is out of range: it must be {self.limits()}")
-
-
-def _shown(limit: float) -> str:
-    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def option(

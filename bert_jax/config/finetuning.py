@@ -74,7 +74,7 @@ class FinetuningConfig(TrainingConfig):
     metric: str = option(
         "", role="task", help="score that chooses the best checkpoint, such as f1; empty takes the task's own"
     )
-    max_length: int = option(128, at_least=1, role="task", help="longest row in tokens, L")
+    max_length: int = option(128, at_least=1, at_most=1_000_000, role="task", help="longest row in tokens, L")
     truncation: str = option(
         "head",
         choices=TRUNCATIONS,

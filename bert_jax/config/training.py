@@ -8,6 +8,7 @@ from bert_jax.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # a key of JAX's takes the lower 32 bits: two seeds that differ above them would be one
 MOST_STEPS = 2**31 - 1  # steps are counted in int32 on the devices
+MOST_ROWS = 1_000_000  # of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,17 +107,26 @@ class TrainingConfig(Section):
     seed: int = option(
         0, at_least=0, at_most=LARGEST_SEED, role="initialization", help="seed of everything that is random in a run"
     )
-    batch_size: int = option(256, at_least=1, role="optimization", help="rows of a step, over all devices")
+    batch_size: int = option(
+        256, at_least=1, at_most=MOST_ROWS, role="optimization", help="rows of a step, over all devices"
+    )
     total_steps: int = option(
         0, at_least=0, at_most=MOST_STEPS, role="run_length", help="duration of the run in optimizer steps"
     )
-    total_epochs: float = option(0.0, at_least=0, role="run_length", help="duration in passes over the training data")
+    total_epochs: float = option(
+        0.0, at_least=0, at_most=MOST_STEPS, role="run_length", help="duration in passes over the training data"
+    )
     total_tokens: int = option(
-        0, at_least=0, role="run_length", help="duration in tokens, batch_size times the row length a step"
+        0,
+        at_least=0,
+        at_most=10**18,
+        role="run_length",
+        help="duration in tokens, batch_size times the row length a step",
     )
     total_minutes: float = option(
         0.0,
         at_least=0,
+        at_most=10**8,
         role="run_length",
         help="duration in minutes of wall time, evaluations included; the number of steps follows from the speed",
     )

@@ -34,6 +34,7 @@ def finetune_seeds(config: FinetuningConfig, workdir: Path, seeds: int) -> dict[
       UserError: `workdir` holds something else, or as `finetune`.
       Interrupted: by SIGINT or SIGTERM, after saving.
     """
+    with_overrides(config, {"seed": config.seed + seeds - 1})  # the last is one, too
     check_layout(workdir, seeds)
     claim(workdir, "run", ("model", "scores.json"), known=any(workdir.glob("seed_*/config.json")))
     workdirs = {config.seed + number: workdir / f"seed_{config.seed + number}" for number in range(seeds)}

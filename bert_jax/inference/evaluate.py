@@ -139,7 +139,8 @@ def evaluate_text(
             pairs = False
             warnings.warn("every document has one sentence: there are no next sentences to score", stacklevel=2)
         data = DataConfig(length=length, objective="nsp" if pairs else "none")
-        ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=batch_size)
+        rows = max(1, min(batch_size, max_rows, corpus.num_sentences))  # the last batch is filled up
+        ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=rows)
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
         result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
         filled = [(batch["sequence_ids"] > 0).sum(1) for batch in batches]

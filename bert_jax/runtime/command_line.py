@@ -12,6 +12,8 @@ from absl import app, flags
 from bert_jax.config.conversion import AnySection, check_key, flattened, overridden, set_to_a_value, value_of
 from bert_jax.config.fields import Key, Section, keys
 from bert_jax.config.files import config_file_values
+from bert_jax.config.finetuning import FinetuningConfig
+from bert_jax.config.pretraining import PretrainingConfig
 from bert_jax.config.reference import help_text
 from bert_jax.errors import UserError, did_you_mean
 
@@ -19,6 +21,7 @@ flags.disclaim_key_flags()  # a flag that is defined here for a script is shown 
 
 _HELP = ("-h", "--h", "-help", "--help", "--helpshort", "--helpfull")
 _REQUIRED = "must have a value other than None"  # in what absl says of a required flag that is not given
+_SCRIPTS = {PretrainingConfig: "scripts/pretrain.py", FinetuningConfig: "scripts/finetune.py"}
 _KEYS = "bert_jax.config"  # the module that the flags of config keys are said to be of: a script's --help has its own
 
 
@@ -66,7 +69,23 @@ def read_config(section: type[AnySection], holder: flags.FlagHolder[str]) -> Any
     """
     given = {key.name: flags.FLAGS[f"config.{key.name}"] for key in keys(section)}
     overrides = {name: flag.value for name, flag in given.items() if flag.present}
-    return overridden(section, config_file_values(holder.value), overrides)
+    values = config_file_values(holder.value)
+    _check_file(section, holder.value, values)
+    return overridden(section, values, overrides)
+
+
+def _check_file(section: type[Section], file: str, values: dict[str, Any]) -> None:
+    """Raises UserError for a key of a config file that the section does not have: perhaps another script's has it."""
+    for key in flattened(values):
+        try:
+            check_key(section, key)
+        except UserError as error:
+            others = [
+                script
+                for other, script in _SCRIPTS.items()
+                if flattened(values).keys() <= {k.name for k in keys(other)}
+            ]
+            raise UserError(f"{file} is a config of {others[0]}" if others else f"{file}: {error}") from error
 
 
 def parse(arguments: list[str], positional: str) -> list[str]:
@@ -93,6 +112,8 @@ def parse(arguments: list[str], positional: str) -> list[str]:
         if stray := [word for word in arguments[1:] if re.match(r"[\w.]+=", word)]:  # the flag that is missing, perhaps
             raise _stray_word(stray[0], positional) from error
         raise _missing_flags() or UserError(f"{_wrong_value(str(error))} (see --help)") from error
+    if missing := _missing_flags():  # given, and empty: as --workdir=$DIR is where DIR is not set
+        raise missing
     for number, word in enumerate(words[1:]):
         if number >= bool(positional) or "=" in word:
             raise _stray_word(word, positional)
@@ -120,12 +141,12 @@ def _unknown_flag(name: str, value: str) -> UserError:
 
 
 def _missing_flags() -> UserError | None:
-    """Returns the error for all required flags that are not given, with their help; None if there are none."""
+    """Returns the error for all required flags that are not given or empty, with their help; None if there are none."""
     missing = []
     for name in _own_flags():
         flag = flags.FLAGS[name]
         required = any(_REQUIRED in validator.message and "Flag" in validator.message for validator in flag.validators)
-        if required and flag.value is None:
+        if required and flag.value in (None, ""):
             missing.append(f"--{name} is required: {flag.help}")
     return UserError("; ".join(missing) + " (see --help)") if missing else None
 

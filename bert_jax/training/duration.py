@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bert_jax.config import TrainingConfig
+from bert_jax.config.training import MOST_STEPS
 from bert_jax.errors import UserError
 from bert_jax.training.checkpoint import Progress
 
@@ -71,7 +72,7 @@ class Duration:
             evaluate()
             pace += (time.monotonic() - began) / self._config.eval_every
         left = 60 * self._config.total_minutes - self.elapsed()
-        total_steps = step + max(1, int(left / pace))
+        total_steps = min(step + max(1, int(left / pace)), MOST_STEPS)
         if planned and abs(total_steps - planned) <= REVISED_BY * planned:
             return
         try:
@@ -88,7 +89,7 @@ def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: i
     """Returns the steps of the run; 0 for `total_minutes`, as long as the speed is not known.
 
     Raises:
-      UserError: the warm-up is longer than the run.
+      UserError: the warm-up is longer than the run, or there are more steps than can be counted.
     """
     steps = config.total_steps
     if config.total_epochs:
@@ -97,6 +98,8 @@ def planned_steps(config: TrainingConfig, rows_per_epoch: int, tokens_per_row: i
         steps = max(1, round(config.total_tokens / (config.batch_size * tokens_per_row)))
     elif config.total_minutes:
         steps = progress.total_steps if progress.total_minutes == config.total_minutes else 0
+    if steps > MOST_STEPS:
+        raise UserError(f"the run would have {steps:,} steps, and the most is {MOST_STEPS:,}: set a shorter duration")
     if steps:
         config.schedule.check_fits(steps)
     return steps

@@ -164,19 +164,21 @@ def _is_record(path: Path) -> bool:
         values = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return {"batch_size", "optimizer", "schedule"} <= set(values)
+    return "batch_size" in values and all(isinstance(values.get(name), dict) for name in ("optimizer", "schedule"))
 
 
 def _recorded_config(config: TrainingConfig, workdir: Path, recorded: dict[str, Any]) -> TrainingConfig:
     """Returns the config of a run from its record; a key that an older version did not have was what its default is.
 
     Raises:
-      UserError: this version does not have such a key, or not such a value.
+      UserError: runs of this kind and version do not have such a key, or not such a value.
     """
     try:
         return from_config_dict(type(config), recorded)
     except UserError as error:
-        raise UserError(f"{workdir} holds a run of another version ({error}): give another --workdir") from error
+        raise UserError(
+            f"{workdir} holds a run of another kind or version ({error}): give another --workdir"
+        ) from error
 
 
 def _check_same_run(workdir: Path, recorded: TrainingConfig, config: TrainingConfig) -> None:

@@ -100,7 +100,7 @@ def test_a_record_that_this_version_cannot_read_is_refused_by_name(tmp_path) -> 
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     record = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**record, "colour": "red"}))
-    with pytest.raises(UserError, match=f"{tmp_path} holds a run of another version .*colour is not known"):
+    with pytest.raises(UserError, match=f"{tmp_path} holds a run of another kind or version .*colour is not known"):
         workdirs.register_run(config, tmp_path)
 
 

@@ -53,6 +53,12 @@ def assert_same_model(one: Path, other: Path):
     assert files == {path.name: path.read_bytes() for path in other.iterdir()}
 
 
+def test_seeds_beyond_the_last_are_refused_at_once(tmp_path):
+    with pytest.raises(UserError, match=r"seed=\d+ is out of range"):
+        finetune_seeds(CONFIG, tmp_path, 10**15)
+    assert not list(tmp_path.iterdir())
+
+
 def test_scores_of_all_seeds_and_the_model_of_the_best(tmp_path, started, capsys):
     summary = finetune_seeds(CONFIG, tmp_path, 3)
     assert started == [0, 1, 2] == summary["seeds"]

@@ -197,7 +197,7 @@ def test_what_is_scored_of_a_text_is_counted(tmp_path):
     """A row holds one of the documents, with [CLS] and [SEP]."""
     model = Model(random_model.random_model(architecture="BertForMaskedLM"), random_model.tokenizer())
     (tmp_path / "a.txt").write_text("\n\n".join(f"the film was good word{number}" for number in range(9)))
-    found = evaluate_text(model, str(tmp_path / "a.txt"), tmp_path, length=8, max_rows=4)
+    found = evaluate_text(model, str(tmp_path / "a.txt"), tmp_path, length=8, max_rows=4, batch_size=10**15)
     assert (found["documents"], found["tokens"]) == (9, 45)
     assert (found["scored_rows"], found["scored_tokens"]) == (4, 4 * 7)
 

@@ -43,6 +43,7 @@ for line in json.loads(sys.argv[1]):
 print(json.dumps(answers))
 """
 FILE, WORKDIR = f"--config={ROOT}/configs/finetune/glue.py:mrpc", "--workdir=none"
+PRETRAINING = f"--config={ROOT}/configs/pretrain/tiny.py"
 SEEDS = "it must be between 0 and 4294967295"
 WRONG = {
     "config.batch_size=16": "'config.batch_size=16' is no flag: did you mean --config.batch_size=16?",
@@ -60,7 +61,9 @@ WRONG = {
     "--config.optimizer.b1=high": "--config.optimizer.b1=high: a number is wanted, such as",
     "--config.tensorboard=no": "--config.tensorboard=no: true or false is wanted: did you mean false?",
     "--config.optimizer.name=AdamW": "choose bert_adamw, adamw or lamb; did you mean adamw?",
-    "--config.total_epochs=inf": "total_epochs=inf is out of range: it must be at least 0",
+    "--config.total_epochs=inf": "total_epochs=inf is out of range: it must be between 0 and 2147483647",
+    "--config.total_minutes=1e300": "total_minutes=1e+300 is out of range: it must be between 0 and 100000000",
+    "--config.optimizer.b1=1": "optimizer.b1=1.0 is out of range: it must be between 0 and 0.999999999",
     "--config.seed=-1": f"seed=-1 is out of range: {SEEDS}",
     "--config.seed=99999999999999999999": SEEDS,
     "--part=Validation": "--part=Validation is not known: did you mean validation? There are train, validation",
@@ -72,7 +75,15 @@ WRONG = {
 def answers() -> dict[tuple[str, ...], tuple[int, str]]:
     """The status and the message of each command line."""
     lines = [(FILE, WORKDIR, word) for word in WRONG]
-    lines += [(FILE, WORKDIR), (), ("workdir=x",), ("--help",), (FILE, "-h")]
+    lines += [
+        (PRETRAINING, WORKDIR),
+        (FILE, WORKDIR),
+        (FILE, "--workdir="),
+        (),
+        ("workdir=x",),
+        ("--help",),
+        (FILE, "-h"),
+    ]
     lines += [
         (FILE, WORKDIR, "--noconfig.tensorboard", "--config.model.classifier_dropout=0.5", "--config.batch_size=1_000")
     ]
@@ -91,6 +102,12 @@ def test_what_is_wrong_is_told_in_one_line(answers, word: str) -> None:
 
 
 @pytest.mark.subprocess
+def test_a_config_of_another_script_is_called_so(answers) -> None:
+    message = f"{PRETRAINING.removeprefix('--config=')} is a config of scripts/pretrain.py"
+    assert answers[PRETRAINING, WORKDIR] == (1, message)
+
+
+@pytest.mark.subprocess
 def test_flags_set_keys(answers) -> None:
     found = {
         " ".join(line[2:]): answer for line, answer in answers.items() if answer[0] == 0 and line[1:2] == (WORKDIR,)
@@ -104,6 +121,7 @@ def test_flags_set_keys(answers) -> None:
 def test_all_that_is_required_is_named(answers) -> None:
     message = "--config is required: config file; --workdir is required: folder of the run (see --help)"
     assert answers[()] == (1, message)
+    assert answers[FILE, "--workdir="] == (1, "--workdir is required: folder of the run (see --help)")
     assert answers["workdir=x",] == (1, "'workdir=x' is no flag: did you mean --workdir=x?")
 
 
@@ -111,10 +129,10 @@ def test_all_that_is_required_is_named(answers) -> None:
 def test_help_ends_well_and_has_what_the_file_sets(answers) -> None:
     status, text = answers["--help",]
     assert status == 0
-    assert "--config.batch_size=256 (int, at least 1): rows of a step" in text
+    assert "--config.batch_size=256 (int, between 1 and 1000000): rows of a step" in text
     status, text = answers[FILE, "-h"]
     assert status == 0
-    assert "--config.batch_size=32 (int, at least 1; default 256): rows of a step" in text
+    assert "--config.batch_size=32 (int, between 1 and 1000000; default 256): rows of a step" in text
     assert "--config.optimizer.learning_rate=5e-05 (float, at least 0; default 0.0001): peak" in text
 
 

@@ -190,6 +190,16 @@ def test_durations_become_steps() -> None:
     assert length(total_steps=7) == 7
     assert length(total_epochs=3.0) == 15  # 40 rows an epoch, 8 a step
     assert length(total_tokens=3_200) == 100  # 8 rows of 4 tokens a step
+    with pytest.raises(UserError, match="the run would have 5,000,000,000 steps, and the most is 2,147,483,647"):
+        length(total_epochs=1e9)
+
+
+def test_a_plan_of_very_many_minutes_has_no_more_steps_than_can_be_counted(monkeypatch) -> None:
+    monkeypatch.setattr("bert_jax.training.duration.time", SimpleNamespace(monotonic=itertools.count(0, 1e-4).__next__))
+    config = dataclasses.replace(CONFIG, total_steps=0, total_minutes=1e8)
+    duration = Duration(config, 0, 0, 0.0)
+    duration.fix(50, lambda: None)
+    assert duration.total_steps == 2**31 - 1
 
 
 @pytest.mark.slow
