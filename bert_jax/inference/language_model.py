@@ -10,6 +10,7 @@ from bert_jax.inference import compute
 from bert_jax.inference.loaded import LoadedModel, check_finite, raised
 from bert_jax.inference.rows import fill_rows, filled, is_pair, is_text, listed, pair_rows, token_rows
 from bert_jax.model.heads import BertForMaskedLM, BertForNextSentencePrediction
+from bert_jax.tasks.rows import check_count
 
 
 class Prediction(NamedTuple):
@@ -63,8 +64,7 @@ class LanguageModel(LoadedModel):
         """
         self.need("masked_language_model", "fill_mask")
         texts = listed(texts, batch_size, is_text, "texts")
-        if top_k < 1:
-            raise UserError(f"top_k={top_k}: ask for at least 1")
+        check_count(top_k, "top_k", 1)
         rows = fill_rows(texts, self.tokenizer, self.config.max_position_embeddings)
         answers: list = list(rows)  # where a row is an error, that is the answer
         module = BertForMaskedLM(self.config, self.execution)

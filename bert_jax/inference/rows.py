@@ -7,6 +7,7 @@ import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.batches import by_length, power_of_two
+from bert_jax.tasks.rows import check_count
 from bert_jax.text.tokenizer import Tokenizer
 
 MASK = "[MASK]"
@@ -131,8 +132,7 @@ def listed(items: Any, batch_size: int, is_good: Callable[[Any], bool], wanted: 
     Raises:
       UserError: it is one text, a table, or has no order; or an item is not what is wanted, such as None or NaN.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size={batch_size}: at least 1 is wanted")
+    check_count(batch_size, "batch_size", 1)
     if isinstance(items, str):
         raise UserError(f"a list of {wanted} is wanted, not a str: write [text] for a single one")
     if hasattr(items, "columns"):

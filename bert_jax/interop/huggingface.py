@@ -183,6 +183,8 @@ def save(directory: str | os.PathLike, model: Pretrained, tokenizer: Tokenizer) 
     Raises:
       UserError: `directory` holds other files, or cannot be written; or no class of Hugging Face has these heads.
     """
+    if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
+        raise UserError(f"a folder is wanted to save the model in, not {directory!r}")
     directory = Path(directory).expanduser().resolve()
     model, architecture = _transformers_class(model)
     settings = _transformers_config(model, architecture, tokenizer)

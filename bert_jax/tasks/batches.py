@@ -75,7 +75,7 @@ def bucket(length: int, max_length: int) -> int:
 
 def power_of_two(number: int) -> int:
     """Returns the least power of two that is not below `number`."""
-    return 1 << (number - 1).bit_length()
+    return 1 << (int(number) - 1).bit_length()
 
 
 def in_row_order(batches: Sequence[EvaluationBatch], outputs: Sequence[Any]) -> list[Any]:

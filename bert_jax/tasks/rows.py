@@ -104,8 +104,15 @@ def label_number(name: str, numbers: dict[str, int], place: str) -> int:
 # ---- lengths and windows -------------------------------------------------------------------------
 
 
+def check_count(value: Any, name: str, least: int) -> None:
+    """Raises UserError if a value is no whole number, or below `least`; `name` is what it is called."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name}={value!r}: a whole number of at least {least} is wanted")
+
+
 def check_max_length(max_length: int, model: ModelConfig) -> None:
-    """Raises UserError if the model has no positions for rows of `max_length` tokens."""
+    """Raises UserError if `max_length` is no number of tokens, or the model has no positions for rows of so many."""
+    check_count(max_length, "max_length", 0)
     if max_length > model.max_position_embeddings:
         raise UserError(
             f"max_length={max_length} is longer than the position table of the model: at most "

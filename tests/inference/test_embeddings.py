@@ -220,7 +220,7 @@ def test_other_slips():
             (model.fill_mask_batch, ["[MASK]"]),
             (model.next_sentence_batch, [("a", "b")]),
         ):
-            with pytest.raises(UserError, match=f"batch_size={batch_size}: at least 1"):
+            with pytest.raises(UserError, match=f"batch_size={batch_size}: a whole number of at least 1"):
                 function(items, batch_size=batch_size)
     with pytest.raises(UserError, match="fill_mask takes one text; for a list"):
         model.fill_mask(["the [MASK]"])

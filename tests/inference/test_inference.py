@@ -414,3 +414,21 @@ def test_predict_refuses_in_one_line(arguments, words):
     assert done.returncode == 1
     assert words in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+def test_numbers_of_calls_are_whole(model, tmp_path):
+    texts = ["the film", "a good actor"]
+    np.testing.assert_array_equal(
+        model.embed(texts, max_length=np.int64(4), batch_size=np.int32(1)),
+        model.embed(texts, max_length=4, batch_size=1),
+    )
+    for value in (1.5, "2", None, True, -1):
+        with pytest.raises(UserError, match=f"batch_size={value!r}: a whole number of at least 1"):
+            model.embed(texts, batch_size=value)
+        with pytest.raises(UserError, match=f"max_length={value!r}: a whole number of at least 0"):
+            model.embed(texts, max_length=value)
+        with pytest.raises(UserError, match=f"top_k={value!r}: a whole number of at least 1"):
+            model.fill_mask("the [MASK]", top_k=value)
+    for folder in (None, 5, ""):
+        with pytest.raises(UserError, match=f"a folder is wanted to save the model in, not {folder!r}"):
+            model.save(folder)
