@@ -143,9 +143,8 @@ def evaluate_text(
         ids = dict(cls_id=model.tokenizer.cls_id, sep_id=model.tokenizer.sep_id, batch_size=rows)
         batches = validation_batches(corpus, data, **ids, max_rows=max_rows, seed=0)
         result = {"source": source.source, "documents": corpus.num_documents, "tokens": int(corpus.num_tokens)}
-        filled = [(batch["sequence_ids"] > 0).sum(1) for batch in batches]
-        result["scored_rows"] = int(sum((tokens > 0).sum() for tokens in filled))
-        result["scored_tokens"] = int(sum(tokens.sum() for tokens in filled))
+        filled = np.array([(batch["sequence_ids"] > 0).sum(1) for batch in batches])
+        result |= {"scored_rows": int((filled > 0).sum()), "scored_tokens": int(filled.sum())}
         unigram = unigram_loss(corpus.token_counts, batches, model.tokenizer.special_ids)
     config = PretrainingConfig(total_steps=1, model=model.config, data=data, compute_dtype=model.execution.dtype.name)
     objective = pretraining_objective(config, model.tokenizer, model.execution)

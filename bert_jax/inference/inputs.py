@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,8 +30,9 @@ def opened_inputs(
 
     Args:
       task: what is asked.
-      path: csv, tsv, json and parquet are tables, whose columns are found by their names; anything else is lines of
-        text or, in jsonl, of JSON. It may be packed, and lines may come from a pipe. Empty is standard input.
+      path: csv, tsv, json and parquet are tables, whose columns are found by their names, and so is a text whose
+        first line names columns; anything else is lines of text or, in jsonl, of JSON. It may be packed, and
+        lines may come from a pipe. Empty is standard input.
       json_lines: each line is an object; by default as the file's name says.
       columns: of the fields that stand under other names than their own in a table or in objects.
 
@@ -41,7 +43,11 @@ def opened_inputs(
     extension = file_type(path)
     if not streams and not extension and (sniffed := sniffed_type(path)) != ".json":
         extension = sniffed
-    if extension in _TABLES and not json_lines and not _is_lines(task, path, extension, columns):
+    table = extension in _TABLES
+    if not streams and not json_lines and extension in ("", ".txt"):
+        count, named = _begins(task, path, columns)
+        table = named and count > 1
+    if table and not json_lines and not _is_lines(task, path, extension, columns):
         yield _table_inputs(task, path, columns)
         return
     json_lines = extension == ".jsonl" if json_lines is None else json_lines
@@ -133,12 +139,19 @@ def _checked(task: LineTask, cells: Fields, columns: Mapping[str, str] = {}) -> 
 # ---- tables --------------------------------------------------------------------------------------
 
 
+def _begins(task: LineTask, path: str, columns: Mapping[str, str]) -> tuple[int, bool]:
+    """Returns how many fields the first line of a file has, and whether it names columns."""
+    line = next(read_lines(path, "replace"), "").rstrip("\r\n").casefold()
+    first = line.split("," if re.fullmatch(r"\w+(,\w+)+", line) else "\t")  # a text may have a comma
+    return len(first), not {name.casefold() for name in (*_header_names(task), *columns.values())}.isdisjoint(first)
+
+
 def _is_lines(task: LineTask, path: str, extension: str, columns: Mapping[str, str]) -> bool:
     """Tells whether a tsv has the fields of a task in each line, and no line of names; says so."""
     if extension != ".tsv" or columns or task.needed < 2:
         return False
-    first = next(read_lines(path), "").rstrip("\r\n").split("\t")
-    if len(first) != len(task.fields) or not _header_names(task).isdisjoint(first):
+    count, named = _begins(task, path, columns)
+    if count != len(task.fields) or named:
         return False
     warnings.warn(
         f"{path} does not name its columns {' and '.join(task.fields)}: its first line is read as a row. If it holds "

@@ -99,6 +99,22 @@ def test_columns_that_are_not_there(tmp_path, name, content, columns, message):
         asked(written(tmp_path, name, content), **columns)
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.txt.gz"])
+def test_a_text_that_begins_with_names_is_a_table(tmp_path, name):
+    def fields(content, **columns):
+        content = gzip.compress(content.encode()) if name.endswith(".gz") else content
+        return [each.fields for each in asked(written(tmp_path, name, content), **columns)]
+
+    assert fields("text\tlabel\na film\t1\n") == [{"text": "a film"}]
+    assert fields("stars\tReview\n5\ta film\n", text="Review") == [{"text": "a film"}]
+    assert fields("Question, who?\na film\n") == [{"text": "Question, who?"}, {"text": "a film"}]
+    if name == "a":
+        assert fields("label,text\n1,a film\n") == [{"text": "a film"}]
+    else:
+        with pytest.raises(UserError, match="is ',' what parts its columns"):
+            fields("label,text\n1,a film\n")
+
+
 def test_a_tsv_without_names_is_told_and_loses_no_row(tmp_path):
     with pytest.warns(UserWarning, match=r"a\.tsv does not name its columns question and context"):
         found = asked(written(tmp_path, "a.tsv", "who?\tthe actor\nwhy\n"), ANSWER)
