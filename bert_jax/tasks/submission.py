@@ -5,12 +5,14 @@ its predictions: "id", and "label", "value", "tags", or "answer" and "null_score
 """
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bert_jax.runtime.files import to_json, write_whole
 from bert_jax.tasks.kinds.base import Task
+from bert_jax.tasks.labels import normalized
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -54,8 +56,15 @@ def glue(
             return {}
         rows = list(enumerate(records))
         # TFDS gives the rows in an order of its own, but with the server's index; a file of one's own may have others.
-        if all(record["id"].isdecimal() for record in records):
-            rows = sorted(((int(record["id"]), record) for record in records), key=lambda row: row[0])
+        ids = [normalized(record["id"]) for record in records]  # a program may have written 7 as 7.0
+        if others := [name for name in ids if not name.isdecimal()]:
+            warnings.warn(
+                f"submission of {task.name}: ids such as {others[0]!r} are no numbers, as the server's are: the rows "
+                "are numbered from 0",
+                stacklevel=2,
+            )
+        else:
+            rows = sorted(zip(map(int, ids), records, strict=True), key=lambda row: row[0])
         lines = ["index\tprediction", *(f"{index}\t{value(task, record)}" for index, record in rows)]
         name = mismatched if mismatched and split.endswith("mismatched") else file
         return {f"{name}.tsv": "\n".join(lines) + "\n"}

@@ -58,15 +58,21 @@ def test_numbers_have_three_decimals_between_0_and_5(tmp_path):
     ("ids", "rows"),
     [
         (["10", "2", "0"], "0\tentailment\n2\tnot_entailment\n10\tentailment\n"),
+        (["10.0", "2", "0.0"], "0\tentailment\n2\tnot_entailment\n10\tentailment\n"),
         (["b", "7", "a"], "0\tentailment\n1\tnot_entailment\n2\tentailment\n"),
     ],
-    ids=["indices in another order", "names of one's own"],
+    ids=["indices in another order", "floats", "names of one's own"],
 )
-def test_rows_of_glue_stand_in_the_order_of_the_test_file(tmp_path, ids, rows):
+def test_rows_of_glue_stand_in_the_order_of_the_test_file(tmp_path, recwarn, ids, rows):
     labels = ("entailment", "not_entailment", "entailment")
     predictions = [{**each, "id": name} for each, name in zip(labelled(*labels), ids, strict=True)]
     (path,) = write_submission(tmp_path, task_named("rte"), "test", texts(predictions), predictions)
     assert path.read_text() == "index\tprediction\n" + rows
+    assert [str(each.message) for each in recwarn] == (
+        ["submission of rte: ids such as 'b' are no numbers, as the server's are: the rows are numbered from 0"]
+        if "b" in ids
+        else []
+    )
 
 
 @pytest.mark.parametrize(
