@@ -71,7 +71,9 @@ def readable(folder: Path) -> bool:
 def _recorded(folder: Path) -> dict[str, Any]:
     path = folder / CHECKSUMS_FILE
     files = read_json(path)
-    if not all(isinstance(record, dict) and record.keys() == {"bytes", "crc32"} for record in files.values()):
+    if not files or not all(
+        isinstance(record, dict) and record.keys() == {"bytes", "crc32"} for record in files.values()
+    ):
         raise UserError(f"{path} is damaged")
     return files
 

@@ -81,6 +81,9 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
 def _started_executor(processes: int, encoder_arguments: tuple) -> concurrent.futures.ProcessPoolExecutor:
     # All processes inherit this: a signal to the group is answered by this one, and they end with it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    sys.warnoptions.append(
+        "ignore::UserWarning:multiprocessing.resource_tracker"
+    )  # that it has cleaned up after a stop
     multiprocessing.resource_tracker.ensure_running()  # unblocks SIGINT once it is started, and ignores it itself
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     # Spawned, not forked: the caller may have started JAX, whose threads do not survive a fork.

@@ -57,6 +57,7 @@ def entered(
     """
     with contextlib.ExitStack() as stack:
         try:
+            _check_kinds(workdir)
             refuse_foreign(workdir, "run", NAMES, known=_is_record(workdir / CONFIG_FILE))
             if alone:
                 stack.enter_context(locked(workdir, "--workdir"))
@@ -64,6 +65,14 @@ def entered(
             raise UserError(f"cannot write to {workdir} ({error.strerror}): give another --workdir") from error
         register_run(config, workdir, prepared)
         yield functools.partial(check_there, workdir, os.stat(workdir))
+
+
+def _check_kinds(workdir: Path) -> None:
+    """Raises UserError for what has the name of a file of a run and is none, or of a folder: it would be in the way."""
+    for name in (*NAMES, *PREPARED_FOLDERS):
+        path, is_file = workdir / name, "." in name
+        if path.exists() and not (path.is_file() if is_file else path.is_dir()):
+            raise UserError(f"{path} is no {'file' if is_file else 'folder'}: move it away, or give another --workdir")
 
 
 def check_there(folder: Path, opened: os.stat_result | None = None) -> None:

@@ -1,7 +1,10 @@
 """Runs from Python: of either kind, with overrides, from a config or its file; and whether they have finished."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,20 @@ def test_config_files_of_both_kinds(tmp_path, monkeypatch) -> None:
         runs.run(f"{root / 'configs/finetune/glue.py'}:mrpc", tmp_path, {"sed": 3})
     with pytest.raises(UserError, match=r"there is no config file .*none\.py"):
         runs.run(str(tmp_path / "none.py"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model", "checkpoints", "config.json", "metrics.jsonl", "finished.json", "corpus"])
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo], ids=["file", "folder", "pipe"])
+def test_what_stands_in_the_way_of_a_run_is_told_before_it_begins(name, make, tmp_path) -> None:
+    """A pipe would be read for ever, and a file in the place of the model found when all is trained."""
+    config = FinetuningConfig(total_steps=1)
+    workdirs.register_run(config, tmp_path)
+    (tmp_path / "config.json").unlink()
+    make(tmp_path / name)
+    good = make is (Path.touch if "." in name else Path.mkdir)
+    message = f"{re.escape(str(tmp_path / name))} is no {'file' if '.' in name else 'folder'}: move it away"
+    with (
+        contextlib.nullcontext() if good else pytest.raises(UserError, match=message),
+        workdirs.entered(config, tmp_path),
+    ):
+        pass

@@ -111,6 +111,12 @@ def test_a_damaged_best_checkpoint_is_not_exported(tmp_path) -> None:
         checkpoints.restore_best(ABSTRACT, SHARDINGS)
 
 
+def test_checksums_of_nothing_are_damaged(tmp_path) -> None:
+    write(tmp_path, 1, 2)
+    (tmp_path / "2" / "checksums.json").write_text("{}")
+    assert newest(tmp_path) == 1
+
+
 def test_the_only_checkpoint_is_read_unchecked_where_its_checksums_are_damaged(tmp_path, capsys) -> None:
     write(tmp_path, 1, 2)
     (tmp_path / "2" / "checksums.json").write_bytes(b"{")
