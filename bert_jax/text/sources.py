@@ -195,10 +195,13 @@ def _files_below(folder: str) -> list[str]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
-            if file_type(name) in ("", *_TYPES):
-                found.append(os.path.join(parent, name))
-            else:
+            path = os.path.join(parent, name)
+            if file_type(name) not in ("", *_TYPES):
                 others[file_type(name)] += 1
+            elif os.path.exists(path):
+                found.append(path)
+            else:
+                raise UserError(f"{path} is a link to what is not there: mend it, or take it out")
     if not found:
         raise UserError(f"source {folder!r} has no files of known types: they end in {', '.join(_TYPES)} or in nothing")
     passed = ", ".join(f"{count:,} in {extension}" for extension, count in sorted(others.items()))

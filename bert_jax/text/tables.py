@@ -86,11 +86,12 @@ class Record(NamedTuple):
             raise UserError(f"{self.place} has {len(self.cells)} fields, but column {column!r} is number {number}")
         place = self.source if self.columns else self.place
         names = ", ".join(map(repr, self.columns or self.cells))
-        fault = f"{place} has no column {column!r}{_other_separator(self.columns)}"
+        separator = _other_separator(self.columns)
+        fault = f"{place} has no column {column!r}{separator}"
         if not key:
             raise UserError(f"{fault}: there are {names}")
         setting = key if key.startswith("--") else f"data.{key}"
-        meant = did_you_mean(column, self.columns or self.cells, "{!r}")
+        meant = "" if separator else did_you_mean(column, self.columns or self.cells, "{!r}")
         raise UserError(f"{fault}{f'{meant} Choose' if meant else ': choose'} one of {names} with {setting}")
 
 

@@ -230,6 +230,9 @@ def test_a_folder_is_all_its_files_that_can_be_read(tmp_path):
         assert read(tmp_path) == texts
     with pytest.warns(UserWarning, match="its 3 files are read"):
         assert read(tmp_path / "[ab]") == texts[1:]  # a glob of nothing but folders
+    (tmp_path / "c.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"c\.txt is a link to what is not there"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["[data] v1", "we*ird?", "back\\slash", "plain"])
