@@ -92,8 +92,9 @@ def check_names(names: Collection[str], examples: int, column: str, source: str)
 
 def _plain(name: str) -> str:
     """Returns a name without case, width, quotes and what cannot be seen; of a number its value."""
-    name = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
-    name = "".join(char for char in name if char not in "'\"" and unicodedata.category(char) not in ("Cf", "Cc"))
+    plain = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
+    plain = "".join(char for char in plain if char not in "'\"" and unicodedata.category(char) not in ("Cf", "Cc"))
+    name = plain or name  # a tag of a quote
     name = {"true": "1", "false": "0"}.get(name, name)
     return str(float(name)) if _is_number(name) else name
 

@@ -22,7 +22,8 @@ def read_sentences(path: str) -> list[Sentence]:
     column. Lines that begin with -DOCSTART- part documents, as in CoNLL-2003, and are left out.
 
     Raises:
-      UserError: the file cannot be read, has no words, or a line has another number of columns than the first has.
+      UserError: the file cannot be read, has no words, or a line has another number of columns than the first has, or
+        a carriage return within.
     """
     if file_type(path) in (".csv", ".json", ".jsonl", ".parquet"):
         raise UserError(f"{path} is not in CoNLL columns: a word and its tag a line, a blank line between sentences")
@@ -33,6 +34,8 @@ def read_sentences(path: str) -> list[Sentence]:
             in_sentence = False
             continue
         line = line.rstrip(" \t\r")
+        if "\r" in line:
+            raise UserError(f"{path} line {number} has a carriage return within: save the file with Unix line ends")
         has_tabs = "\t" in line if not columns else has_tabs
         # Not split(): a word may hold a space of another kind, such as U+00A0.
         fields = line.split("\t") if has_tabs else re.split(" +", line.strip(" "))

@@ -1,6 +1,7 @@
 """Tags as files have them: white space around them, strays among thousands, in columns and in records alike."""
 
 import bz2
+import dataclasses
 import json
 import re
 
@@ -95,6 +96,20 @@ def test_a_tag_of_no_scheme_among_many_is_refused_with_its_place(stray, path):
     message = f"{path}: tags are BIO (B-, I-, O), but not {stray!r} (1 times, first at {place}): mend these"
     with pytest.raises(UserError, match=re.escape(message)):
         write(path, [TAGS[0], [stray, "O"]])
+
+
+def test_a_column_that_holds_no_tags(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("\n".join(f"word{number} NN" for number in range(200)) + "\nx \"\ny ''\n")
+    with pytest.raises(UserError, match="column 1 is that of the words"):
+        read_examples(TASK, "train", file=str(file), label="1")
+    words = read_examples(TASK, "train", file=str(file), text="2", label="1")
+    with pytest.raises(UserError, match=r"column '1' has 202 different labels in 202 examples"):
+        TASK.kind.label_names(dataclasses.replace(TASK, label="1"), words, str(file))
+    assert TASK.kind.label_names(TASK, read_examples(TASK, "train", file=str(file)), str(file)) == ('"', "''", "NN")
+    file.write_bytes(b"a\tB-X\rb\tO\r\rc\tO\r")
+    with pytest.raises(UserError, match="line 1 has a carriage return within"):
+        read_examples(TASK, "train", file=str(file))
 
 
 def test_parts_of_speech_are_left_alone(tmp_path, capsys):

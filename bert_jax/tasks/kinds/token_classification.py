@@ -15,7 +15,7 @@ from bert_jax.metrics.tag_schemes import measure, scheme_of_labels
 from bert_jax.model import heads
 from bert_jax.runtime.execution import Execution
 from bert_jax.tasks.kinds.base import Codec, CrossEntropyKind, Task, must_have_labels
-from bert_jax.tasks.labels import normalized
+from bert_jax.tasks.labels import check_names, normalized
 from bert_jax.tasks.rows import AT_ONCE, NO_LABEL, Batch, Row, as_ids, check_room, label_number
 from bert_jax.tasks.tags import respelt
 from bert_jax.text.conll import Sentence, read_sentences
@@ -136,6 +136,13 @@ class TokenClassification(CrossEntropyKind):
     def names_in(self, example: TokenClassificationExample) -> Iterable[str]:
         """Returns the tags."""
         return example.tags or ()
+
+    def label_names(self, task: Task, train: Sequence[TokenClassificationExample], source: str) -> tuple[str, ...]:
+        """Returns the names; says what is odd about them where they are those of the data."""
+        names = super().label_names(task, train, source)
+        if not task.labels:
+            check_names(names, sum(len(example.words) for example in train), task.label or "tags", source)
+        return names
 
     def fitted(self, codec: Codec, examples: Sequence[TokenClassificationExample]) -> Codec:
         """Returns the codec with the words that the examples have whole, as `tag` is to have them."""
@@ -278,7 +285,11 @@ def _tag_column(task: Task, split: str, first: Sentence, word: int, path: str) -
     """Returns the column of the tags from 0: the given one, or the last that holds tags of the task, or the last."""
     count = len(first.lines[0])
     if task.label:
-        return _column(task.label, "label", count, path)
+        if (tag := _column(task.label, "label", count, path)) == word:
+            raise UserError(
+                f"{path}: column {task.label} is that of the words: choose that of the tags with data.label"
+            )
+        return tag
     if count == 1:
         if must_have_labels(split):
             raise UserError(f"{path} line {first.line} has one column, a word without a tag")
