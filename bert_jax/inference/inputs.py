@@ -54,6 +54,8 @@ def opened_inputs(
     if columns and not json_lines:
         raise UserError(f"lines have no columns: leave {' and '.join(f'--{field}' for field in columns)} out")
     if not path:
+        if sys.stdin is None:
+            raise UserError("standard input is closed: give --input")
         yield line_inputs(task, sys.stdin.buffer, json_lines, columns)
         return
     with open(path, "rb") if streams else opened(path) as lines:  # opened() refuses what may wait for ever

@@ -3,9 +3,10 @@
 Importing this module sets up the process (memory allocator, cache of compiled programs); scripts import it for that.
 """
 
-from bert_jax.runtime import signals
+from bert_jax.runtime import signals, streams
 
-signals.watch()  # first of all: the other imports take seconds
+streams.open_closed()  # first of all: the other imports take seconds
+signals.watch()
 
 import functools
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable
 
 from absl import app, logging
 
-from bert_jax.runtime import command_line, streams
+from bert_jax.runtime import command_line
 from bert_jax.errors import Interrupted, UserError
 from bert_jax.runtime.command_line import define_config, read_config
 from bert_jax.runtime.machine import keep_memory, keep_programs
@@ -46,7 +47,6 @@ def run(main: Callable[[list[str]], None], positional: str = "", *, resumes: boo
     def guarded(arguments: list[str]) -> None:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # in one line, without the code
         logging.set_verbosity(logging.FATAL)  # Orbax logs what it also raises; JAX and TFDS log much
-        streams.outlast_readers()
         try:
             main(arguments)
             signals.check()
@@ -68,6 +68,7 @@ def run(main: Callable[[list[str]], None], positional: str = "", *, resumes: boo
         finally:
             signals.unwatch()
 
+    streams.outlast_readers()
     app.run(guarded, flags_parser=functools.partial(_parse, positional))
 
 

@@ -8,6 +8,8 @@ import select
 import sys
 from typing import IO, TextIO, cast
 
+from bert_jax.errors import UserError
+
 
 class LastingStream(io.RawIOBase):
     """Writes to a file descriptor as long as that goes, and to nowhere once its reader is gone or its disk is full."""
@@ -39,13 +41,17 @@ class LastingStream(io.RawIOBase):
         return os.isatty(self._descriptor)
 
 
-def outlast_readers() -> None:
-    """Puts lasting streams in the place of standard output and error; one that is closed goes nowhere."""
-    for descriptor in (0, 1, 2):  # else the next file that is opened would be taken for it
+def open_closed() -> None:
+    """Opens standard input, output and error to nowhere where they are closed: else the next file is taken for them."""
+    for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
             os.fstat(descriptor)
             continue
         os.open(os.devnull, os.O_RDWR)
+
+
+def outlast_readers() -> None:
+    """Puts lasting streams in the place of standard output and error; one that is closed goes nowhere."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         raw = LastingStream(descriptor)
@@ -61,7 +67,13 @@ def outlast_readers() -> None:
 
 
 def answers() -> TextIO:
-    """Returns standard output for answers, in UTF-8: writing to it raises OSError when nobody reads them."""
+    """Returns standard output for answers, in UTF-8: writing to it raises OSError when nobody reads them.
+
+    Raises:
+      UserError: the process was started without one.
+    """
+    if sys.__stdout__ is None:
+        raise UserError("standard output is closed, and the answers would go nowhere: give --output")
     if not _is_lasting(sys.stdout):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")

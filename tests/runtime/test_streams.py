@@ -49,3 +49,10 @@ def test_answers_that_nobody_reads_end_quietly_as_those_of_any_filter(tmp_path) 
     assert (tmp_path / "all").read_text().count("ä") == 20_000
     assert status(tmp_path, "answer", ">/dev/full 2>error") == 1
     assert "No space left on device" in (tmp_path / "error").read_text()
+    for others in ("", "<&-"):
+        assert status(tmp_path, "answer", f"{others} >&- 2>error") == 1
+        assert (tmp_path / "error").read_text().startswith("error: standard output is closed, and the answers would")
+
+
+def test_help_that_nobody_reads_ends_well(tmp_path) -> None:
+    assert status(tmp_path, '--help "$PWD/end" talk', ">/dev/full") == 0
