@@ -250,6 +250,13 @@ def test_numbers_are_one_name_in_a_head_of_a_former_version():
     assert in_words_of((), ("1.0", "0.0"), "custom:classification") == ("1", "0")
 
 
+@pytest.mark.parametrize(("numbers", "missing"), [((1, 2), 0), ((0, 1, 3), 2), ((0, 2), 1)])
+def test_endings_have_numbers_without_gaps(tmp_path, numbers, missing):
+    row = {f"ending{number}": "a" for number in numbers} | {"label": 1}
+    with pytest.raises(UserError, match=f"has no column 'ending{missing}'"):
+        labels_in(tmp_path, "multiple_choice", [row], text="text")
+
+
 def test_endings_that_are_counted_from_1_are_told(tmp_path):
     rows = [{"ending0": "a", "ending1": "b", "ending2": "c", "label": 1 + number % 2} for number in range(20)]
     with pytest.warns(UserWarning, match="no ending0 is ever right"):

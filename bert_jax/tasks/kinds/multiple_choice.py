@@ -69,12 +69,10 @@ class MultipleChoice(CrossEntropyKind, NamelessKind):
     def read_records(self, task: Task, split: str, records: Iterator[Record]) -> Iterator[MultipleChoiceExample]:
         """Yields an example of each record."""
         for name, record in identified(task, records, split):
-            columns = sorted(
-                (column for column in record.columns or record.cells if _ENDING.fullmatch(column)),
-                key=lambda column: int(column.removeprefix("ending")),
-            )
-            if len(columns) < 2:
-                record.cell(f"ending{len(columns)}")  # its error tells which columns there are
+            there = record.columns or record.cells
+            columns = [f"ending{number}" for number in range(max(2, sum(map(bool, map(_ENDING.fullmatch, there)))))]
+            if missing := [column for column in columns if column not in there]:  # a label would mean another ending
+                record.cell(missing[0])  # its error tells which columns there are
             begin = record.cell(task.text_pair, "text_pair") if task.text_pair else ""
             endings = tuple(f"{begin} {text_of(task, record, column, '')}".strip() for column in columns)
             value = label_of(task, record, split)
@@ -180,7 +178,9 @@ class MultipleChoice(CrossEntropyKind, NamelessKind):
 def _ending_number(task: Task, record: Record, value: Any, count: int) -> int:
     number = class_name(value, record, task.label)
     if not number.isdecimal() or int(number) >= count:  # letters, or numbers from 1, are not guessed at
-        raise UserError(f"{record.place}: {task.label!r} is {value!r}, not the number of an ending, 0 to {count - 1}")
+        raise UserError(
+            f"{record.place}: {task.label!r} is {value!r:.60}, not the number of an ending, 0 to {count - 1}"
+        )
     return int(number)
 
 
