@@ -12,7 +12,8 @@ import pytest
 from bert_jax.runtime import signals
 from bert_jax.errors import Interrupted
 
-LONG_CALL = "import ctypes; print('ready', flush=True); ctypes.CDLL(None).sleep(60)"  # no Python runs meanwhile
+# No Python runs meanwhile, and no signal cuts it short.
+LONG_CALL = "import hashlib; print('ready', flush=True); hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 SCRIPT = f"""
 import sys, time
 from pathlib import Path

@@ -13,7 +13,7 @@ from bert_jax.runtime import command, streams
 
 def talk(_):
     for number in range(20_000):
-        print("line", number)
+        print("line", number, "\\x0f")  # the byte of SIGTERM, in whosever pipe it may come
         print("complaint", number, file=sys.stderr)
     open(end, "w").write("came to its end")
 
