@@ -142,7 +142,7 @@ def test_bad_values_are_told_in_one_line(change: dict, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "limit"),
-    [("max_length", 0, "at least 1"), ("stride", -1, "at least 0"), ("truncation", "", "choose")],
+    [("max_length", 0, "between 1 and 1000000"), ("stride", -1, "at least 0"), ("truncation", "", "choose")],
 )
 def test_bad_lengths_of_fine_tuning_are_refused(key: str, value: object, limit: str) -> None:
     with pytest.raises(UserError, match=f"{key}={value!r} is .*{limit}"):
