@@ -172,7 +172,8 @@ def test_table():
 @pytest.mark.subprocess
 def test_the_command(tmp_path):
     """scripts/finetune.py trains two seeds, which differ; one seed in the same folder is refused."""
-    huggingface.save(tmp_path / "body", random_model.random_model(), random_model.tokenizer())
+    body = random_model.random_model(dataclasses.replace(random_model.CONFIG, num_hidden_layers=1))
+    huggingface.save(tmp_path / "body", body, random_model.tokenizer())
     for split in ("train", "validation"):
         rows = "".join(f"{text} film,{label}\n" for text, label in (("good", "yes"), ("bad", "no")) * 4)
         (tmp_path / f"{split}.csv").write_text("text,label\n" + rows)

@@ -15,19 +15,19 @@ from bert_jax.config import (
 WORDS = ["the", "film", "was", "a", "actor", "cafe", "word1", "word2", "word3"]
 
 
-def sentences(count, seed):
-    """Random words, with "good" or "bad" somewhere."""
+def sentences(count, seed, longest):
+    """Two to `longest` random words, with "good" or "bad" somewhere."""
     rng = np.random.default_rng(seed)
     for number in range(count):
-        words = list(rng.choice(WORDS, rng.integers(2, 9)))
+        words = list(rng.choice(WORDS, rng.integers(2, longest + 1)))
         words.insert(rng.integers(0, len(words) + 1), ["bad", "good"][number % 2])
         yield words
 
 
-def write_task(directory, kind):
+def write_task(directory, kind, longest):
     """train.EXT and validation.EXT of a task that a small model can learn; returns their ending."""
     for split, count, seed in (("train", 160, 0), ("validation", 40, 1)):
-        good = [(words, "good" in words) for words in sentences(count, seed)]
+        good = [(words, "good" in words) for words in sentences(count, seed, longest)]
         if kind == "token_classification":
             tags = {"good": "B-POS", "bad": "B-NEG"}
             text = "\n\n".join("\n".join(f"{word} {tags.get(word, 'O')}" for word in words) for words, _ in good)
@@ -74,8 +74,9 @@ def squad(sentences):
     return {"version": "2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}
 
 
-def config_for(directory, kind, body, **changes):
-    ending = write_task(directory, kind)
+def config_for(directory, kind, body, longest=4, **changes):
+    """A run on sentences of so many words: with 4, all rows have one length and the step compiles once."""
+    ending = write_task(directory, kind, longest)
     settings = dict(
         task=f"custom:{kind}",
         init_from=str(body),

@@ -105,11 +105,11 @@ def test_scanned_layers_equal_unrolled_ones(params):
 )
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_remat_keeps_what_it_says(changes, kept, scan_layers):
-    config = dataclasses.replace(CONFIG, hidden_size=40, scan_layers=scan_layers, **changes)  # no kernel is [T, F]
+    config = dataclasses.replace(CONFIG, hidden_size=40, num_hidden_layers=1, scan_layers=scan_layers, **changes)
     batch = packed_batch()
     params = fresh_params(config, batch)
     rows, length = batch["input_ids"].shape
-    shapes = {
+    shapes = {  # with a width of 40, no kernel is [T, F]
         "probabilities": (rows, config.num_attention_heads, length, length),
         "inner": (rows * length, config.intermediate_size),
     }
@@ -119,16 +119,15 @@ def test_remat_keeps_what_it_says(changes, kept, scan_layers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("saves", ["products", "nothing"])
-def test_remat_gives_the_same_gradients(params, saves, scan_layers, deterministic):
+def test_remat_gives_the_same_gradients(params, saves, scan_layers):
     def gradients(remat):
         config = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat, remat_saves=saves)
 
         def loss(tree):
-            rngs = None if deterministic else {"dropout": jax.random.key(3)}
-            *_, mlm, nsp = outputs(tree, packed_batch(), config, deterministic=deterministic, rngs=rngs)
+            rngs = {"dropout": jax.random.key(3)}
+            *_, mlm, nsp = outputs(tree, packed_batch(), config, deterministic=False, rngs=rngs)
             return jnp.square(mlm).sum() + jnp.square(nsp).sum()
 
         return jax.jit(jax.grad(loss))(arrange_layers(params, config))
@@ -218,7 +217,7 @@ def dropout_calls(params, config, zeroed=None, **kwargs):
 def test_dropout_share_and_scale_at_every_place(params):
     config = dataclasses.replace(CONFIG, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
     counts: dict[tuple, list[int]] = {}
-    for seed in range(8):
+    for seed in range(3):
         rngs = {"dropout": jax.random.key(seed)}
         calls, _ = dropout_calls(params, config, deterministic=False, rngs=rngs)
         places = [path[0:2] for path, *_ in calls]
