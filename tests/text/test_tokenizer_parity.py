@@ -216,14 +216,14 @@ def test_fast_and_slow_differ_in_few_characters_and_for_known_reasons(scanned):
 
 @pytest.mark.slow
 def test_random_text(trios, scanned):
-    """20,000 strings of characters that fast and slow read alike, with each setting; pairs of some of them."""
+    """7,000 strings of characters that fast and slow read alike, with each setting; pairs of some of them."""
     alike = st.sampled_from([character for character in scanned[0] if character != "Σ"])
     pieces = st.one_of(st.sampled_from(PIECES), st.sampled_from(PIECES), alike)
     strings = st.lists(pieces, min_size=2, max_size=8).map("".join)
     drawn: set[str] = set()
 
     # Not shrunk: a failing assertion names its text. Where they may repeat, Hypothesis draws few different strings.
-    @settings(max_examples=440, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @settings(max_examples=150, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
     @given(st.lists(strings, min_size=50, max_size=50, unique=True), st.integers(5, 30))
     def check(texts: list[str], max_length: int) -> None:
         drawn.update(texts)
@@ -233,7 +233,7 @@ def test_random_text(trios, scanned):
         assert compare(trios["package"], list(zip(texts[::5], texts[1::5], strict=True)), max_length) == 1
 
     check()
-    assert len(drawn) >= 20_000
+    assert len(drawn) >= 7_000
 
 
 # ---- chosen text ---------------------------------------------------------------------------------
