@@ -144,9 +144,11 @@ def test_custom_answering_and_choice(tmp_path):
     examples = read_examples(TASKS["custom:question_answering"], "train", file=path)
     assert examples == read_examples(TASKS["squad2"], "train", file=path)
     assert [example.answerable for example in examples] == [True, True, False]
-    path = write(tmp_path / "a.csv", "text,ending10,ending9,label,ending8\nIt,c,b,1,a\n")
+    endings = "abcdefghijk"  # ending10 comes behind ending9, wherever its column is
+    header = ",".join(["text", "ending10", "label", *(f"ending{number}" for number in range(10))])
+    path = write(tmp_path / "a.csv", header + "\n" + ",".join(["It", "k", "1", *endings[:10]]) + "\n")
     assert read_examples(TASKS["custom:multiple_choice"], "train", file=path) == [
-        MultipleChoiceExample("0", "It", ("a", "b", "c"), 1)
+        MultipleChoiceExample("0", "It", tuple(endings), 1)
     ]
 
 
